@@ -1,0 +1,107 @@
+"""From Hydra's arguments to a `Config`: groups in configs/, overrides on the command line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from resnext.config import Config, parse_config, schema_defaults, to_dict
+from resnext.config_errors import nearest, unknown_key
+from resnext.errors import UserError
+
+PROJECT = Path(__file__).parents[3]
+CONFIGS = PROJECT / "configs"
+
+
+def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], None]) -> None:
+    """Calls `task` with the composed configuration, as often as a multirun asks.
+
+    Raises:
+        UserError: for a key, value, group or override that is wrong.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print and exit
+    sys.argv = [f"resnext {verb}" if "-sc" not in arguments else "resnext", *arguments]
+    OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
+    try:
+        main(lambda composed: task(_convert(composed)))()
+    except HydraException as error:
+        raise UserError(_describe(error)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key or 'configuration'}: {_first_line(error)}") from error
+
+
+def apply_overrides(config: Config, overrides: list[str]) -> Config:
+    """`config` with KEY=VALUE overrides in Hydra's spelling; groups cannot be chosen any more.
+
+    Raises:
+        UserError: for a key or value that is wrong.
+    """
+    tree = OmegaConf.create(to_dict(config))
+    OmegaConf.set_struct(tree, True)
+    try:
+        for override in OverridesParser.create().parse_overrides(overrides):
+            OmegaConf.update(tree, override.get_key_element(), override.value())
+    except HydraException as error:
+        raise UserError(_describe(error)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(unknown_key(error.full_key or str(error), schema_defaults())) from error
+    return _absolute(parse_config(OmegaConf.to_container(tree)))  # pyright: ignore[reportArgumentType]
+
+
+def data_home() -> str:
+    """Where data is looked for by default and embedded data is written: RESNEXT_DATA, or data/ of the project."""
+    return os.environ.get("RESNEXT_DATA") or str(PROJECT / "data")
+
+
+def _convert(composed: DictConfig) -> Config:
+    missing = OmegaConf.missing_keys(composed)
+    if missing:
+        key = sorted(missing)[0]
+        raise UserError(f"{key} is missing: give it as {key}=VALUE")
+    config = _absolute(parse_config(OmegaConf.to_container(composed, resolve=True)))  # pyright: ignore[reportArgumentType]
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN" and config.run is not None:
+        config = replace(config, run=f"{config.run}-{hydra_config.job.num}")
+    return config
+
+
+def _absolute(config: Config) -> Config:
+    """Paths as they are from here: a rank or a later start may be elsewhere."""
+    data = replace(config.data, root=str(Path(config.data.root).expanduser().absolute()))
+    weights = config.model.weights
+    if weights is not None and Path(weights).expanduser().exists():
+        weights = str(Path(weights).expanduser().absolute())
+    return replace(config, data=data, model=replace(config.model, weights=weights))
+
+
+def _describe(error: Exception) -> str:
+    """Hydra's errors in one line each; its own hints would have the user add the typo."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
+    if key := re.search(r"Could not override '([^']+)'|Could not append to config.*'\+([^=']+)", text):
+        return unknown_key(key[1] or key[2], schema_defaults())
+    if group := re.search(r"Could not (?:override|append|delete).*?'?([\w/]+)'?\.? ?No match in the defaults list", text):
+        return unknown_key(group[1], schema_defaults())
+    if text.startswith(("LexerNoViableAltException", "no viable alternative", "mismatched input", "token recognition", "extraneous input", "missing EQUAL")):
+        return f"{text.splitlines()[-1].strip(': ')} cannot be parsed; quote a value with spaces or symbols twice: 'KEY=\"VALUE\"'"
+    return _first_line(error)
+
+
+def _first_line(error: Any) -> str:
+    return str(error).strip().splitlines()[0]

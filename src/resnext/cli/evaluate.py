@@ -1,0 +1,28 @@
+"""resnext evaluate RUN: count the validation images that a checkpoint gets right."""
+
+import argparse
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "resnext evaluate", description="Validate a checkpoint of a run; each image counts once."
+    )
+    parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu")
+    options = parser.parse_args(arguments)
+
+    from resnext.cli.composition import apply_overrides
+    from resnext.training.evaluation import evaluate
+    from resnext.training.run import Run
+
+    run = Run.open(options.run)
+    config = apply_overrides(run.config, options.overrides)
+    run.check_identity(config, run.data_identity)
+    scores, step = evaluate(run, config, options.checkpoint)
+    print(
+        f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {step}: top-1 {100 * scores.top1:.2f} %, "
+        f"top-5 {100 * scores.top5:.2f} %, loss {scores.loss:.4f}, {scores.images:,} images"
+    )
+    return 0

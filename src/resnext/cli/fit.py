@@ -1,0 +1,16 @@
+"""resnext fit RUN: train a run directory, as one process or as one rank."""
+
+import argparse
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
+    parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
+    options = parser.parse_args(arguments)
+
+    from resnext.training.fit import fit
+    from resnext.training.run import Run
+
+    fit(Run.open(options.run))
+    return 0

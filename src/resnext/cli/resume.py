@@ -1,0 +1,39 @@
+"""resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
+
+import argparse
+from pathlib import Path
+
+from resnext.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        "resnext resume",
+        description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data) stays as it was; "
+        "trainer, logger, checkpoint, data.root and data.workers may be given anew.",
+    )
+    parser.add_argument("run", nargs="?", help="runs/NAME; without it, the latest run that is not finished")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    overrides = options.overrides
+    if options.run is not None and "=" in options.run:
+        overrides, options.run = [options.run, *overrides], None
+
+    from resnext.launch.local import launch
+    from resnext.training.run import Run, find_unfinished
+
+    run = Run.open(Path(options.run)) if options.run else find_unfinished()
+    if overrides:
+        _add_start(run, overrides)
+    launch(run)
+    return 0
+
+
+def _add_start(run, overrides: list[str]) -> None:
+    from resnext.cli.composition import apply_overrides
+
+    config = apply_overrides(run.config, overrides)
+    if config.run != run.config.run:
+        raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
+    run.check_identity(config, run.data_identity)
+    run.add_start(config)

@@ -1,0 +1,336 @@
+"""The whole configuration, typed and frozen. Imports no torch.
+
+`parse_config` is the door: a plain mapping goes in (composed by Hydra, or read from a run directory), a `Config`
+comes out, or a `UserError` of one line. Past it nothing is parsed again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from resnext.config_errors import describe
+from resnext.errors import UserError
+
+# strict: `epochs=true` is not 1, and "3" is not 3
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Pair = tuple[float, float]
+Rgb = tuple[float, float, float]
+Layers = Annotated[tuple[Count, ...], Field(min_length=1)]
+Interpolation = Literal["bilinear", "bicubic", "random"]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """A network by name: a variant of ours, `timm/NAME`, or `resnext` with a structure of its own.
+
+    `cardinality` and `base_width` are the paper's C and d at `width` 64; another width scales d with it.
+    `weights` is a file, `torchvision:NAME` or `timm:NAME`.
+    """
+
+    name: str
+    weights: str | None = None
+    layers: Layers | None = None
+    cardinality: Count | None = None
+    base_width: Count | None = None
+    width: Count | None = None
+    stem: Literal["imagenet", "cifar"] | None = None
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    zero_init_last: bool = False
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """The structure fields that were given."""
+        names = ("layers", "cardinality", "base_width", "width", "stem")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _check_structure(self) -> Self:
+        if self.name != "resnext":
+            if self.structure:
+                raise ValueError(
+                    f"model.{next(iter(self.structure))} cannot be changed for model.name={self.name}, whose name "
+                    "fixes its structure; use model.name=resnext to choose layers, cardinality and base_width"
+                )
+            return self
+        missing = {"layers", "cardinality", "base_width"} - self.structure.keys()
+        if missing:
+            raise ValueError(f"model.name=resnext also needs model.{', model.'.join(sorted(missing))}")
+        self._check_cardinality_divides()
+        return self
+
+    def _check_cardinality_divides(self) -> None:
+        """The first 3×3 has width · base_width / 64 · cardinality channels in `cardinality` groups."""
+        assert self.base_width is not None and self.cardinality is not None
+        width = self.width or 64
+        channels = width * self.base_width * self.cardinality / 64
+        if channels % self.cardinality:
+            raise ValueError(
+                f"model.cardinality={self.cardinality} does not divide the {channels:g} channels of the first 3×3 "
+                f"(width {width} · base_width {self.base_width} / 64 · cardinality); "
+                "model.width · model.base_width must be a multiple of 64"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Images in `root`/train/CLASS/ and `root`/val/CLASS/.
+
+    `num_classes` null: counted. `workers` null: by the number of cores. `mean` and `std` are of RGB in [0, 1].
+    """
+
+    name: Literal["image_folder", "imagenet", "digits"]
+    root: str
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
+    mean: Rgb = (0.485, 0.456, 0.406)
+    std: Rgb = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimizerConfig:
+    """A timm optimizer by its registry name. `lr` holds for the recipe's global batch size."""
+
+    name: str
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    decay_norms_and_biases: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScheduleConfig:
+    """The learning rate over the steps: linear warm-up from `warmup_lr`, then `name`.
+
+    `step` multiplies by `decay_rate` every `decay_epochs`; `cosine` falls to `min_lr` at the last step.
+    """
+
+    name: Literal["constant", "step", "cosine"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    warmup_lr: NonNegative = 0.0
+    decay_epochs: Positive = 30.0
+    decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    min_lr: NonNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LossConfig:
+    """Cross-entropy; `label_smoothing` as in torch."""
+
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentationConfig:
+    """Training transforms, in this order: random resized crop, horizontal flip, `auto_augment` or colour jitter.
+
+    `scale` is the crop's share of the area, `ratio` its aspect ratio; `auto_augment` is a timm string such as
+    rand-m7-mstd0.5-inc1.
+    """
+
+    scale: Pair = (0.08, 1.0)
+    ratio: Pair = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+    hflip: Fraction = 0.5
+    color_jitter: NonNegative = 0.0
+    auto_augment: str | None = None
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high")
+        if self.scale[1] > 1:
+            raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not go beyond 1")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationConfig:
+    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training."""
+
+    image_size: Count | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecipeConfig:
+    """How to train: the mathematics, independent of the machine. `batch_size` is the global one.
+
+    `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first.
+    """
+
+    epochs: Count
+    max_steps: Count | None = None
+    batch_size: Count
+    image_size: Count = 224
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @property
+    def eval_image_size(self) -> int:
+        return self.evaluation.image_size or self.image_size
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        if self.schedule.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"recipe.schedule.warmup_epochs={self.schedule.warmup_epochs:g} is longer than "
+                f"recipe.epochs={self.epochs}"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainerConfig:
+    """Where to train: the machine. `devices` is per node; auto takes every GPU, or one process on a CPU.
+
+    `micro_batch_size` is what one device takes at once; null: its whole share of the global batch.
+    What is `auto` is resolved at the run's first start, on the machine that trains, and kept.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Count | Literal["auto"] = "auto"
+    nodes: Count = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    micro_batch_size: Count | None = None
+    compile: bool | Literal["auto"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> Self:
+        if self.accelerator == "cpu" and self.precision == "16-mixed":
+            raise ValueError("trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CheckpointConfig:
+    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps."""
+
+    every_minutes: Positive | None = 15.0
+    every_steps: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoggerConfig:
+    """`mode` auto: W&B online where there is an API key and a server that answers, else offline."""
+
+    mode: Literal["auto", "offline", "disabled"] = "auto"
+    project: str = "resnext"
+    entity: str | None = None
+    every_steps: Count = 50
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """One training run. `run` is its name, null until the run directory is made."""
+
+    experiment: str
+    run: Annotated[str, Field(min_length=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: ModelConfig
+    data: DataConfig
+    recipe: RecipeConfig
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    logger: LoggerConfig = Field(default_factory=LoggerConfig)
+
+    @model_validator(mode="after")
+    def _check_run_name(self) -> Self:
+        if self.run is not None and (self.run.startswith((".", "-")) or "/" in self.run or not self.run.isprintable()):
+            raise ValueError(f"run={self.run!r} must be a plain folder name: no /, no . or - in front")
+        return self
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches per optimizer step, so that micro_batch_size × world_size × accumulation = batch_size.
+
+        Raises:
+            UserError: if no whole number of micro-batches gives the global batch; it names the nearest that do.
+        """
+        batch_size, micro = self.recipe.batch_size, self.trainer.micro_batch_size
+        if micro is None:
+            if batch_size % world_size:
+                raise UserError(
+                    f"recipe.batch_size={batch_size} does not divide among {world_size} devices; "
+                    f"the nearest that do: {_nearest_multiples(batch_size, world_size)}"
+                )
+            return 1
+        if batch_size % (micro * world_size):
+            share = batch_size // world_size
+            sizes = [size for size in range(1, share + 1) if batch_size % (size * world_size) == 0]
+            sizes = sorted(sorted(sizes, key=lambda size: abs(size - micro))[:2])
+            remedies = [f"recipe.batch_size={_nearest_multiples(batch_size, micro * world_size)}"]
+            if sizes:
+                remedies.insert(0, f"trainer.micro_batch_size={' or '.join(map(str, sizes))}")
+            raise UserError(
+                f"recipe.batch_size={batch_size} is not a multiple of {micro} (trainer.micro_batch_size) × "
+                f"{world_size} devices; the nearest that work: {', or '.join(remedies)}"
+            )
+        return batch_size // (micro * world_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run this run: whatever may differ between two starts of it is left out."""
+        data = {key: value for key, value in to_dict(self.data).items() if key not in ("root", "workers")}
+        return {
+            "seed": self.seed,
+            "model": to_dict(self.model),
+            "recipe": to_dict(self.recipe),
+            "data": data,
+        }
+
+
+def parse_config(mapping: Mapping[str, Any]) -> Config:
+    """Checks a plain mapping against the schema.
+
+    Raises:
+        UserError: one line with the dotted key, what was given, what is allowed and, for a name, the nearest.
+    """
+    try:
+        # as JSON: strict mode takes no dict for a dataclass and no list for a tuple otherwise
+        return TypeAdapter(Config).validate_json(json.dumps(mapping))
+    except ValidationError as error:
+        raise UserError(describe(error, schema_defaults())) from None
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration object as plain dicts, lists and scalars, ready for YAML."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def schema_defaults(cls: type = Config) -> dict[str, Any]:
+    """Every key of the schema with its default, and Hydra's mark for a missing value, `???`, where it has none."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        nested = field.type
+        if dataclasses.is_dataclass(nested) and isinstance(nested, type):
+            defaults[field.name] = schema_defaults(nested)
+        elif field.default is dataclasses.MISSING:
+            defaults[field.name] = "???"
+        else:
+            defaults[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return defaults
+
+
+def _nearest_multiples(value: int, unit: int) -> str:
+    below = value // unit * unit
+    return " or ".join(str(size) for size in (below, below + unit) if size > 0)

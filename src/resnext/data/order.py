@@ -1,0 +1,102 @@
+"""Which image at which step: pure functions of the seed and the position, whatever the workers, ranks and nodes.
+
+Epoch e has one order over the whole data set. Global batch k is its k-th run of `batch_size` images; what is left
+over at the end is dropped, another remainder each epoch. Rank r takes the r-th equal part of a global batch, in
+micro-batches one after another.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from resnext.errors import UserError
+
+
+class Sample(NamedTuple):
+    """One image to be drawn: `copy` counts its repetitions in the epoch."""
+
+    epoch: int
+    image: int
+    copy: int = 0
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """A permutation of range(size), int64 [size].
+
+    It sorts raw 64-bit draws, whose stream numpy keeps for ever; that of `Generator.permutation` may change between
+    its versions (NEP 19).
+    """
+    draws = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(size)
+    return np.argsort(draws, kind="stable")
+
+
+def steps_per_epoch(size: int, batch_size: int) -> int:
+    """Whole global batches in an epoch.
+
+    Raises:
+        UserError: if there is not even one.
+    """
+    if size < batch_size:
+        raise UserError(
+            f"recipe.batch_size={batch_size} is more than the {size} training images: not one step an epoch; "
+            f"take recipe.batch_size={2 ** (size.bit_length() - 1)} or less, and a learning rate for it"
+        )
+    return size // batch_size
+
+
+def derive_seed(*position: int) -> int:
+    """A seed for the random generators at a position such as (seed, epoch, image, copy): 32 well mixed bits."""
+    return int(np.random.SeedSequence(position).generate_state(1)[0])
+
+
+class RankBatches:
+    """The batch sampler of one rank: its micro-batches of an epoch, from any position on.
+
+    Args:
+        size: images in the training split.
+        batch_size: the global batch, a multiple of world_size · accumulation.
+    """
+
+    def __init__(self, seed: int, size: int, batch_size: int, rank: int, world_size: int, accumulation: int) -> None:
+        assert batch_size % (world_size * accumulation) == 0, "Config.accumulation refuses the rest"
+        self.seed, self.size, self.batch_size = seed, size, batch_size
+        self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
+        self.epoch = 0
+        self.start = 0
+
+    @property
+    def sampler(self) -> "RankBatches":
+        """Lightning announces the epoch to `batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return steps_per_epoch(self.size, self.batch_size) * self.accumulation
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        order = epoch_order(self.seed, self.epoch, self.size)
+        for position in range(self.start, len(self)):
+            images = self._micro_batch(order, *divmod(position, self.accumulation))
+            yield [Sample(self.epoch, int(image)) for image in images]
+
+    def _micro_batch(self, order: np.ndarray, step: int, micro_step: int) -> np.ndarray:
+        share = self.batch_size // self.world_size
+        micro = share // self.accumulation
+        first = step * self.batch_size + self.rank * share + micro_step * micro
+        return order[first : first + micro]
+
+
+class RankImages:
+    """The sampler of one rank in evaluation: every image belongs to exactly one rank, without padding."""
+
+    def __init__(self, size: int, rank: int, world_size: int) -> None:
+        self.images = range(rank, size, world_size)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (Sample(0, image) for image in self.images)

@@ -1,0 +1,101 @@
+"""Builds a network by name, ours or any of timm's, and gives it weights."""
+
+import logging
+from dataclasses import replace
+
+import timm
+from torch import Tensor, nn
+
+from resnext.config import ModelConfig
+from resnext.config_errors import nearest
+from resnext.errors import UserError
+from resnext.models.resnext import VARIANTS, ResNeXt
+from resnext.models.weights import load_weights
+
+log = logging.getLogger(__name__)
+
+TIMM_PREFIX = "timm/"
+
+
+def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` where they are given.
+
+    Raises:
+        UserError: if the name is unknown, or the weights cannot be had or do not fit.
+    """
+    check_model_name(config.name)
+    network = _build_timm(config, num_classes) if config.name.startswith(TIMM_PREFIX) else _build_ours(config, num_classes)
+    if config.weights is not None:
+        load_into(network, load_weights(config.weights), config)
+    return network
+
+
+def check_model_name(name: str) -> None:
+    """Raises UserError unless `name` is resnext, one of our variants, or timm/ and a name that timm knows."""
+    if name.startswith(TIMM_PREFIX):
+        known = [TIMM_PREFIX + each for each in timm.list_models()]
+        if not timm.is_model(name.removeprefix(TIMM_PREFIX)):
+            raise UserError(f"model.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
+    elif name not in VARIANTS and name != "resnext":
+        hint = nearest(name, [*VARIANTS]) or f"; timm's networks are {TIMM_PREFIX}NAME"
+        raise UserError(f"model.name={name} is not a network of ours ({', '.join([*VARIANTS, 'resnext'])}){hint}")
+
+
+def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
+    """Copies `weights` into `network`, strictly; only a head of another size keeps its fresh values, and that is said.
+
+    Raises:
+        UserError: if a weight is missing, unexpected, or of another shape.
+    """
+    own = network.state_dict()
+    head = [key for key in own if key.startswith(f"{_head_name(network)}.")]
+    if any(key not in weights or weights[key].shape != own[key].shape for key in head):
+        given = len(weights[head[0]]) if head[0] in weights else "no"
+        log.info("head      new for %s classes: the weights have %s", len(own[head[0]]), given)
+        weights = {key: value for key, value in weights.items() if not key.startswith(f"{_head_name(network)}.")}
+        weights |= {key: own[key] for key in head}
+    differences = {
+        "missing": [key for key in own if key not in weights],
+        "unknown": [key for key in weights if key not in own],
+        "of another shape": [key for key in own if key in weights and weights[key].shape != own[key].shape],
+    }
+    if any(differences.values()):
+        listed = "; ".join(f"{len(keys)} {word} (such as {keys[0]})" for word, keys in differences.items() if keys)
+        raise UserError(f"model.weights={config.weights} does not fit model.name={config.name}: {listed}")
+    network.load_state_dict(weights)
+
+
+def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:
+    if config.name in VARIANTS:
+        variant = VARIANTS[config.name]
+        config = replace(
+            config,
+            name="resnext",
+            layers=variant.layers,
+            cardinality=variant.cardinality,
+            base_width=variant.base_width,
+            stem=variant.stem,
+        )
+    return ResNeXt(
+        **config.structure,
+        num_classes=num_classes,
+        drop_path_rate=config.drop_path_rate,
+        zero_init_last=config.zero_init_last,
+    )
+
+
+def _build_timm(config: ModelConfig, num_classes: int) -> nn.Module:
+    arguments: dict[str, object] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    if config.zero_init_last:
+        arguments["zero_init_last"] = True
+    try:
+        return timm.create_model(config.name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **arguments)
+    except TypeError as error:  # timm passes them to the constructor, which may not know them
+        raise UserError(f"model.name={config.name} takes no {' or '.join(arguments)}: {error}") from error
+
+
+def _head_name(network: nn.Module) -> str:
+    """The name of the classifier: `fc` in ours, what timm says in timm's."""
+    pretrained = getattr(network, "pretrained_cfg", None) or {}
+    classifier = pretrained.get("classifier", "fc")
+    return classifier if isinstance(classifier, str) else classifier[0]

@@ -1,0 +1,137 @@
+"""ResNeXt: residual networks of aggregated transformations (Xie et al. 2017, arXiv 1611.05431).
+
+A block reduces with a 1×1 convolution, transforms in `cardinality` groups with a 3×3 (the stride is here, as in
+torchvision), and expands with a 1×1; batch norm follows each. The shortcut is the paper's type B: a 1×1 convolution
+where the shape changes, else the identity. State-dict keys are torchvision's, so weights go both ways.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+EXPANSION = 4  # output channels of a block over the channels of its stage
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The structure of a named network: blocks a stage, and C×d as the paper writes it."""
+
+    layers: tuple[int, ...]
+    cardinality: int
+    base_width: int
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+
+
+def _named(depth: int, layers: tuple[int, ...], *sizes: str, stem: Literal["imagenet", "cifar"] = "imagenet"):
+    for size in sizes:
+        cardinality, base_width = size.removesuffix("d").split("x")
+        yield f"resnext{depth}_{size}", Variant(layers, int(cardinality), int(base_width), stem)
+
+
+VARIANTS: dict[str, Variant] = {
+    **dict(_named(50, (3, 4, 6, 3), "1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
+    **dict(_named(101, (3, 4, 23, 3), "1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
+    **dict(_named(101, (3, 4, 23, 3), "1x100d", "2x64d", "64x4d", "32x8d")),
+    **dict(_named(29, (3, 3, 3), "8x64d", "16x64d", stem="cifar")),
+}
+
+
+class ResNeXt(nn.Module):
+    """Maps images [N, 3, H, W] to logits [N, num_classes].
+
+    The stem has `width` channels (the paper's 64); stage i has `layers[i]` blocks that put out 4 · width · 2^i
+    channels, and its 3×3 convolutions have width · 2^i · base_width / 64 channels in each of `cardinality` groups.
+    The imagenet stem (7×7, stride 2, max-pool) divides the resolution by 4, the cifar stem (3×3) keeps it; every
+    stage but the first halves it. `drop_path_rate` is the last block's; it rises linearly from 0 at the first
+    (Huang et al. 2016, arXiv 1603.09382).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int],
+        cardinality: int,
+        base_width: int,
+        *,
+        num_classes: int,
+        width: int = 64,
+        stem: Literal["imagenet", "cifar"] = "imagenet",
+        drop_path_rate: float = 0.0,
+        zero_init_last: bool = False,
+    ) -> None:
+        super().__init__()
+        kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
+
+        self.stages = [f"layer{number}" for number in range(1, len(layers) + 1)]
+        drop_path_rates = iter(_rising(drop_path_rate, sum(layers)))
+        channels = width
+        for index, (name, depth) in enumerate(zip(self.stages, layers, strict=True)):
+            planes = width * 2**index
+            blocks: list[nn.Module] = []
+            for block in range(depth):
+                stride = 2 if index > 0 and block == 0 else 1
+                blocks.append(
+                    Bottleneck(channels, planes, cardinality, base_width, stride, next(drop_path_rates))
+                )
+                channels = planes * EXPANSION
+            self.add_module(name, nn.Sequential(*blocks))
+
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, num_classes)
+        self._init_weights(zero_init_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for name in self.stages:
+            x = getattr(self, name)(x)
+        return self.fc(self.avgpool(x).flatten(1))
+
+    def _init_weights(self, zero_init_last: bool) -> None:
+        """He initialisation by fan-out; `zero_init_last` starts each block as its shortcut (Goyal et al. 2017)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck) and zero_init_last:
+                nn.init.zeros_(module.bn3.weight)
+
+
+class Bottleneck(nn.Module):
+    """[N, in_channels, H, W] → [N, 4 · planes, H / stride, W / stride]."""
+
+    def __init__(
+        self, in_channels: int, planes: int, cardinality: int, base_width: int, stride: int, drop_path_rate: float
+    ) -> None:
+        super().__init__()
+        assert planes * base_width % 64 == 0, "checked where the structure is chosen"
+        width = planes * base_width // 64 * cardinality
+        out_channels = planes * EXPANSION
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, groups=cardinality, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+        self.drop_path = StochasticDepth(drop_path_rate, mode="row") if drop_path_rate else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        return self.relu(self.drop_path(x) + shortcut)
+
+
+def _rising(last: float, count: int) -> list[float]:
+    return [last * index / max(count - 1, 1) for index in range(count)]

@@ -1,0 +1,89 @@
+"""Weights by name: a file, `torchvision:NAME` or `timm:NAME`, as a flat dict of tensors. Never runs code from a file."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor
+
+from resnext.config_errors import nearest
+from resnext.errors import UserError
+
+NETWORK_PREFIX = "network."  # where ClassificationTask holds the network in our checkpoints
+
+
+def load_weights(name: str) -> dict[str, Tensor]:
+    """The weights that `name` names, on the CPU.
+
+    `torchvision:resnext50_32x4d` is its default weights, `torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1` a
+    certain one; `timm:resnext50_32x4d.a1_in1k` is a timm network with its tag.
+
+    Raises:
+        UserError: if they are unknown, cannot be reached, or cannot be read.
+    """
+    hub, _, hub_name = name.partition(":")
+    if hub == "torchvision":
+        return _fetch(name, lambda: _torchvision_weights(name, hub_name).get_state_dict(progress=True, check_hash=True))
+    if hub == "timm":
+        if not timm.is_model(hub_name):
+            known = [f"timm:{each}" for each in timm.list_pretrained()]
+            raise UserError(f"model.weights={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
+        return _fetch(name, lambda: timm.create_model(hub_name, pretrained=True).state_dict())
+    return _read_file(name)
+
+
+def _torchvision_weights(name: str, hub_name: str) -> Any:
+    try:
+        if "." in hub_name:
+            return torchvision.models.get_weight(hub_name)
+        return torchvision.models.get_model_weights(hub_name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
+    except ValueError:
+        known = [f"torchvision:{each}" for each in torchvision.models.list_models(module=torchvision.models)]
+        raise UserError(f"model.weights={name} is unknown to torchvision{nearest(name, known)}") from None
+
+
+def _fetch(name: str, get: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    try:
+        return get()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a hub's client raises
+        reason = str(error).strip().splitlines() or [""]
+        raise UserError(
+            f"model.weights={name} could not be had ({type(error).__name__}: {reason[0][:120]}); "
+            "check the network, or download them elsewhere and give the file as model.weights=PATH"
+        ) from error
+
+
+def _read_file(name: str) -> dict[str, Tensor]:
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"model.weights={name} is no file, and neither torchvision:NAME nor timm:NAME")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"model.weights={name} holds more than tensors and is not read: it could run code") from None
+    except Exception as error:  # truncated, empty, or no checkpoint at all: torch raises many types
+        raise UserError(f"model.weights={name} cannot be read as weights ({type(error).__name__})") from error
+    return _network_weights(name, content)
+
+
+def _network_weights(name: str, content: Any) -> dict[str, Tensor]:
+    """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are."""
+    if isinstance(content, dict):
+        for key in ("state_dict", "model"):
+            content = content.get(key, content) if isinstance(content.get(key), dict) else content
+        if any(key.startswith(NETWORK_PREFIX) for key in content):
+            content = {
+                key.removeprefix(NETWORK_PREFIX): value
+                for key, value in content.items()
+                if key.startswith(NETWORK_PREFIX)
+            }
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return content
+    raise UserError(f"model.weights={name} holds no weights: expected a dict of tensors, or one under state_dict")

@@ -1,0 +1,89 @@
+"""Checkpoint files, written whole or not at all, and when last.ckpt is written."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from resnext.config import CheckpointConfig
+from resnext.errors import Interrupted
+from resnext.training.preemption import Agreement, StopRequest
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+        target = Path(path)
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with open(aside, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt by time, by step, at the end of every epoch, and when a signal asks the run to stop.
+
+    Always between two optimizer steps: inside an accumulation window the gradients gathered so far would be lost.
+    After an epoch's last step it waits for the validation, which Lightning would skip when resuming from there.
+    """
+
+    def __init__(self, path: Path, config: CheckpointConfig, stop: StopRequest) -> None:
+        self.path, self.config, self.stop = path, config, stop
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agreement = Agreement()
+        self.stop.install(deferred=True)  # again: Lightning has just put its own handlers in their place
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        validation_is_next = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
+        if not between_steps or validation_is_next:
+            return
+        due, signum = divmod(self._agreement.largest(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
+        if due or signum:
+            self._save(trainer)
+        if signum:
+            raise Interrupted(signum)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+        if signum := self._agreement.largest(self.stop.signum):
+            raise Interrupted(signum)
+
+    def _is_due(self, step: int) -> bool:
+        minutes, steps = self.config.every_minutes, self.config.every_steps
+        by_time = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+        return by_time or (steps is not None and step % steps == 0)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+
+
+def read_step(path: Path) -> int:
+    """The optimizer steps done in a checkpoint."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

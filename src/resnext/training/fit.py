@@ -1,0 +1,182 @@
+"""fit(run): the table of contents of a training. Starting, resuming and being requeued are this one call."""
+
+import logging
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import wandb
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from resnext.config import Config, TrainerConfig, to_dict
+from resnext.data.datamodule import ImageDataModule
+from resnext.data.images import load_images
+from resnext.data.index import DataIdentity
+from resnext.data.order import steps_per_epoch
+from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.models.factory import build_model
+from resnext.task.classification import ClassificationTask
+from resnext.task.optimization import total_steps
+from resnext.training.checkpoint import LastCheckpoint, read_step
+from resnext.training.csv_logger import CsvLogger
+from resnext.training.device import World, resolve_auto, resolved_values
+from resnext.training.log import start_logging, stop_logging
+from resnext.training.preemption import StopRequest
+from resnext.training.progress import ProgressReport
+from resnext.training.run import Run
+from resnext.training.summary import SummaryWriter
+from resnext.training.throughput import Throughput
+from resnext.training.trainer import build_trainer
+from resnext.training.wandb_logger import build_wandb_logger
+
+log = logging.getLogger(__name__)
+
+
+def fit(run: Run) -> None:
+    """Trains `run` from its newest checkpoint to its end. Every rank calls it.
+
+    Raises:
+        UserError: if another process trains it, or its data, configuration or machine do not allow it.
+        Interrupted: after a signal, with the state saved.
+        RunFailed: after any other error; its traceback is in log.txt.
+    """
+    world, stop = World.from_environment(), StopRequest()
+    stop.install(deferred=False)
+    with ExitStack() as stack:
+        stack.callback(stop.uninstall)
+        if world.rank == 0:
+            stack.enter_context(run.lock())
+        start_logging(run.path, world.rank)
+        stack.callback(stop_logging)
+        if run.summary["status"] == "finished":
+            log.info("%s is finished: %s", run.path, describe_result(run))
+            return
+        _train_and_keep_status(run, world, stop)
+
+
+def describe_result(run: Run) -> str:
+    """The best accuracies so far, on one line."""
+    summary = run.summary
+    if "val/top1" not in summary:
+        return "nothing validated yet"
+    return (
+        f"top-1 {100 * summary['val/top1']:.2f} %, top-5 {100 * summary['val/top5']:.2f} % "
+        f"at epoch {summary['best_epoch']} of {summary['epochs']}"
+    )
+
+
+def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
+    """Whatever ends the training, summary.json says so, and W&B is not waited for without bound."""
+    status = "failed"
+    try:
+        _train(run, world, stop)
+        status = "finished"
+    except Interrupted as error:
+        status = "interrupted"
+        log.info("interrupted %s; `make resume RUN=%s` goes on", _position(run), run.path)
+        raise error from None
+    except UserError as error:
+        message = str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
+        raise UserError(message) from error  # one from a loader process carries its traceback in its message
+    except Exception as error:
+        log.debug("traceback", exc_info=True)
+        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {run.path}/log.txt)") from error
+    finally:
+        if world.rank == 0:
+            run.update_summary(status=status)
+            wandb.finish(exit_code=0 if status == "finished" else 1)
+
+
+def _train(run: Run, world: World, stop: StopRequest) -> None:
+    began = time.monotonic()
+    config = _resolve(run, world)
+    train, val = load_images(config.data)
+    run.check_data(DataIdentity.of(train, val))
+    checkpoint = run.find_latest()
+    steps = steps_per_epoch(len(train), config.recipe.batch_size)
+    _log_header(run, config, world, f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes", steps)
+
+    datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
+    network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
+    task = ClassificationTask(
+        network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps
+    )
+    throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
+    callbacks = [
+        throughput,
+        ProgressReport(throughput, total_steps(config.recipe, steps), config.recipe.epochs),
+        SummaryWriter(run, throughput),
+        _keep_best(run),
+        LastCheckpoint(run.checkpoints / "last.ckpt", config.checkpoint, stop),
+    ]
+    loggers = _build_loggers(run, config, checkpoint) if world.rank == 0 else []
+    trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
+    if world.rank == 0:
+        run.record_start(world.size, checkpoint)
+        run.update_summary(status="running")
+    trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
+    log.info("finished  %s in %s", _position(run), timedelta(seconds=round(time.monotonic() - began)))
+
+
+def _resolve(run: Run, world: World) -> Config:
+    """The configuration of the newest start, with what is `auto` as the first start found it on its machine."""
+    config, kept = run.config, run.info.get("resolved")
+    trainer = resolve_auto(config.trainer, kept)
+    if kept is None and world.rank == 0:
+        run.update_info(resolved=resolved_values(trainer))
+    return replace(config, trainer=trainer)
+
+
+def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.Module:
+    """`model.weights` are for the first start; afterwards the checkpoint has them."""
+    torch.manual_seed(config.seed)
+    model = config.model if pretrained else replace(config.model, weights=None)
+    network = build_model(model, num_classes)
+    if config.trainer.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if config.trainer.compile:
+        network.compile()  # in place: torch.compile(network) would rename every weight
+    return network
+
+
+def _keep_best(run: Run) -> ModelCheckpoint:
+    """best.ckpt: the first epoch of the highest val/top1."""
+    return ModelCheckpoint(
+        run.checkpoints, "best", monitor="val/top1", mode="max", save_top_k=1, enable_version_counter=False
+    )
+
+
+def _build_loggers(run: Run, config: Config, checkpoint: Path | None) -> list[Logger]:
+    loggers: list[Logger] = [CsvLogger(run.path, resume_step=read_step(checkpoint) if checkpoint else 0)]
+    if config.logger.mode != "disabled":
+        loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
+    return loggers
+
+
+def _log_header(run: Run, config: Config, world: World, data: str, steps: int) -> None:
+    """The first lines of a run: what is trained, on what, how."""
+    recipe, trainer = config.recipe, config.trainer
+    accumulation = config.accumulation(world.size)
+    micro = recipe.batch_size // world.size // accumulation
+    total = total_steps(recipe, steps)
+    log.info("run       %s", run.path)
+    log.info("model     %s%s", config.model.name, f" from {config.model.weights}" if config.model.weights else "")
+    log.info("data      %s: %s", config.data.root, data)
+    log.info("batch     %d = %d images × %d devices × %d micro-steps", recipe.batch_size, micro, world.size, accumulation)
+    log.info("steps     %d = %d epochs × %d", total, recipe.epochs, steps)
+    log.info("recipe    %s, lr %g, weight decay %g", recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay)
+    log.info("device    %s, %s%s", trainer.accelerator, trainer.precision, _device_options(trainer))
+
+
+def _device_options(trainer: TrainerConfig) -> str:
+    return "".join(f", {name}" for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name])
+
+
+def _position(run: Run) -> str:
+    summary = run.summary
+    return f"after {summary.get('steps', 0)} steps"

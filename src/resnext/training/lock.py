@@ -1,0 +1,82 @@
+"""One process at a time trains a run.
+
+The lock is an flock, which ends with its process however that dies, and a file that says who holds it. Where flock
+does not reach across hosts (some network file systems), the holder's heartbeat does: the file's modification time.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from resnext.errors import UserError
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 60.0  # six missed heartbeats
+
+
+class RunLock:
+    """A context manager; entering raises UserError with the holder if the lock is taken."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Self:
+        self._file = open(self.path, "a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise self._taken() from None
+        holder = self._holder()
+        if holder.get("host", socket.gethostname()) != socket.gethostname() and self._age() < STALE_SECONDS:
+            raise self._taken()
+        self._write(
+            host=socket.gethostname(),
+            process=os.getpid(),
+            job=os.environ.get("SLURM_JOB_ID"),
+            since=time.strftime("%Y-%m-%d %H:%M:%S"),
+        )
+        self._beat = threading.Thread(target=self._heartbeat, name="run-lock", daemon=True)
+        self._beat.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._beat.join()
+        self._write()
+        self._file.close()
+
+    def _taken(self) -> UserError:
+        holder = self._holder()
+        self._file.close()
+        job = f", SLURM job {holder['job']}" if holder.get("job") else ""
+        who = f"process {holder['process']} on {holder['host']}{job}, since {holder['since']}" if holder else "a process"
+        return UserError(f"{self.path.parent} is being trained by {who}: wait for it, or stop it first")
+
+    def _holder(self) -> dict[str, Any]:
+        self._file.seek(0)
+        try:
+            return json.loads(self._file.read() or "{}")
+        except ValueError:  # killed while writing
+            return {}
+
+    def _write(self, **holder: Any) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(json.dumps(holder) + "\n")
+        self._file.flush()
+
+    def _age(self) -> float:
+        return time.time() - self.path.stat().st_mtime
+
+    def _heartbeat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            os.utime(self.path)

@@ -1,0 +1,51 @@
+"""Signals: a handler sets a flag and nothing else; the ranks agree between two optimizer steps."""
+
+import signal
+from types import FrameType
+
+import torch
+import torch.distributed
+
+from resnext.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Remembers the first signal. A second one of the same kind ends the process at once, as it would without us."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._deferred = False
+
+    def install(self, *, deferred: bool) -> None:
+        """Catches the signals: at once, while there is nothing to save; or `deferred` to who reads `signum`."""
+        self._deferred = deferred
+        for signum in SIGNALS:
+            signal.signal(signum, self._receive)
+
+    def uninstall(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = self.signum or signum
+        signal.signal(signum, signal.SIG_DFL)
+        if not self._deferred:
+            raise Interrupted(signum)
+
+
+class Agreement:
+    """The largest value that any rank brings, on every rank, over CPU memory: it never waits for a GPU."""
+
+    def __init__(self) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._group = torch.distributed.new_group(backend="gloo") if distributed else None
+
+    def largest(self, value: int) -> int:
+        """A collective: every rank calls it at the same step."""
+        if self._group is None:
+            return value
+        tensor = torch.tensor(value)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=self._group)
+        return int(tensor)

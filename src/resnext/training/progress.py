@@ -1,0 +1,88 @@
+"""Progress: a bar on a terminal, plain lines elsewhere, and one line for each epoch."""
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from rich.progress import BarColumn, Progress, TextColumn
+
+from resnext.training.log import console
+from resnext.training.throughput import Throughput
+
+LINE_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class ProgressReport(Callback):
+    """Where the training is, how fast, how long it will take, and the share of time waiting for data.
+
+    Args:
+        throughput: comes before this callback, so that its numbers are those of the same batch.
+        total_steps: optimizer steps of the whole training.
+    """
+
+    def __init__(self, throughput: Throughput, total_steps: int, epochs: int) -> None:
+        self.throughput, self.total_steps, self.epochs = throughput, total_steps, epochs
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=total_steps, text="")
+        self._line_at = time.monotonic() + LINE_SECONDS
+        self._said_at = -1
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and console.is_terminal:
+            self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_global_zero:
+            return
+        if console.is_terminal:
+            self._bar.update(
+                self._task, completed=trainer.global_step, description=self._epoch(trainer), text=self._speed(trainer)
+            )
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + LINE_SECONDS
+            position = f"step {trainer.global_step}/{self.total_steps}"
+            log.info("%s  %s  %s", self._epoch(trainer), position, self._speed(trainer))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar.update(self._task, text="validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        log.info(
+            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%  %s images/s",
+            self._epoch(trainer),
+            metrics["val/loss"],
+            100 * metrics["val/top1"],
+            100 * metrics["val/top5"],
+            f"{self.throughput.images_per_sec:,.0f}",
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+    def _epoch(self, trainer: Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1:{len(str(self.epochs))}}/{self.epochs}"
+
+    def _speed(self, trainer: Trainer) -> str:
+        speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec
+        images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
+        left = timedelta(seconds=round(images / speed)) if speed else "?"
+        return f"{speed:,.0f} images/s  {left} left  waiting for data {self.throughput.data_wait_percent:.0f} %"

@@ -1,0 +1,233 @@
+"""Run: a run directory, its identity and its files.
+
+    runs/NAME/
+      config.yaml    resolved, as the run was made: its identity
+      starts/N.yaml  the configuration of the N-th start; the newest counts
+      run.json       ids, command, code, versions, classes, and every start that trained
+      summary.json   status and results so far
+      checkpoints/   metrics.csv   perf.csv   log.txt   wandb/   lock
+
+A run is built aside and renamed into place, so that half a run never exists. Imports no torch.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from resnext.config import Config, parse_config, to_dict
+from resnext.data.index import DataIdentity
+from resnext.errors import UserError
+from resnext.training.lock import RunLock
+from resnext.training.provenance import describe_code, describe_machine, new_wandb_id
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Everything after `create` reads it; only rank 0, which holds the lock, writes to it."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, config: Config, data: DataIdentity, command: list[str]) -> "Run":
+        """Makes runs/NAME, or opens it for another start if `config` and `data` are those of the run that is there.
+
+        Raises:
+            UserError: if NAME is another run, and how it differs; if another process is training it.
+        """
+        path = RUNS / (config.run or free_name(config.experiment))
+        RUNS.mkdir(parents=True, exist_ok=True)
+        config = replace(config, run=path.name)
+        if not path.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=RUNS))
+            aside.chmod(0o755)
+            _write_new_run(aside, config, data, command)
+            try:
+                os.rename(aside, path)
+                return cls(path)
+            except OSError:  # another process made it meanwhile
+                shutil.rmtree(aside)
+        run = cls.open(path)
+        run.check_identity(config, data)
+        run.add_start(config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """The run at `path`; raises UserError if there is none."""
+        if not (path / "config.yaml").is_file():
+            known = [each.path.name for each in list_runs(path.parent)]
+            found = f"{path.parent} has {', '.join(known[-5:])}" if known else f"{path.parent} has no runs"
+            raise UserError(f"{path} is no run directory: {found}")
+        return cls(path)
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the newest start."""
+        return read_config(self.path / "starts" / f"{self._starts()[-1]}.yaml")
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return json.loads((self.path / "run.json").read_text())
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        file = self.path / "summary.json"
+        return json.loads(file.read_text()) if file.is_file() else {"status": "new"}
+
+    @property
+    def data_identity(self) -> DataIdentity:
+        data = self.info["data"]
+        return DataIdentity(tuple(data["classes"]), data["fingerprint"])
+
+    def lock(self) -> RunLock:
+        return RunLock(self.path / "lock")
+
+    def find_latest(self) -> Path | None:
+        """The checkpoint to go on from."""
+        last = self.checkpoints / "last.ckpt"
+        return last if last.is_file() else None
+
+    def check_identity(self, config: Config, data: DataIdentity) -> None:
+        """Raises UserError with the first difference if `config` or `data` would make another run of this one."""
+        made = read_config(self.path / "config.yaml").identity()
+        self.check_data(data)
+        differences = list(_differences(made, config.identity()))
+        if differences:
+            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+            raise UserError(
+                f"{self.path} is another run: {differences[0]}{more}; give the values it was made with, "
+                "or another RUN (run=NAME)"
+            )
+
+    def check_data(self, data: DataIdentity) -> None:
+        """Raises UserError if `data` is not what the run was made with."""
+        if data == self.data_identity:
+            return
+        changed = "classes" if data.classes != self.data_identity.classes else "images"
+        raise UserError(
+            f"the data of {self.path} has changed: data.root no longer has the same {changed} as when the run was "
+            "made; restore them, or start another RUN (run=NAME)"
+        )
+
+    def add_start(self, config: Config) -> None:
+        """Keeps the configuration of another start. Refused while a process trains the run.
+
+        Raises:
+            UserError: who is training it.
+        """
+        with self.lock():
+            if config != self.config:
+                _write_yaml(self.path / "starts" / f"{self._starts()[-1] + 1}.yaml", to_dict(config))
+
+    def update_info(self, **changes: Any) -> None:
+        write_json(self.path / "run.json", self.info | changes)
+
+    def update_summary(self, **changes: Any) -> None:
+        write_json(self.path / "summary.json", self.summary | changes)
+
+    def record_start(self, world_size: int, checkpoint: Path | None) -> None:
+        """Adds a start to run.json: when, where, on how many processes, and from which checkpoint."""
+        start = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "config": f"starts/{self._starts()[-1]}.yaml",
+            "world_size": world_size,
+            "from": checkpoint.name if checkpoint else None,
+            **describe_machine(),
+            "code": describe_code()["commit"],
+        }
+        self.update_info(starts=[*self.info["starts"], start])
+
+    def _starts(self) -> list[int]:
+        return sorted(int(path.stem) for path in (self.path / "starts").glob("*.yaml"))
+
+
+def list_runs(folder: Path = RUNS) -> list[Run]:
+    """The runs in `folder`, the one whose summary changed last at the end."""
+    runs = [Run(path.parent) for path in folder.glob("[!.]*/config.yaml")]
+    return sorted(runs, key=lambda run: _changed(run.path / "summary.json", run.path / "config.yaml"))
+
+
+def find_unfinished(folder: Path = RUNS) -> Run:
+    """The latest run that is not finished; raises UserError if there is none."""
+    unfinished = [run for run in list_runs(folder) if run.summary["status"] != "finished"]
+    if not unfinished:
+        raise UserError(f"{folder} has no unfinished run; name one as RUN={folder}/NAME, or start one with make train")
+    return unfinished[-1]
+
+
+def free_name(experiment: str) -> str:
+    """EXPERIMENT-YYYYMMDD-HHMMSS, with a suffix where that is taken."""
+    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = {path.name for path in RUNS.glob(f"{name}*")}
+    return next(each for each in (name, *(f"{name}-{count}" for count in range(2, 10_000))) if each not in taken)
+
+
+def read_config(path: Path) -> Config:
+    """Raises UserError if the file was edited into something that the schema refuses."""
+    try:
+        return parse_config(OmegaConf.to_container(OmegaConf.load(path)))  # pyright: ignore[reportArgumentType]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Atomically: a reader, or a kill, finds the old file or the new one."""
+    _replace(path, json.dumps(content, indent=2) + "\n")
+
+
+def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: list[str]) -> None:
+    _write_yaml(folder / "config.yaml", to_dict(config))
+    (folder / "starts").mkdir()
+    _write_yaml(folder / "starts" / "1.yaml", to_dict(config))
+    (folder / "checkpoints").mkdir()
+    info = {
+        "name": config.run,
+        "wandb_id": new_wandb_id(),
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "code": describe_code(),
+        "data": {"fingerprint": data.fingerprint, "classes": data.classes},
+        "starts": [],
+    }
+    write_json(folder / "run.json", info)
+    write_json(folder / "summary.json", {"status": "new"})
+
+
+def _write_yaml(path: Path, content: dict[str, Any]) -> None:
+    _replace(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(aside, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def _differences(made: Any, asked: Any, key: str = "") -> Any:
+    if isinstance(made, dict) and isinstance(asked, dict):
+        for name in made | asked:
+            yield from _differences(made.get(name), asked.get(name), f"{key}.{name}" if key else name)
+    elif made != asked:
+        shown = [re.sub(r"\s+", "", json.dumps(value)) for value in (made, asked)]
+        yield f"{key} was {shown[0]} and is now {shown[1]}"
+
+
+def _changed(*paths: Path) -> float:
+    return next((path.stat().st_mtime for path in paths if path.exists()), 0.0)

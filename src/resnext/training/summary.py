@@ -1,0 +1,53 @@
+"""summary.json: status and results so far, of which metrics.csv is the source."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from resnext.task.classification import ClassificationTask
+from resnext.training.csv_logger import Row, read_rows
+from resnext.training.run import Run
+from resnext.training.throughput import Throughput
+
+VALIDATED = ("val/loss", "val/top1", "val/top5")
+
+
+class SummaryWriter(Callback):
+    """Rewrites summary.json after each validation, and when the training ends or breaks."""
+
+    def __init__(self, run: Run, throughput: Throughput) -> None:
+        self.run, self.throughput = run, throughput
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, task: LightningModule) -> None:
+        assert isinstance(task, ClassificationTask)
+        if trainer.is_global_zero:
+            self.run.update_summary(
+                steps=trainer.global_step,
+                images_per_sec=round(self.throughput.images_per_sec, 2),
+                **({"val_images": task.last_scores.images} if task.last_scores else {}),
+                **summarize(read_rows(self.run.path / "metrics.csv")),
+            )
+
+
+def summarize(rows: list[Row]) -> dict[str, Any]:
+    """The best epoch's results (the first of the highest val/top1), the last's, and the epochs validated."""
+    validated = [row for row in rows if row["val/top1"]]
+    if not validated:
+        return {}
+    best = max(validated, key=lambda row: float(row["val/top1"]))
+    return {
+        "epochs": int(validated[-1]["epoch"]),
+        "best_epoch": int(best["epoch"]),
+        **{name: float(best[name]) for name in VALIDATED},
+        "last": {name: float(validated[-1][name]) for name in VALIDATED},
+    }

@@ -1,0 +1,76 @@
+"""Throughput: images per second, and the share of time in which training waited for data."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+
+class Throughput(Callback):
+    """Times every batch from the end of the one before. Validation and the start's first batch do not count.
+
+    Args:
+        batch_size: the global batch, in images.
+        log_every_steps: optimizer steps between two lines of perf.csv.
+    """
+
+    def __init__(self, batch_size: int, log_every_steps: int) -> None:
+        self.batch_size, self.log_every_steps = batch_size, log_every_steps
+        self.images_per_sec = 0.0  # over the whole start
+        self.recent_images_per_sec = 0.0  # over the steps between two lines
+        self.data_wait_percent = 0.0
+        self._warm = False
+        self._total = self._recent = _Window()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._images = self.batch_size / trainer.accumulate_grad_batches
+        self._mark = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._wait = time.perf_counter() - self._mark
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if self._warm:
+            batch_window = _Window(self._images, now - self._mark, self._wait)
+            self._total, self._recent = self._total + batch_window, self._recent + batch_window
+            self.images_per_sec = self._total.images_per_sec
+            self.recent_images_per_sec = self._recent.images_per_sec
+            self.data_wait_percent = self._recent.wait_percent
+        self._warm = True
+        self._mark = now
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if between_steps and trainer.global_step % self.log_every_steps == 0:
+            self._log(trainer)
+
+    def _log(self, trainer: Trainer) -> None:
+        metrics = {
+            "epoch": trainer.current_epoch + 1,
+            "perf/images_per_sec": self.recent_images_per_sec,
+            "perf/data_wait_percent": self.data_wait_percent,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        self._recent = _Window()
+
+
+class _Window:
+    def __init__(self, images: float = 0.0, seconds: float = 0.0, wait: float = 0.0) -> None:
+        self.images, self.seconds, self.wait = images, seconds, wait
+
+    def __add__(self, other: "_Window") -> "_Window":
+        return _Window(self.images + other.images, self.seconds + other.seconds, self.wait + other.wait)
+
+    @property
+    def images_per_sec(self) -> float:
+        return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def wait_percent(self) -> float:
+        return 100 * self.wait / self.seconds if self.seconds else 0.0

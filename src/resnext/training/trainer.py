@@ -1,0 +1,47 @@
+"""build_trainer: Lightning's Trainer for a run."""
+
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+
+from resnext.config import Config, TrainerConfig
+from resnext.training.checkpoint import AtomicCheckpointIO
+from resnext.training.device import World
+
+
+def build_trainer(
+    config: Config, world: World, folder: Path, *, callbacks: list[Callback], loggers: list[Logger]
+) -> Trainer:
+    """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left."""
+    trainer = config.trainer
+    return Trainer(
+        accelerator=trainer.accelerator,
+        devices=world.size // trainer.nodes,
+        num_nodes=trainer.nodes,
+        strategy=_build_strategy(trainer, world),
+        precision=trainer.precision,  # pyright: ignore[reportArgumentType]
+        accumulate_grad_batches=config.accumulation(world.size),
+        max_epochs=config.recipe.epochs,
+        deterministic=trainer.deterministic,
+        benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
+        plugins=[AtomicCheckpointIO()],
+        callbacks=callbacks,
+        logger=loggers or False,
+        default_root_dir=folder,
+        log_every_n_steps=1,  # ClassificationTask logs by itself
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
+    """Batch statistics are not broadcast at every step: ClassificationTask does it once, before each validation."""
+    if world.size == 1:
+        return "auto"
+    backend = "nccl" if config.accelerator == "gpu" else "gloo"
+    return DDPStrategy(process_group_backend=backend, broadcast_buffers=False, gradient_as_bucket_view=True)

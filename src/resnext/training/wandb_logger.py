@@ -1,0 +1,95 @@
+"""The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error."""
+
+import http.client
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from resnext.config import Config, to_dict
+
+PROBE_SECONDS = 5.0
+INIT_SECONDS = 20.0
+FINISH_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
+    """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`."""
+    obstacle = find_obstacle(config.logger.mode)
+    if obstacle is None:
+        try:
+            return _start(config, folder, wandb_id, offline=False)
+        except Exception as error:  # whatever W&B raises: a training does not end for its log
+            obstacle = _first_line(error)
+            wandb.teardown()
+    logger = _start(config, folder, wandb_id, offline=True)
+    log.info("W&B       offline (%s), run %s; `wandb sync %s/wandb/offline-run-*` sends it", obstacle, wandb_id, folder)
+    return logger
+
+
+def find_obstacle(mode: str) -> str | None:
+    """Why W&B cannot be online, or None if it can. Takes at most 5 seconds: wandb's own time-outs are no bound."""
+    if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        return "as asked"
+    try:
+        url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
+        if not wandb.login(prompt=False, verify=False):
+            return "no API key"
+    except Exception as error:  # a malformed key or address
+        return _first_line(error)
+    return _within(PROBE_SECONDS, lambda: _probe(url))
+
+
+def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> WandbLogger:
+    settings = wandb.Settings(
+        mode="offline" if offline else "online",
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        silent=True,
+        console="off",
+    )
+    logger = WandbLogger(
+        name=config.run,
+        save_dir=folder,
+        id=wandb_id,
+        project=config.logger.project,
+        entity=config.logger.entity,
+        resume=None if offline else "allow",
+        config=to_dict(config),
+        settings=settings,
+    )
+    _ = logger.experiment  # starts now, so that what goes wrong goes wrong here
+    return logger
+
+
+def _probe(url: str) -> str | None:
+    parts = urlsplit(url)
+    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = connect(parts.hostname or "", parts.port, timeout=PROBE_SECONDS)
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        return f"{parts.netloc}: {error or type(error).__name__}"
+    return None
+
+
+def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
+    """The answer of `probe`, or that there was none in time: names are resolved without any time-out."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(probe()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else f"no answer in {seconds:g} s"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
