@@ -55,7 +55,7 @@ def _help() -> str:
 def _asks_for_completion(arguments: list[str]) -> bool:
     """Hydra's completion calls `resnext -sc query=bash` with the whole line in COMP_LINE; it must not see the verb."""
     line = os.environ.get("COMP_LINE", "")
-    if not arguments[:1] == ["-sc"] or not line:
+    if arguments[:1] != ["-sc"] or not line:
         return False
     command, _, rest = line.partition(" ")
     os.environ["COMP_LINE"] = f"{command} {rest.lstrip().removeprefix('train').lstrip()}"

@@ -69,7 +69,8 @@ class ModelConfig:
 
     def _check_cardinality_divides(self) -> None:
         """The first 3×3 has width · base_width / 64 · cardinality channels in `cardinality` groups."""
-        assert self.base_width is not None and self.cardinality is not None
+        assert self.base_width is not None
+        assert self.cardinality is not None
         width = self.width or 64
         channels = width * self.base_width * self.cardinality / 64
         if channels % self.cardinality:
@@ -147,7 +148,9 @@ class AugmentationConfig:
     def _check_ranges(self) -> Self:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
-                raise ValueError(f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high")
+                raise ValueError(
+                    f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high"
+                )
         if self.scale[1] > 1:
             raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not go beyond 1")
         return self

@@ -1,4 +1,4 @@
-"""What the schema refuses, as one line for the user: the dotted key, what was given, what is allowed, the nearest name."""
+"""What the schema refuses, as one line: the dotted key, what was given, what is allowed, the nearest name."""
 
 import difflib
 from collections.abc import Iterator, Mapping

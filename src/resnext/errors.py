@@ -9,8 +9,11 @@ class RunFailed(RuntimeError):
     """A training that broke: one line, with the traceback already in the run's log.txt. Exit code 1."""
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop, and it did so at a safe point. Exit code 128 + signum."""
+class Interrupted(BaseException):
+    """A signal asked the run to stop, and it did so at a safe point. Exit code 128 + signum.
+
+    Like KeyboardInterrupt it is no Exception: a library that goes on after errors does not go on after this.
+    """
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)

@@ -18,29 +18,42 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnext.config import Config, parse_config, schema_defaults, to_dict
 from resnext.config_errors import nearest, unknown_key
-from resnext.errors import UserError
+from resnext.errors import RunFailed, UserError
 
 PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
 
 
 def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], None]) -> None:
-    """Calls `task` with the composed configuration, as often as a multirun asks.
+    """Calls `task` with the composed configuration, as often as a multirun asks; its jobs go on after one that failed.
 
     Raises:
         UserError: for a key, value, group or override that is wrong.
+        UserError, RunFailed: the first that `task` raised, at the end.
     """
+    errors: list[UserError | RunFailed] = []
+
+    def job(composed: DictConfig) -> None:
+        try:
+            task(_convert(composed))
+        except (UserError, RunFailed) as error:
+            if errors:
+                print(f"resnext {verb}: {error}", file=sys.stderr)
+            errors.append(error)
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print and exit
     sys.argv = [f"resnext {verb}" if "-sc" not in arguments else "resnext", *arguments]
     OmegaConf.register_new_resolver("data_home", data_home, replace=True)
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     try:
-        main(lambda composed: task(_convert(composed)))()
+        main(job)()
     except HydraException as error:
         raise UserError(_describe(error)) from error
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key or 'configuration'}: {_first_line(error)}") from error
+    if errors:
+        raise errors[0]
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:
@@ -96,10 +109,21 @@ def _describe(error: Exception) -> str:
         return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
     if key := re.search(r"Could not override '([^']+)'|Could not append to config.*'\+([^=']+)", text):
         return unknown_key(key[1] or key[2], schema_defaults())
-    if group := re.search(r"Could not (?:override|append|delete).*?'?([\w/]+)'?\.? ?No match in the defaults list", text):
+    if group := re.search(
+        r"Could not (?:override|append|delete).*?'?([\w/]+)'?\.? ?No match in the defaults list", text
+    ):
         return unknown_key(group[1], schema_defaults())
-    if text.startswith(("LexerNoViableAltException", "no viable alternative", "mismatched input", "token recognition", "extraneous input", "missing EQUAL")):
-        return f"{text.splitlines()[-1].strip(': ')} cannot be parsed; quote a value with spaces or symbols twice: 'KEY=\"VALUE\"'"
+    if text.startswith(
+        (
+            "LexerNoViableAltException",
+            "no viable alternative",
+            "mismatched input",
+            "token recognition",
+            "extraneous input",
+            "missing EQUAL",
+        )
+    ):
+        return f"{_first_line(error)}; a value with spaces or symbols is quoted twice: 'KEY=\"VALUE\"'"
     return _first_line(error)
 
 

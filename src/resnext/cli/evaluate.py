@@ -9,8 +9,12 @@ def main(arguments: list[str]) -> int:
         "resnext evaluate", description="Validate a checkpoint of a run; each image counts once."
     )
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
-    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu"
+    )
     options = parser.parse_args(arguments)
 
     from resnext.cli.composition import apply_overrides

@@ -2,8 +2,12 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnext.errors import UserError
+
+if TYPE_CHECKING:
+    from resnext.training.run import Run
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +33,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _add_start(run, overrides: list[str]) -> None:
+def _add_start(run: "Run", overrides: list[str]) -> None:
     from resnext.cli.composition import apply_overrides
 
     config = apply_overrides(run.config, overrides)

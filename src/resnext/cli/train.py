@@ -1,6 +1,5 @@
 """resnext train: make a run from a configuration and train it."""
 
-
 from resnext.cli.composition import run_with_hydra
 from resnext.config import Config
 
@@ -22,5 +21,5 @@ def train(config: Config, command: list[str]) -> None:
     from resnext.launch.preflight import check_before_run
     from resnext.training.run import Run
 
-    check_before_run(config, *images)
+    check_before_run(config, images[0])
     launch(Run.create(config, DataIdentity.of(*images), command))

@@ -139,5 +139,5 @@ def _seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _one_thread_per_worker(worker: int) -> None:
+def _one_thread_per_worker(_worker: int) -> None:
     torch.set_num_threads(1)

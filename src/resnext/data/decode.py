@@ -21,7 +21,9 @@ def decode_image(path: Path) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of bombs that are refused below
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise UserError(f"{path} has {image.width}×{image.height} pixels, more than {MAX_PIXELS} in all: resize it")
+                    raise UserError(
+                        f"{path} has {image.width}×{image.height} pixels, more than {MAX_PIXELS} in all: resize it"
+                    )
                 return image.convert("RGB")
     except UserError:
         raise

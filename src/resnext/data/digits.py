@@ -3,7 +3,6 @@
 1,797 grey images of 8×8 pixels with 17 levels, 10 classes (Alpaydin and Kaynak 1998, UCI optical recognition).
 """
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,27 +15,25 @@ SPLIT_SEED = 0
 
 
 def prepare_digits(root: Path) -> None:
-    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root`, whole or not at all; nothing if it exists."""
+    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root`, all or none; nothing if it exists."""
     if root.exists():
         return
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    digits = load_digits()
-    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    splits = train_test_split(
-        np.arange(len(pixels)), test_size=VAL_FRACTION, stratify=digits.target, random_state=SPLIT_SEED
-    )
+    levels, digits = load_digits(return_X_y=True)  # 0 … 16
+    pixels = np.round(np.asarray(levels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
+    splits = train_test_split(np.arange(len(pixels)), test_size=VAL_FRACTION, stratify=digits, random_state=SPLIT_SEED)
     root.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     for split, numbers in zip(("train", "val"), splits, strict=True):
         for number in numbers:
-            folder = aside / split / str(digits.target[number])
+            folder = aside / split / str(digits[number])
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels[number]).save(folder / f"{number:04d}.png")
     aside.chmod(0o755)
     try:
-        os.rename(aside, root)
+        aside.rename(root)
     except OSError:  # another process was faster
         shutil.rmtree(aside)
         if not root.is_dir():

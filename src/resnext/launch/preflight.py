@@ -10,7 +10,7 @@ from resnext.task.optimization import check_optimizer_name
 from resnext.training.device import count_devices, resolve_auto
 
 
-def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None:
+def check_before_run(config: Config, train: ImageIndex) -> None:
     """Raises UserError for whatever would end the training on this machine before its first step."""
     check_model_name(config.model.name)
     check_optimizer_name(config.recipe.optimizer.name)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from resnext.config import ModelConfig
 from resnext.config_errors import nearest
 from resnext.errors import UserError
-from resnext.models.resnext import VARIANTS, ResNeXt
+from resnext.models.resnext import NAMES, ResNeXt, parse_variant
 from resnext.models.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
         UserError: if the name is unknown, or the weights cannot be had or do not fit.
     """
     check_model_name(config.name)
-    network = _build_timm(config, num_classes) if config.name.startswith(TIMM_PREFIX) else _build_ours(config, num_classes)
+    network = (
+        _build_timm(config, num_classes) if config.name.startswith(TIMM_PREFIX) else _build_ours(config, num_classes)
+    )
     if config.weights is not None:
         load_into(network, load_weights(config.weights), config)
     return network
@@ -36,9 +39,9 @@ def check_model_name(name: str) -> None:
         known = [TIMM_PREFIX + each for each in timm.list_models()]
         if not timm.is_model(name.removeprefix(TIMM_PREFIX)):
             raise UserError(f"model.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
-    elif name not in VARIANTS and name != "resnext":
-        hint = nearest(name, [*VARIANTS]) or f"; timm's networks are {TIMM_PREFIX}NAME"
-        raise UserError(f"model.name={name} is not a network of ours ({', '.join([*VARIANTS, 'resnext'])}){hint}")
+    elif name not in NAMES and name != "resnext":
+        hint = nearest(name, [*NAMES]) or f"; timm's networks are {TIMM_PREFIX}NAME"
+        raise UserError(f"model.name={name} is not a network of ours ({', '.join([*NAMES, 'resnext'])}){hint}")
 
 
 def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
@@ -66,8 +69,8 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
 
 
 def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:
-    if config.name in VARIANTS:
-        variant = VARIANTS[config.name]
+    if config.name in NAMES:
+        variant = parse_variant(config.name)
         config = replace(
             config,
             name="resnext",
@@ -85,7 +88,7 @@ def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:
 
 
 def _build_timm(config: ModelConfig, num_classes: int) -> nn.Module:
-    arguments: dict[str, object] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+    arguments: dict[str, Any] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
     if config.zero_init_last:
         arguments["zero_init_last"] = True
     try:

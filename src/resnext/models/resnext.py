@@ -5,6 +5,7 @@ torchvision), and expands with a 1×1; batch norm follows each. The shortcut is 
 where the shape changes, else the identity. State-dict keys are torchvision's, so weights go both ways.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,18 +26,19 @@ class Variant:
     stem: Literal["imagenet", "cifar"] = "imagenet"
 
 
-def _named(depth: int, layers: tuple[int, ...], *sizes: str, stem: Literal["imagenet", "cifar"] = "imagenet"):
-    for size in sizes:
-        cardinality, base_width = size.removesuffix("d").split("x")
-        yield f"resnext{depth}_{size}", Variant(layers, int(cardinality), int(base_width), stem)
+LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 29: (3, 3, 3)}
+NAMES = (
+    *(f"resnext50_{size}" for size in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
+    *(f"resnext101_{size}" for size in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
+    *(f"resnext101_{size}" for size in ("1x100d", "2x64d", "64x4d", "32x8d")),
+    *(f"resnext29_{size}" for size in ("8x64d", "16x64d")),
+)
 
 
-VARIANTS: dict[str, Variant] = {
-    **dict(_named(50, (3, 4, 6, 3), "1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
-    **dict(_named(101, (3, 4, 23, 3), "1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
-    **dict(_named(101, (3, 4, 23, 3), "1x100d", "2x64d", "64x4d", "32x8d")),
-    **dict(_named(29, (3, 3, 3), "8x64d", "16x64d", stem="cifar")),
-}
+def parse_variant(name: str) -> Variant:
+    """The structure that a name in `NAMES` spells: resnextDEPTH_CxDd. Depth 29 is the paper's network for CIFAR."""
+    depth, cardinality, base_width = map(int, re.findall(r"\d+", name))
+    return Variant(LAYERS[depth], cardinality, base_width, "cifar" if depth == 29 else "imagenet")
 
 
 class ResNeXt(nn.Module):
@@ -76,9 +78,7 @@ class ResNeXt(nn.Module):
             blocks: list[nn.Module] = []
             for block in range(depth):
                 stride = 2 if index > 0 and block == 0 else 1
-                blocks.append(
-                    Bottleneck(channels, planes, cardinality, base_width, stride, next(drop_path_rates))
-                )
+                blocks.append(Bottleneck(channels, planes, cardinality, base_width, stride, next(drop_path_rates)))
                 channels = planes * EXPANSION
             self.add_module(name, nn.Sequential(*blocks))
 

@@ -1,4 +1,4 @@
-"""Weights by name: a file, `torchvision:NAME` or `timm:NAME`, as a flat dict of tensors. Never runs code from a file."""
+"""Weights by name, as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
 
 import pickle
 from collections.abc import Callable

@@ -24,7 +24,7 @@ class ClassificationTask(LightningModule):
         network: in the memory format it is to train in.
         recipe: its slice of the configuration.
         seed: the run's; dropout and the like follow from (seed, step, micro-step, rank).
-        log_every_steps: the first and the last step of an epoch are not special.
+        log_every_steps: between two lines; an epoch's last step is always logged.
     """
 
     def __init__(self, network: nn.Module, recipe: RecipeConfig, *, seed: int, log_every_steps: int) -> None:
@@ -57,15 +57,17 @@ class ClassificationTask(LightningModule):
         images, targets = batch
         loss = self.criterion(self(images), targets)
         self._losses.append(loss.detach())
-        if self.global_step + 1 >= total_steps(self.recipe, self.steps_per_epoch):
+        last_step = self.global_step + 1 >= total_steps(self.recipe, self.steps_per_epoch)
+        if last_step and self._ends_step(batch_idx):
             self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+        if not self._ends_step(batch_idx):
             return
         losses, self._losses = self._losses, []
-        if self.global_step % self.log_every_steps == 0:
+        ends_epoch = batch_idx + 1 == self.trainer.num_training_batches
+        if ends_epoch or self.global_step % self.log_every_steps == 0:
             loss = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
             lr = lr_at(self.global_step - 1, self.recipe, self.steps_per_epoch)
             self.log_metrics({"lr": lr, "train/loss": float(loss)})
@@ -92,3 +94,6 @@ class ClassificationTask(LightningModule):
         """To every logger, with the epoch counted from 1, at the optimizer steps done."""
         for logger in self.loggers:
             logger.log_metrics({"epoch": self.current_epoch + 1, **metrics}, step=self.global_step)
+
+    def _ends_step(self, batch_idx: int) -> bool:
+        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0

@@ -53,6 +53,6 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def check_optimizer_name(name: str) -> None:
-    known = list_optimizers()
+    known = [str(each) for each in list_optimizers()]
     if name not in known:
         raise UserError(f"recipe.optimizer.name={name} is not an optimizer of timm{nearest(name, known)}")

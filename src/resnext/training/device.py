@@ -59,7 +59,9 @@ def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> T
     if kept is not None and kept["accelerator"] == best["accelerator"]:
         best = kept
     elif kept is not None:
-        log.warning("this run began on a %s and is now on a %s: results will differ", kept["accelerator"], best["accelerator"])
+        log.warning(
+            "this run began on a %s and is now on a %s: results will differ", kept["accelerator"], best["accelerator"]
+        )
     return replace(config, **{name: value for name, value in best.items() if getattr(config, name) == "auto"})
 
 

@@ -1,6 +1,7 @@
 """evaluate(run): a checkpoint of a run on its validation images, in one process."""
 
 import logging
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,6 +44,8 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
-    trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning would like the callbacks of the training
+        trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
     assert task.last_scores is not None
     return Evaluation(task.last_scores, read_step(path))

@@ -103,9 +103,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
 
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
     network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
-    task = ClassificationTask(
-        network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps
-    )
+    task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
         throughput,
@@ -120,6 +118,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
         run.record_start(world.size, checkpoint)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
+    if trainer.global_step < total_steps(config.recipe, steps):
+        raise RuntimeError(f"training ended after {trainer.global_step} of {total_steps(config.recipe, steps)} steps")
     log.info("finished  %s in %s", _position(run), timedelta(seconds=round(time.monotonic() - began)))
 
 
@@ -167,9 +167,16 @@ def _log_header(run: Run, config: Config, world: World, data: str, steps: int) -
     log.info("run       %s", run.path)
     log.info("model     %s%s", config.model.name, f" from {config.model.weights}" if config.model.weights else "")
     log.info("data      %s: %s", config.data.root, data)
-    log.info("batch     %d = %d images × %d devices × %d micro-steps", recipe.batch_size, micro, world.size, accumulation)
+    log.info(
+        "batch     %d = %d images × %d devices × %d micro-steps", recipe.batch_size, micro, world.size, accumulation
+    )
     log.info("steps     %d = %d epochs × %d", total, recipe.epochs, steps)
-    log.info("recipe    %s, lr %g, weight decay %g", recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay)
+    log.info(
+        "recipe    %s, lr %g, weight decay %g",
+        recipe.optimizer.name,
+        recipe.optimizer.lr,
+        recipe.optimizer.weight_decay,
+    )
     log.info("device    %s, %s%s", trainer.accelerator, trainer.precision, _device_options(trainer))
 
 

@@ -58,7 +58,9 @@ class RunLock:
         holder = self._holder()
         self._file.close()
         job = f", SLURM job {holder['job']}" if holder.get("job") else ""
-        who = f"process {holder['process']} on {holder['host']}{job}, since {holder['since']}" if holder else "a process"
+        who = (
+            f"process {holder['process']} on {holder['host']}{job}, since {holder['since']}" if holder else "a process"
+        )
         return UserError(f"{self.path.parent} is being trained by {who}: wait for it, or stop it first")
 
     def _holder(self) -> dict[str, Any]:

@@ -6,6 +6,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+HARMLESS = (
+    r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.14
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # they are sums over the ranks already
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
+    r"The `srun` command is available",  # on a login node
+)
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -47,3 +54,5 @@ def _route_warnings_to(file: logging.Handler) -> None:
     warned.handlers = [file]
     warned.propagate = False
     warnings.simplefilter("default")
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)

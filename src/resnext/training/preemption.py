@@ -2,6 +2,7 @@
 
 import signal
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed
@@ -40,7 +41,7 @@ class Agreement:
 
     def __init__(self) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self._group = torch.distributed.new_group(backend="gloo") if distributed else None
+        self._group: Any = torch.distributed.new_group(backend="gloo") if distributed else None
 
     def largest(self, value: int) -> int:
         """A collective: every rank calls it at the same step."""

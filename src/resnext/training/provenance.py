@@ -14,11 +14,17 @@ PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb"
 MAX_DIFF_CHARACTERS = 200_000
 
 
-def describe_code() -> dict[str, Any]:
-    """The git commit of this package and the uncommitted diff against it; None where there is no git."""
-    commit = _git("rev-parse", "HEAD")
+def describe_code(diff_file: Path) -> dict[str, Any]:
+    """The git commit of this package; what is not committed goes to `diff_file`. Nulls where there is no git."""
+    commit = find_commit()
     diff = _git("diff", "HEAD") if commit else None
-    return {"commit": commit, "diff": diff[:MAX_DIFF_CHARACTERS] if diff else None}
+    if diff:
+        diff_file.write_text(diff[:MAX_DIFF_CHARACTERS] + "\n", errors="surrogateescape")
+    return {"commit": commit, "diff": diff_file.name if diff else None}
+
+
+def find_commit() -> str | None:
+    return _git("rev-parse", "HEAD")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -48,6 +54,8 @@ def _version(package: str) -> str | None:
 def _git(*arguments: str) -> str | None:
     try:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="surrogateescape", check=True, timeout=20
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
         return None

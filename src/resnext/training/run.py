@@ -3,7 +3,8 @@
     runs/NAME/
       config.yaml    resolved, as the run was made: its identity
       starts/N.yaml  the configuration of the N-th start; the newest counts
-      run.json       ids, command, code, versions, classes, and every start that trained
+      run.json       ids, command, commit, classes, and every start that trained, with machine and versions
+      code.diff      what was not committed when the run was made
       summary.json   status and results so far
       checkpoints/   metrics.csv   perf.csv   log.txt   wandb/   lock
 
@@ -26,7 +27,7 @@ from resnext.config import Config, parse_config, to_dict
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.training.lock import RunLock
-from resnext.training.provenance import describe_code, describe_machine, new_wandb_id
+from resnext.training.provenance import describe_code, describe_machine, find_commit, new_wandb_id
 
 RUNS = Path("runs")
 
@@ -52,7 +53,7 @@ class Run:
             aside.chmod(0o755)
             _write_new_run(aside, config, data, command)
             try:
-                os.rename(aside, path)
+                aside.rename(path)
                 return cls(path)
             except OSError:  # another process made it meanwhile
                 shutil.rmtree(aside)
@@ -147,7 +148,7 @@ class Run:
             "world_size": world_size,
             "from": checkpoint.name if checkpoint else None,
             **describe_machine(),
-            "code": describe_code()["commit"],
+            "commit": find_commit(),
         }
         self.update_info(starts=[*self.info["starts"], start])
 
@@ -199,7 +200,7 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
         "wandb_id": new_wandb_id(),
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "code": describe_code(),
+        "code": describe_code(folder / "code.diff"),
         "data": {"fingerprint": data.fingerprint, "classes": data.classes},
         "starts": [],
     }

@@ -46,7 +46,8 @@ class Throughput(Callback):
         self._warm = True
         self._mark = now
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if between_steps and trainer.global_step % self.log_every_steps == 0:
+        ends_epoch = batch_idx + 1 == trainer.num_training_batches
+        if ends_epoch or (between_steps and trainer.global_step % self.log_every_steps == 0):
             self._log(trainer)
 
     def _log(self, trainer: Trainer) -> None:

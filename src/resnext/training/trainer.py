@@ -44,4 +44,4 @@ def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
     if world.size == 1:
         return "auto"
     backend = "nccl" if config.accelerator == "gpu" else "gloo"
-    return DDPStrategy(process_group_backend=backend, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DDPStrategy(process_group_backend=backend, forward_sync_buffers=False, gradient_as_bucket_view=True)
