@@ -18,6 +18,7 @@ from resnext.errors import UserError
 # strict: `epochs=true` is not 1, and "3" is not 3
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -36,8 +37,8 @@ class ModelConfig:
     `weights` is a file, `torchvision:NAME` or `timm:NAME`.
     """
 
-    name: str
-    weights: str | None = None
+    name: Name
+    weights: Name | None = None
     layers: Layers | None = None
     cardinality: Count | None = None
     base_width: Count | None = None
@@ -89,7 +90,7 @@ class DataConfig:
     """
 
     name: Literal["image_folder", "imagenet", "digits"]
-    root: str
+    root: Name
     num_classes: Annotated[int, Field(ge=2)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     mean: Rgb = (0.485, 0.456, 0.406)
@@ -100,7 +101,7 @@ class DataConfig:
 class OptimizerConfig:
     """A timm optimizer by its registry name. `lr` holds for the recipe's global batch size."""
 
-    name: str
+    name: Name
     lr: Positive
     weight_decay: NonNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -186,15 +187,6 @@ class RecipeConfig:
     def eval_image_size(self) -> int:
         return self.evaluation.image_size or self.image_size
 
-    @model_validator(mode="after")
-    def _check_warmup(self) -> Self:
-        if self.schedule.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"recipe.schedule.warmup_epochs={self.schedule.warmup_epochs:g} is longer than "
-                f"recipe.epochs={self.epochs}"
-            )
-        return self
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainerConfig:
@@ -233,7 +225,7 @@ class LoggerConfig:
     """`mode` auto: W&B online where there is an API key and a server that answers, else offline."""
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
-    project: str = "resnext"
+    project: Name = "resnext"
     entity: str | None = None
     every_steps: Count = 50
 
@@ -243,7 +235,7 @@ class Config:
     """One training run. `run` is its name, null until the run directory is made."""
 
     experiment: str
-    run: Annotated[str, Field(min_length=1)] | None = None
+    run: Name | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     model: ModelConfig
     data: DataConfig

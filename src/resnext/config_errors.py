@@ -42,9 +42,13 @@ def describe(error: ValidationError, schema: Tree) -> str:
         return f"{key} is missing: give it as {key}=VALUE{more}"
     if first["type"] == "value_error":
         return first["msg"].removeprefix("Value error, ") + more
-    allowed = " or ".join(dict.fromkeys(each["msg"].removeprefix("Input should be ") for each in same))
-    allowed = allowed.replace("Field required", "a longer list")
-    return f"{key}={_as_typed(first['input'])} is not allowed: it should be {allowed}{_hint(key, same)}{more}"
+    allowed = " or ".join(dict.fromkeys(_allowed(each["msg"]) for each in same)).replace(" or be ", " or ")
+    return f"{key}={_as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
+
+
+def _allowed(message: str) -> str:
+    """`be greater than 0` of `Input should be greater than 0`."""
+    return "have more items" if message == "Field required" else message.partition(" should ")[2] or message
 
 
 def _hint(key: str, errors: list[Any]) -> str:

@@ -35,7 +35,11 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
 
     def job(composed: DictConfig) -> None:
         try:
-            task(_convert(composed))
+            try:
+                config = _convert(composed)
+            except OmegaConfBaseException as error:
+                raise UserError(_describe(error)) from error
+            task(config)
         except (UserError, RunFailed) as error:
             if errors:
                 print(f"resnext {verb}: {error}", file=sys.stderr)
@@ -48,10 +52,8 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     try:
         main(job)()
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key or 'configuration'}: {_first_line(error)}") from error
     if errors:
         raise errors[0]
 
@@ -93,16 +95,22 @@ def _convert(composed: DictConfig) -> Config:
 
 def _absolute(config: Config) -> Config:
     """Paths as they are from here: a rank or a later start may be elsewhere."""
-    data = replace(config.data, root=str(Path(config.data.root).expanduser().absolute()))
+    data = replace(config.data, root=_absolute_path(config.data.root))
     weights = config.model.weights
     if weights is not None and Path(weights).expanduser().exists():
-        weights = str(Path(weights).expanduser().absolute())
+        weights = _absolute_path(weights)
     return replace(config, data=data, model=replace(config.model, weights=weights))
+
+
+def _absolute_path(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are
 
 
 def _describe(error: Exception) -> str:
     """Hydra's errors in one line each; its own hints would have the user add the typo."""
     text = str(error)
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key or 'configuration'}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])

@@ -1,6 +1,7 @@
 """Weights by name, as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def _torchvision_weights(name: str, hub_name: str) -> Any:
         if "." in hub_name:
             return torchvision.models.get_weight(hub_name)
         return torchvision.models.get_model_weights(hub_name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
-    except ValueError:
+    except (ValueError, KeyError):
         known = [f"torchvision:{each}" for each in torchvision.models.list_models(module=torchvision.models)]
         raise UserError(f"model.weights={name} is unknown to torchvision{nearest(name, known)}") from None
 
@@ -65,7 +66,9 @@ def _read_file(name: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"model.weights={name} is no file, and neither torchvision:NAME nor timm:NAME")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on how to read what it refuses
+            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"model.weights={name} holds more than tensors and is not read: it could run code") from None
     except Exception as error:  # truncated, empty, or no checkpoint at all: torch raises many types

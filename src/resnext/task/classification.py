@@ -57,20 +57,19 @@ class ClassificationTask(LightningModule):
         images, targets = batch
         loss = self.criterion(self(images), targets)
         self._losses.append(loss.detach())
-        last_step = self.global_step + 1 >= total_steps(self.recipe, self.steps_per_epoch)
-        if last_step and self._ends_step(batch_idx):
-            self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self._end_step(self.global_step + 1, ends_epoch=batch_idx + 1 == self.trainer.num_training_batches)
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if not self._ends_step(batch_idx):
-            return
+    def _end_step(self, step: int, *, ends_epoch: bool) -> None:
+        """Logs here, not at the batch's end, where callbacks come first and one of them may interrupt the training."""
         losses, self._losses = self._losses, []
-        ends_epoch = batch_idx + 1 == self.trainer.num_training_batches
-        if ends_epoch or self.global_step % self.log_every_steps == 0:
+        if ends_epoch or step % self.log_every_steps == 0:
             loss = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
-            lr = lr_at(self.global_step - 1, self.recipe, self.steps_per_epoch)
-            self.log_metrics({"lr": lr, "train/loss": float(loss)})
+            lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
+            self.log_metrics({"lr": lr, "train/loss": float(loss)}, step)
+        if step >= total_steps(self.recipe, self.steps_per_epoch):
+            self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
 
     def on_validation_start(self) -> None:
         """All ranks take rank 0's batch statistics; they kept their own, and no rank waits for another from here."""
@@ -87,13 +86,10 @@ class ClassificationTask(LightningModule):
         self.scores.reset()
         metrics = {"val/loss": scores.loss, "val/top1": scores.top1, "val/top5": scores.top5}
         self.log_dict(metrics, logger=False)  # for the checkpoint of the best, and for `evaluate`
-        self.log_metrics(metrics)
+        self.log_metrics(metrics, self.global_step)
         self.last_scores = scores
 
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        """To every logger, with the epoch counted from 1, at the optimizer steps done."""
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """To every logger, with the epoch counted from 1."""
         for logger in self.loggers:
-            logger.log_metrics({"epoch": self.current_epoch + 1, **metrics}, step=self.global_step)
-
-    def _ends_step(self, batch_idx: int) -> bool:
-        return (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+            logger.log_metrics({"epoch": self.current_epoch + 1, **metrics}, step=step)

@@ -1,6 +1,5 @@
 """evaluate(run): a checkpoint of a run on its validation images, in one process."""
 
-import logging
 import warnings
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
 from resnext.training.checkpoint import read_step
 from resnext.training.device import World, resolve_auto
+from resnext.training.log import quiet_lightning
 from resnext.training.run import Run
 from resnext.training.trainer import build_trainer
 
@@ -41,7 +41,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=1, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
     with warnings.catch_warnings():

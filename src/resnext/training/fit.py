@@ -25,7 +25,7 @@ from resnext.task.optimization import total_steps
 from resnext.training.checkpoint import LastCheckpoint, read_step
 from resnext.training.csv_logger import CsvLogger
 from resnext.training.device import World, resolve_auto, resolved_values
-from resnext.training.log import start_logging, stop_logging
+from resnext.training.log import logging_to
 from resnext.training.preemption import StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
@@ -51,8 +51,7 @@ def fit(run: Run) -> None:
         stack.callback(stop.uninstall)
         if world.rank == 0:
             stack.enter_context(run.lock())
-        start_logging(run.path, world.rank)
-        stack.callback(stop_logging)
+        stack.enter_context(logging_to(run.path, world.rank))
         if run.summary["status"] == "finished":
             log.info("%s is finished: %s", run.path, describe_result(run))
             return
@@ -84,7 +83,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         message = str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
         raise UserError(message) from error  # one from a loader process carries its traceback in its message
     except Exception as error:
-        log.debug("traceback", exc_info=True)
+        log.error("the training broke", exc_info=True)
         raise RunFailed(f"{type(error).__name__}: {error} (traceback in {run.path}/log.txt)") from error
     finally:
         if world.rank == 0:
@@ -99,6 +98,9 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     run.check_data(DataIdentity.of(train, val))
     checkpoint = run.find_latest()
     steps = steps_per_epoch(len(train), config.recipe.batch_size)
+    if checkpoint is not None and read_step(checkpoint) >= total_steps(config.recipe, steps):
+        log.info("finished  all %d steps were done already", total_steps(config.recipe, steps))
+        return
     _log_header(run, config, world, f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes", steps)
 
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)

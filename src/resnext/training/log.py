@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,42 +19,43 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints above the progress bar, if there is one."""
+    """Prints above the progress bar, if there is one. Tracebacks are for the file."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
         console.print(prefix + record.getMessage(), markup=False)
 
 
-def start_logging(folder: Path, rank: int) -> None:
-    """Ours go to terminal and file, the libraries' warnings too. Ranks but the first say only what is wrong."""
+@contextmanager
+def logging_to(folder: Path, rank: int) -> Iterator[None]:
+    """Ours go to the terminal and to folder/log.txt; ranks but the first say only what is wrong.
+
+    Warnings of libraries are for whoever reads the log, not for the terminal.
+    """
     file = logging.FileHandler(folder / "log.txt")
     name = f"[rank {rank}] " if rank else ""
     file.setFormatter(logging.Formatter(f"%(asctime)s {name}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    ours = logging.getLogger("resnext")
+    ours, warned = logging.getLogger("resnext"), logging.getLogger("py.warnings")
     ours.setLevel(logging.WARNING if rank else logging.INFO)
-    ours.propagate = False
-    ours.handlers = [ConsoleHandler(), file]
-    for library in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+    ours.handlers, warned.handlers = [ConsoleHandler(), file], [file]
+    ours.propagate = warned.propagate = False
+    quiet_lightning()
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            ours.handlers = warned.handlers = []
+            ours.propagate = warned.propagate = True
+            file.close()
+
+
+def quiet_lightning() -> None:
+    """It would announce devices, and say that a training stopped as it was asked to."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    _route_warnings_to(file)
-
-
-def stop_logging() -> None:
-    """Closes the file; another run may follow in this process."""
-    ours = logging.getLogger("resnext")
-    for handler in ours.handlers:
-        handler.close()
-    ours.handlers = []
-    logging.captureWarnings(False)
-
-
-def _route_warnings_to(file: logging.Handler) -> None:
-    """Warnings of libraries are for whoever reads the log, not for the terminal."""
-    logging.captureWarnings(True)
-    warned = logging.getLogger("py.warnings")
-    warned.handlers = [file]
-    warned.propagate = False
-    warnings.simplefilter("default")
-    for message in HARMLESS:
-        warnings.filterwarnings("ignore", message=message)

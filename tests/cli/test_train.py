@@ -1,0 +1,181 @@
+"""`resnext train` as a user types it: Hydra's arguments, mistakes, and every shipped configuration."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import write_images
+from resnext.__main__ import VERBS, run_verb
+from resnext.cli import composition
+from resnext.cli.composition import CONFIGS, run_with_hydra
+from resnext.config import Config
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+GROUPS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")
+
+
+@pytest.fixture(autouse=True)
+def _restore_arguments(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+
+def compose(*overrides: str) -> Config:
+    configs: list[Config] = []
+    run_with_hydra("train", list(overrides), configs.append)
+    return configs[0]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_fixes_the_five_choices(experiment: str):
+    config = compose(f"experiment={experiment}")
+    text = (CONFIGS / f"experiment/{experiment}.yaml").read_text()
+    assert config.experiment == experiment
+    assert all(f"override /{group}:" in text for group in ("model", "data", "recipe", "trainer", "logger"))
+    assert "# make train" in text
+
+
+@pytest.mark.parametrize(("group", "name"), GROUPS)
+def test_every_group_option_composes(group: str, name: str):
+    assert compose(f"{group}={name}")
+
+
+def test_the_main_job_is_torchvisions_recipe():
+    config = compose("experiment=resnext50_imagenet", "data.root=/data/imagenet", "trainer.devices=8")
+    recipe = config.recipe
+    assert (config.model.name, config.data.root, config.data.num_classes) == ("resnext50_32x4d", "/data/imagenet", 1000)
+    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.batch_size, recipe.epochs) == ("momentum", 0.1, 256, 100)
+    assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.9, 1e-4)
+    assert (recipe.schedule.name, recipe.schedule.decay_epochs, recipe.schedule.decay_rate) == ("step", 30, 0.1)
+    assert config.accumulation(8) == 1
+
+
+def test_a_choice_on_the_command_line_beats_the_experiments():
+    assert compose("experiment=resnext50_imagenet", "recipe=small").recipe.image_size == 8
+
+
+def test_a_multirun_makes_a_run_of_each_job():
+    configs: list[Config] = []
+    run_with_hydra("train", ["-m", "run=sweep", "seed=1,2"], configs.append)
+    assert [(config.run, config.seed) for config in configs] == [("sweep-0", 1), ("sweep-1", 2)]
+    assert list(Path().iterdir()) in ([], [Path("runs")])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["recipe.optimizer.lrr=0.1"],
+            "recipe.optimizer.lrr is not a configuration key; did you mean recipe.optimizer.lr?",
+        ),
+        (["+recipe.optimizer.lrr=0.1"], "recipe.optimizer.lrr is not a configuration key; did you mean"),
+        (["recipe.optimizer.lr=-1"], "recipe.optimizer.lr=-1 is not allowed: it should be greater than 0"),
+        (["recipe.epochs=ten"], "recipe.epochs=ten is not allowed: it should be a valid integer"),
+        (["experiment=resnext50"], "experiment=resnext50 does not exist; experiment is one of finetune, "),
+        (["modle=resnext_small"], "modle is not a configuration key; did you mean model?"),
+        (["recipe.batch_size=???"], "recipe.batch_size is missing: give it as recipe.batch_size=VALUE"),
+        (["model.name="], "model.name= is not allowed: it should have at least 1 character"),
+        (["data.root=a b(c"], "a value with spaces or symbols is quoted twice"),
+        (["nonsense"], "nonsense"),
+        (["data.root=${nowhere}"], "nowhere"),
+        (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
+        (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["train", *overrides]) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("resnext train: ")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=nowhere"], "nowhere does not exist: give the folder that holds train/CLASS/"),
+        (["model.name=resnext50_32x4"], "did you mean resnext50_32x4d?"),
+        (["recipe.optimizer.name=sgdd"], "is not an optimizer of timm"),
+        (["recipe.batch_size=64"], "recipe.batch_size=64 is more than the 12 training images"),
+        (
+            ["recipe.batch_size=10", "trainer.micro_batch_size=4"],
+            "trainer.micro_batch_size=2 or 5, or recipe.batch_size=8 or",
+        ),
+        (["model.weights=missing.pth"], "model.weights=missing.pth is no file"),
+        (["recipe.augmentation.auto_augment=foo"], "recipe.augmentation.auto_augment=foo is unknown"),
+        (["trainer.accelerator=gpu"], "trainer.accelerator=gpu, but torch finds no CUDA device here"),
+        (["data.num_classes=3"], "data.num_classes=3, but"),
+    ],
+)
+def test_what_cannot_train_is_refused_before_there_is_a_run(
+    image_folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+):
+    given = {override.partition("=")[0] for override in arguments}
+    root = [] if "data.root" in given else [f"data.root={image_folder}"]
+    batch = [] if "recipe.batch_size" in given else ["recipe.batch_size=8"]
+    assert run_verb(["train", "experiment=image_folder", *root, *batch, *arguments]) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("RESNEXT_DATA", "/nowhere")
+    assert run_verb(["train", "experiment=resnext50_imagenet"]) == 2
+    assert "data.root=/nowhere/imagenet does not exist: give the folder of ImageNet" in capsys.readouterr().err
+
+
+def test_a_configuration_error_imports_no_torch(resnext):
+    code = (
+        "import sys; from resnext.__main__ import run_verb; assert run_verb(['train', 'recipe.epochs=0']) == 2;"
+        "assert not {'torch', 'lightning', 'timm', 'wandb'} & sys.modules.keys()"
+    )
+    result = resnext_python(resnext, code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_hydras_own_arguments(resnext):
+    configuration = resnext("train", "--cfg", "job", "experiment=resnext50_imagenet")
+    assert "name: resnext50_32x4d" in configuration.stdout
+    help_text = resnext("train", "--help")
+    assert help_text.returncode == 0
+    assert "experiment: " in help_text.stdout
+    script = resnext("train", "-sc", "install=bash").stdout
+    assert script.rstrip().endswith("hydra_bash_completion resnext")
+
+
+def test_completion_through_the_installed_script(resnext):
+    line = "resnext train recipe.optimizer.l"
+    completion = resnext("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="2")
+    assert completion.stdout.split() == ["recipe.optimizer.lr="]
+
+
+def test_help_of_everything(resnext):
+    text = resnext("--help").stdout
+    assert all(verb in text for verb in VERBS)
+    for verb in VERBS.keys() - {"train"}:
+        assert f"usage: resnext {verb}" in resnext(verb, "--help").stdout
+
+
+def test_an_unknown_verb(resnext):
+    result = resnext("tarin")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "resnext tarin: unknown verb; it is one of train, fit, resume, evaluate\n"
+
+
+def test_overrides_on_a_run(tmp_path: Path):
+    write_images(tmp_path / "i", {"train/a": 1})
+    config = compose("data.root=i", "run=x")
+    changed = composition.apply_overrides(config, ["trainer.devices=2", "data.root='i'"])
+    assert (changed.trainer.devices, changed.data.root) == (2, str(tmp_path / "i"))
+    with pytest.raises(ValueError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
+        composition.apply_overrides(config, ["trainer.device=2"])
+
+
+def resnext_python(_resnext, code: str):
+    import subprocess
+
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,0 +1,36 @@
+"""The embedded data set."""
+
+import multiprocessing
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from resnext.data.digits import prepare_digits
+from resnext.data.index import load_splits
+
+
+def test_every_image_once_with_its_label(digits: Path):
+    levels, labels = load_digits(return_X_y=True)
+    found = {path.stem: path for path in digits.glob("*/*/*.png")}
+    assert len(found) == 1797
+    for number, path in found.items():
+        assert path.parent.name == str(labels[int(number)])
+        pixels = np.asarray(Image.open(path)).reshape(-1)
+        assert np.array_equal(np.round(pixels / 255 * 16), levels[int(number)])
+
+
+def test_the_split_is_stratified(digits: Path):
+    train, val = load_splits(digits, 10, "")
+    assert (len(train), len(val)) == (1437, 360)
+    counts = Counter(val.labels.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_processes_that_write_at_the_same_time(tmp_path: Path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.map(prepare_digits, [tmp_path / "digits"] * 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+    assert len(list((tmp_path / "digits").glob("*/*/*.png"))) == 1797

@@ -1,0 +1,125 @@
+"""The folder as it is read, and every way in which it can be wrong."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+
+from conftest import write_images
+from resnext.data.index import ImageIndex, load_splits
+from resnext.errors import UserError
+
+
+def load(root: Path, num_classes: int | None = None) -> tuple[ImageIndex, ImageIndex]:
+    return load_splits(root, num_classes, "give DATA=PATH")
+
+
+def test_the_same_images_and_labels_as_torchvision(image_folder: Path):
+    write_images(image_folder, {"train/cat/nested": 2})
+    train, _ = load(image_folder)
+    theirs = ImageFolder(str(image_folder / "train"))
+    assert train.classes == tuple(theirs.classes)
+    ours = {(str(train.path(image)), int(train.labels[image])) for image in range(len(train))}
+    assert ours == set(theirs.samples)
+
+
+def test_labels_are_those_of_train_where_val_misses_a_class(image_folder: Path):
+    """torchvision's ImageFolder would number dog as 0 here."""
+    shutil.rmtree(image_folder / "val/cat")
+    _, val = load(image_folder)
+    assert val.labels.tolist() == [1, 1]
+
+
+def test_other_files_and_hidden_ones_are_passed_over(image_folder: Path):
+    before, _ = load(image_folder)
+    (image_folder / "train/cat/notes.txt").write_text("no image")
+    (image_folder / "train/cat/.hidden.png").write_bytes(b"")
+    (image_folder / "train/.ipynb_checkpoints").mkdir()
+    after, _ = load(image_folder)
+    assert after.fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "train/cat/0.png").rename(root / "train/cat/9.png"),
+        lambda root: (root / "train/cat/0.png").rename(root / "train/dog/9.png"),
+        lambda root: (root / "train/cat/0.png").unlink(),
+        lambda root: (root / "train/cat").rename(root / "train/kitten"),
+    ],
+)
+def test_the_fingerprint_tells_changed_data(image_folder: Path, change):
+    before, _ = load(image_folder)
+    shutil.rmtree(image_folder / "val/cat")
+    change(image_folder)
+    assert load(image_folder)[0].fingerprint != before.fingerprint
+
+
+def test_names_that_are_not_utf8(image_folder: Path):
+    shutil.copy(image_folder / "train/cat/0.png", os.fsencode(image_folder / "train/cat") + b"/\xff\xfe.png")
+    train, _ = load(image_folder)
+    assert len(train) == 13
+    assert all(train.path(image).is_file() for image in range(len(train)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: shutil.rmtree(root), "data.root={root} does not exist: give DATA=PATH"),
+        (lambda root: shutil.rmtree(root / "train"), "{root}/train does not exist: .* but it has val"),
+        (lambda root: shutil.rmtree(root / "val"), "{root}/val does not exist: .* but it has train"),
+        (lambda root: write_images(root, {"val/bird": 1}), r"val has 1 class that train/ does not know \(bird\)"),
+        (lambda root: (root / "train/bird").mkdir(), "{root}/train/bird has no images .*: add some, or remove"),
+        (lambda root: flatten(root / "val"), "{root}/val has 5 images and no class folders: sort the images into"),
+        (lambda root: flatten(root / "train"), "{root}/train has 12 images and no class folders"),
+        (lambda root: empty(root / "val"), "{root}/val has no images in its class folders"),
+        (lambda root: replace_by_file(root), "data.root={root} is no folder"),
+    ],
+)
+def test_a_wrong_folder_is_one_line_that_says_what_to_do(image_folder: Path, change, message: str):
+    change(image_folder)
+    with pytest.raises(UserError, match=message.format(root=re.escape(str(image_folder)))) as error:
+        load(image_folder)
+    assert "\n" not in str(error.value)
+
+
+def test_another_number_of_classes_is_refused(image_folder: Path):
+    with pytest.raises(UserError, match=r"data.num_classes=10, but .*train has 2 classes; give data.num_classes=2"):
+        load(image_folder, num_classes=10)
+
+
+def test_an_unreadable_folder_is_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Root may read everything, so the refusal is made."""
+    scandir = os.scandir
+
+    def refuse(path: Path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match="train/dog cannot be read: Permission denied"):
+        load(image_folder)
+
+
+def flatten(split: Path) -> None:
+    for number, image in enumerate(sorted(split.glob("*/*.png"))):
+        image.rename(split / f"{number}.png")
+    empty(split)
+
+
+def empty(split: Path) -> None:
+    for folder in split.iterdir():
+        if folder.is_dir() and not list(folder.glob("*")):
+            folder.rmdir()
+        elif folder.is_dir():
+            for image in folder.iterdir():
+                image.unlink()
+
+
+def replace_by_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.write_text("")

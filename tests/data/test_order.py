@@ -1,0 +1,93 @@
+"""The training order is a pure function of seed and position."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from resnext.data.order import RankBatches, RankImages, Sample, derive_seed, epoch_order, steps_per_epoch
+from resnext.errors import UserError
+
+
+def test_an_epoch_is_a_permutation():
+    order = epoch_order(seed=1, epoch=2, size=1000)
+    assert sorted(order.tolist()) == list(range(1000))
+
+
+def test_epochs_and_seeds_differ():
+    orders = [epoch_order(seed, epoch, 1000).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+def test_the_order_is_uniform():
+    """Every image is as likely at every place: 8 images, 4000 epochs, chi-squared with 49 degrees of freedom."""
+    counts = np.zeros((8, 8))
+    for epoch in range(4000):
+        counts[np.arange(8), epoch_order(0, epoch, 8)] += 1
+    assert ((counts - 500) ** 2 / 500).sum() < 85.4  # the 99.9th percentile
+
+
+def test_the_order_never_changes():
+    """Pinned: a run that is resumed with another numpy must see the same images."""
+    assert epoch_order(seed=0, epoch=0, size=10).tolist() == [3, 2, 1, 8, 6, 0, 7, 4, 5, 9]
+
+
+def test_the_same_in_another_process():
+    code = "from resnext.data.order import *; print(epoch_order(3, 4, 20).tolist(), derive_seed(1, 2, 3))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == f"{epoch_order(3, 4, 20).tolist()} {derive_seed(1, 2, 3)}"
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 4, 8])
+def test_global_batches_do_not_depend_on_ranks_or_accumulation(world_size: int, accumulation: int):
+    assert global_batches(world_size, accumulation) == global_batches(1, 1)
+
+
+def test_a_rank_can_seek_to_any_micro_batch():
+    batches = RankBatches(seed=0, size=100, batch_size=32, rank=1, world_size=2, accumulation=2)
+    batches.set_epoch(3)
+    whole = list(batches)
+    for start in range(len(batches) + 1):
+        batches.start = start
+        assert list(batches) == whole[start:]
+
+
+def test_the_remainder_is_dropped_and_differs():
+    left_out = []
+    for epoch in range(2):
+        batches = RankBatches(seed=0, size=100, batch_size=32, rank=0, world_size=1, accumulation=1)
+        batches.set_epoch(epoch)
+        seen = {sample.image for batch in batches for sample in batch}
+        assert len(seen) == 96
+        left_out.append(set(range(100)) - seen)
+    assert left_out[0] != left_out[1]
+
+
+def test_less_than_one_batch_is_refused():
+    with pytest.raises(UserError, match=r"recipe.batch_size=32 is more than the 20 training images.*batch_size=16"):
+        steps_per_epoch(20, 32)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_evaluation_gives_each_image_to_one_rank(world_size: int):
+    ranks = [list(RankImages(10, rank, world_size)) for rank in range(world_size)]
+    assert sorted(sample.image for rank in ranks for sample in rank) == list(range(10))
+
+
+def test_seeds_differ_by_every_part_of_the_position():
+    positions = [(0, 1, 2, 0), (1, 1, 2, 0), (0, 2, 2, 0), (0, 1, 3, 0), (0, 1, 2, 1), (0, 2, 1, 0)]
+    assert len({derive_seed(*position) for position in positions}) == len(positions)
+
+
+def global_batches(world_size: int, accumulation: int) -> list[list[int]]:
+    """The images of each global batch in epoch 5, in order of rank and micro-step."""
+    batches: list[list[int]] = [[] for _ in range(steps_per_epoch(200, 64))]
+    for rank in range(world_size):
+        sampler = RankBatches(0, 200, 64, rank, world_size, accumulation)
+        sampler.set_epoch(5)
+        for position, batch in enumerate(sampler):
+            assert all(isinstance(sample, Sample) and sample.epoch == 5 for sample in batch)
+            batches[position // accumulation] += [sample.image for sample in batch]
+    return batches

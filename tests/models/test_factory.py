@@ -1,0 +1,165 @@
+"""Networks by name, and weights in from a file, torchvision and timm."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from resnext.config import ModelConfig
+from resnext.errors import UserError
+from resnext.models import weights as weights_module
+from resnext.models.factory import build_model
+
+
+def small(weights: Path | str | None = None) -> ModelConfig:
+    return ModelConfig(
+        name="resnext",
+        layers=(1, 1),
+        cardinality=2,
+        base_width=16,
+        width=8,
+        stem="cifar",
+        weights=weights and str(weights),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnext50_32x4", "did you mean resnext50_32x4d?"),
+        ("timm/resnet5", "did you mean timm/resnet5"),
+        ("vit_base_patch16_224", "timm/NAME"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str):
+    with pytest.raises(UserError, match=f"model.name={name} is not .*{hint}"):
+        build_model(ModelConfig(name=name), 10)
+
+
+def test_timm_networks_are_timms():
+    torch.manual_seed(0)
+    ours = build_model(ModelConfig(name="timm/resnet18", drop_path_rate=0.1), 7).eval()
+    torch.manual_seed(0)
+    theirs = timm.create_model("resnet18", num_classes=7, drop_path_rate=0.1).eval()
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(ours(images), theirs(images))
+
+
+def test_timm_networks_refuse_what_they_do_not_have():
+    with pytest.raises(UserError, match="model.name=timm/vgg11 takes no drop_path_rate"):
+        build_model(ModelConfig(name="timm/vgg11", drop_path_rate=0.1), 7)
+
+
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
+def test_weights_from_a_file(tmp_path: Path, wrap):
+    saved = build_model(small(), 5)
+    torch.save(wrap(saved.state_dict()), tmp_path / "w.pth")
+    loaded = build_model(small(tmp_path / "w.pth"), 5)
+    assert_same_weights(loaded, saved)
+
+
+def test_weights_from_a_checkpoint_of_ours_and_from_safetensors(tmp_path: Path):
+    saved = build_model(small(), 5)
+    state = {f"network.{key}": value for key, value in saved.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "best.ckpt")
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    assert_same_weights(build_model(small(tmp_path / "best.ckpt"), 5), saved)
+    assert_same_weights(build_model(small(tmp_path / "w.safetensors"), 5), saved)
+
+
+def test_a_head_of_another_size_is_new_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    saved = build_model(small(), 5)
+    torch.save(saved.state_dict(), tmp_path / "w.pth")
+    with caplog.at_level("INFO", logger="resnext"):
+        loaded = build_model(small(tmp_path / "w.pth"), 3)
+    assert loaded.fc.weight.shape == (3, 64)
+    assert torch.equal(loaded.layer2[0].conv2.weight, saved.layer2[0].conv2.weight)
+    assert "head      new for 3 classes: the weights have 5" in caplog.text
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path):
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"does not fit model.name=resnext: .* missing .* unknown .* of another shape"):
+        build_model(small(tmp_path / "w.pth"), 5)
+
+
+class Payload:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no file"),
+        (b"", "cannot be read as weights"),
+        (b"PK\x03\x04 not a checkpoint", "cannot be read as weights"),
+        (pickle.dumps(Payload(), protocol=2), "holds more than tensors and is not read"),
+    ],
+)
+def test_bad_files_are_one_line(tmp_path: Path, content: bytes | None, message: str):
+    if content is not None:
+        (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        build_model(small(tmp_path / "w.pth"), 5)
+    assert "\n" not in str(error.value)
+    assert not Path("executed").exists()
+
+
+def test_a_truncated_file_is_one_line(tmp_path: Path):
+    torch.save(build_model(small(), 5).state_dict(), tmp_path / "w.pth")
+    whole = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        build_model(small(tmp_path / "w.pth"), 5)
+
+
+def test_a_file_without_weights_is_refused(tmp_path: Path):
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="holds no weights"):
+        build_model(small(tmp_path / "w.pth"), 5)
+
+
+def test_torchvision_weights_by_network_and_by_entry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The hub cannot be had in a test: its download folder is filled with a file of the right name."""
+    twin = torchvision.models.resnext50_32x4d()
+    entry = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V1
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(twin.state_dict(), tmp_path / "checkpoints" / Path(entry.url).name)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    name = "torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1"
+    assert_same_weights(build_model(ModelConfig(name="resnext50_32x4d", weights=name), 1000), twin)
+    default = weights_module._torchvision_weights("torchvision:resnext50_32x4d", "resnext50_32x4d")
+    assert default is torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("torchvision:resnext50_32x4", "did you mean torchvision:resnext50_32x4d"),
+        ("torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V9", "unknown to torchvision"),
+        ("timm:resnext50_32x4", "did you mean timm:resnext50_32x4d"),
+    ],
+)
+def test_unknown_hub_names(name: str, hint: str):
+    with pytest.raises(UserError, match=hint):
+        build_model(ModelConfig(name="resnext50_32x4d", weights=name), 10)
+
+
+def test_weights_that_cannot_be_had_are_an_error_not_a_random_start(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise ConnectionError("no route to host\nsecond line")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(UserError, match=r"could not be had \(ConnectionError: no route to host\)"):
+        build_model(ModelConfig(name="resnext50_32x4d", weights="timm:resnext50_32x4d.a1_in1k"), 10)
+
+
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

@@ -1,0 +1,109 @@
+"""The schema at the door: what it takes, and the one line for what it refuses."""
+
+import pytest
+
+from conftest import small_config
+from resnext.config import parse_config, to_dict
+from resnext.errors import UserError
+
+
+def test_a_configuration_survives_being_written_and_read(tmp_path):
+    config = small_config(tmp_path, recipe__max_steps=7, recipe__augmentation={"auto_augment": "rand-m7"})
+    assert parse_config(to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("recipe__optimizer__lr", 0.0, "recipe.optimizer.lr=0.0 is not allowed: it should be greater than 0"),
+        ("recipe__optimizer__lr", "abc", "recipe.optimizer.lr=abc is not allowed: it should be a valid number"),
+        ("recipe__optimizer__lr", float("inf"), "recipe.optimizer.lr=inf is not allowed: it should be a finite number"),
+        (
+            "recipe__optimizer__lrr",
+            0.1,
+            "recipe.optimizer.lrr is not a configuration key; did you mean recipe.optimizer.lr?",
+        ),
+        ("recipe__optimizer", {"name": "sgd"}, "recipe.optimizer.lr is missing: give it as recipe.optimizer.lr=VALUE"),
+        ("recipe__epochs", 0, "recipe.epochs=0 is not allowed: it should be greater than or equal to 1"),
+        ("recipe__epochs", True, "recipe.epochs=true is not allowed: it should be a valid integer"),
+        ("recipe__epochs", 1.5, "recipe.epochs=1.5 is not allowed: it should be a valid integer"),
+        ("recipe__augmentation", {"scale": [1]}, "recipe.augmentation.scale=[1] is not allowed"),
+        ("recipe__augmentation", {"scale": [0.9, 0.1]}, "recipe.augmentation.scale=[0.9,0.1] must be [low,high]"),
+        ("trainer__precision", "bf16", "did you mean bf16-mixed?"),
+        (
+            "trainer__precision",
+            "16-mixed",
+            "trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true",
+        ),
+        ("trainer__compile", "maybe", "trainer.compile=maybe is not allowed: it should be a valid boolean or 'auto'"),
+        ("trainer__devices", 0, "trainer.devices=0 is not allowed"),
+        ("epochs", 3, "epochs is not a configuration key; did you mean recipe.epochs?"),
+        ("model__cardinality", 0, "model.cardinality=0 is not allowed"),
+        ("model__base_width", 12, "model.cardinality=2 does not divide the 3 channels of the first 3×3"),
+        (
+            "model",
+            {"name": "resnext"},
+            "model.name=resnext also needs model.base_width, model.cardinality, model.layers",
+        ),
+        (
+            "model",
+            {"name": "resnext50_32x4d", "cardinality": 16},
+            "model.cardinality cannot be changed for model.name=resnext50_32x4d",
+        ),
+        ("run", 20250101, "quoted twice it is text: run='\"20250101\"'"),
+        ("run", "../elsewhere", "must be a plain folder name"),
+        ("seed", None, "seed=null is not allowed: it should be a valid integer"),
+        ("recipe", 3, "recipe=3 is not allowed: it should be an object"),
+    ],
+)
+def test_mistakes_are_one_line_with_the_key(key: str, value: object, message: str, tmp_path):
+    with pytest.raises(UserError) as error:
+        small_config(tmp_path, **{key: value})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_further_mistakes_are_counted(tmp_path):
+    with pytest.raises(UserError, match=r"\(1 more mistake after this\)"):
+        small_config(tmp_path, recipe__epochs=0, trainer__nodes=0)
+
+
+@pytest.mark.parametrize(
+    ("micro", "world_size", "steps"),
+    [(None, 1, 1), (None, 8, 1), (32, 8, 1), (8, 8, 4), (256, 1, 1), (64, 1, 4), (1, 4, 64)],
+)
+def test_the_global_batch_is_micro_times_world_times_accumulation(micro, world_size, steps, tmp_path):
+    config = small_config(tmp_path, recipe__batch_size=256, trainer__micro_batch_size=micro)
+    assert config.accumulation(world_size) == steps
+    assert (micro or 256 // world_size) * world_size * steps == 256
+
+
+@pytest.mark.parametrize(
+    ("micro", "world_size", "remedy"),
+    [
+        (None, 3, "recipe.batch_size=256 does not divide among 3 devices; the nearest that do: 255 or 258"),
+        (48, 2, "trainer.micro_batch_size=32 or 64, or recipe.batch_size=192 or 288"),
+        (512, 1, "trainer.micro_batch_size=128 or 256, or recipe.batch_size=512"),
+        (8, 3, "the nearest that work: recipe.batch_size=240 or 264"),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_nearest_that_does(micro, world_size, remedy, tmp_path):
+    config = small_config(tmp_path, recipe__batch_size=256, trainer__micro_batch_size=micro)
+    with pytest.raises(UserError) as error:
+        config.accumulation(world_size)
+    assert remedy in str(error.value)
+
+
+def test_the_identity_leaves_out_what_may_differ_between_starts(tmp_path):
+    config = small_config(tmp_path)
+    moved = small_config(
+        "/elsewhere",
+        data__workers=7,
+        trainer__micro_batch_size=4,
+        logger__project="p",
+        checkpoint__every_steps=3,
+        run="n",
+    )
+    assert moved.identity() == config.identity()
+    for key, value in {"seed": 1, "recipe__epochs": 3, "model__width": 16, "data__mean": [0, 0, 0]}.items():
+        assert small_config(tmp_path, **{key: value}).identity() != config.identity()

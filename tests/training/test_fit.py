@@ -1,0 +1,186 @@
+"""fit(run) in this process: results, interruption and resumption, bit for bit, and what ends it."""
+
+import csv
+import json
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from conftest import small_config, write_images
+from resnext.config import Config
+from resnext.data.images import load_images
+from resnext.data.index import DataIdentity
+from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.task.classification import ClassificationTask
+from resnext.training import fit as fit_module
+from resnext.training.evaluation import evaluate
+from resnext.training.fit import fit
+from resnext.training.run import Run
+
+
+def make_run(config: Config) -> Run:
+    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
+
+
+def read_metrics(run: Run) -> list[dict[str, str]]:
+    with open(run.path / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoints / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def assert_same_result(one: Run, other: Run) -> None:
+    assert (one.path / "metrics.csv").read_text() == (other.path / "metrics.csv").read_text()
+    assert all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
+
+
+def test_a_training_learns_and_says_so(digits: Path, capsys: pytest.CaptureFixture[str]):
+    run = make_run(
+        small_config(digits, recipe__epochs=3, checkpoint__every_steps=10, recipe__schedule={"warmup_epochs": 1})
+    )
+    fit(run)
+    rows = read_metrics(run)
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    validated = [row for row in rows if row["val/top1"]]
+    assert len(losses) == 3 * (1437 // 32)
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 133))
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert [row["epoch"] for row in validated] == ["1", "2", "3"]
+
+    summary = json.loads((run.path / "summary.json").read_text())
+    best = max(validated, key=lambda row: float(row["val/top1"]))
+    assert summary["status"] == "finished"
+    assert (summary["steps"], summary["epochs"], summary["val_images"]) == (132, 3, 360)
+    assert summary["val/top1"] == float(best["val/top1"]) > 0.5
+    assert summary["val/top5"] >= summary["val/top1"]
+    assert summary["images_per_sec"] > 0
+    output = capsys.readouterr().out
+    assert "batch     32 = 32 images × 1 devices × 1 micro-steps" in output
+    assert "steps     132 = 3 epochs × 44" in output
+    assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_evaluation_prints_what_training_did(digits: Path):
+    config = small_config(digits, recipe__max_steps=60)
+    run = make_run(config)
+    fit(run)
+    for checkpoint, results in (("best", run.summary), ("last", run.summary["last"])):
+        scores = evaluate(run, run.config, checkpoint).scores
+        assert (scores.top1, scores.top5, scores.images) == (results["val/top1"], results["val/top5"], 360)
+        assert scores.loss == pytest.approx(results["val/loss"])
+
+
+@pytest.mark.parametrize("micro_batch_size", [32, 8])
+def test_max_steps_are_optimizer_steps(digits: Path, micro_batch_size: int):
+    run = make_run(small_config(digits, recipe__max_steps=50, trainer__micro_batch_size=micro_batch_size))
+    fit(run)
+    assert run.summary["steps"] == 50
+    assert torch.load(run.checkpoints / "last.ckpt", weights_only=True)["global_step"] == 50
+    assert [row["step"] for row in read_metrics(run) if row["val/top1"]] == ["44", "50"]
+
+
+@pytest.mark.parametrize(("micro_batch_size", "workers"), [(64, 0), (16, 2)])
+@pytest.mark.parametrize("step", [10, 22, 30])
+def test_interrupted_and_resumed_is_bit_identical(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, step: int, micro_batch_size: int, workers: int
+):
+    """In the middle of the first epoch, at its end, and in the middle of the second."""
+    config = small_config(
+        digits,
+        recipe__batch_size=64,
+        model__drop_path_rate=0.2,
+        trainer__micro_batch_size=micro_batch_size,
+        recipe__augmentation={"auto_augment": "rand-m5-mstd0.5"},
+    )
+    whole = make_run(replace(config, run="whole"))
+    fit(whole)
+    parts = make_run(replace(config, run="parts"))
+    with monkeypatch.context() as patch:
+        interrupt_at(step, patch)
+        with pytest.raises(Interrupted) as interruption:
+            fit(parts)
+    assert interruption.value.signum == signal.SIGINT
+    assert parts.summary["status"] == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    parts.add_start(replace(parts.config, data=replace(config.data, workers=workers)))
+    fit(parts)
+    assert parts.summary["status"] == "finished"
+    assert [start["from"] for start in parts.info["starts"]] == [None, "last.ckpt"]
+    assert_same_result(whole, parts)
+
+
+def test_a_finished_run_says_so_and_stays(digits: Path, capsys: pytest.CaptureFixture[str]):
+    run = make_run(small_config(digits, recipe__max_steps=2))
+    fit(run)
+    before = (run.checkpoints / "last.ckpt").stat().st_mtime_ns
+    fit(run)
+    assert "runs/test is finished: top-1" in capsys.readouterr().out
+    assert (run.checkpoints / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, split: str, workers: int):
+    write_images(tmp_path / "images", {"train/a": 4, "train/b": 4, "val/a": 2})
+    (tmp_path / "images" / split / "a" / "0.png").write_bytes(b"broken")
+    run = make_run(small_config(tmp_path / "images", recipe__batch_size=8, recipe__epochs=1, data__workers=workers))
+    with pytest.raises(UserError, match=rf"{split}/a/0.png cannot be read as an image") as error:
+        fit(run)
+    assert "\n" not in str(error.value)
+    assert run.summary["status"] == "failed"
+
+
+def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(self: object, batch: object, batch_idx: int) -> None:
+        raise ZeroDivisionError("out of luck")
+
+    run = make_run(small_config(digits))
+    monkeypatch.setattr(ClassificationTask, "training_step", fail)
+    with pytest.raises(RunFailed, match=r"ZeroDivisionError: out of luck \(traceback in runs/test/log.txt\)"):
+        fit(run)
+    assert "Traceback" in (run.path / "log.txt").read_text()
+    assert run.summary["status"] == "failed"
+
+
+def test_data_that_changed_is_refused(image_folder: Path):
+    run = make_run(small_config(image_folder, recipe__batch_size=8))
+    write_images(image_folder, {"train/dog": 7})
+    with pytest.raises(UserError, match="the data of runs/test has changed"):
+        fit(run)
+
+
+def test_auto_is_resolved_once_and_kept(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run = make_run(small_config(digits, recipe__max_steps=4, trainer__precision="auto"))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr("resnext.training.device.has_amx", lambda: True)
+        interrupt_at(2, patch)
+        fit(run)
+    monkeypatch.setattr("resnext.training.device.has_amx", lambda: False)
+    fit(run)
+    assert capsys.readouterr().out.count("device    cpu, bf16-mixed, channels_last") == 2
+
+
+def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
+    """Sends this process a SIGINT during the training step that comes after `step` - 1 optimizer steps."""
+
+    class Interrupter(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            if trainer.global_step == step - 1 and batch_idx % trainer.accumulate_grad_batches == 0:
+                signal.raise_signal(signal.SIGINT)
+
+    build = fit_module.build_trainer
+    patch.setattr(
+        fit_module,
+        "build_trainer",
+        lambda *arguments, callbacks, **options: build(*arguments, callbacks=[*callbacks, Interrupter()], **options),
+    )
+    assert threading.current_thread() is threading.main_thread()
