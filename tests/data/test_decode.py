@@ -70,5 +70,5 @@ def test_missing_files_and_dangling_links_are_named(tmp_path: Path):
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     (tmp_path / "bomb.png").write_bytes(encode(Image.fromarray(PIXELS), "PNG"))
-    with pytest.raises(UserError, match="bomb.png has 60×40 pixels"):
+    with pytest.raises(UserError, match=r"bomb.png has 60×40 pixels"):
         decode_image(tmp_path / "bomb.png")

@@ -99,7 +99,7 @@ def test_resume_without_a_name_finishes_the_latest(resnext, digits: Path, tmp_pa
     summary.write_text(summary.read_text().replace("finished", "interrupted"))
     result = resnext("resume", "data.workers=1")
     assert result.returncode == 0, result.stderr
-    assert "finished  after 3 steps" in result.stdout
+    assert "all 3 steps were done already" in result.stdout
     assert json.loads(summary.read_text())["status"] == "finished"
     assert (tmp_path / "runs/open/starts/2.yaml").exists()
     refused = resnext("resume", "runs/open", "recipe.optimizer.lr=0.2")

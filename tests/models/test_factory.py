@@ -50,7 +50,7 @@ def test_timm_networks_are_timms():
 
 
 def test_timm_networks_refuse_what_they_do_not_have():
-    with pytest.raises(UserError, match="model.name=timm/vgg11 takes no drop_path_rate"):
+    with pytest.raises(UserError, match=r"model.name=timm/vgg11 takes no drop_path_rate"):
         build_model(ModelConfig(name="timm/vgg11", drop_path_rate=0.1), 7)
 
 

@@ -11,7 +11,7 @@ from resnext.models.factory import build_model
 from resnext.models.resnext import NAMES, ResNeXt
 
 # Parameters in the paper's order of rows; 1×64d is ResNet. 101_1x100d and 101_2x64d have no published count: from
-# the formula of the paper's blocks, evaluated by hand in `count_by_hand`. The CIFAR counts are millions, for 10 classes.
+# the formula of the paper's blocks, in `count_by_hand`. The CIFAR counts are millions, for 10 classes.
 PARAMETERS = {
     "resnext50_1x64d": 25_557_032,
     "resnext50_2x40d": 25_425_000,

@@ -32,7 +32,7 @@ from resnext.training.run import Run
 from resnext.training.summary import SummaryWriter
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
-from resnext.training.wandb_logger import build_wandb_logger
+from resnext.training.wandb_logger import build_wandb_logger, is_wanted
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ def _keep_best(run: Run) -> ModelCheckpoint:
 
 def _build_loggers(run: Run, config: Config, checkpoint: Path | None) -> list[Logger]:
     loggers: list[Logger] = [CsvLogger(run.path, resume_step=read_step(checkpoint) if checkpoint else 0)]
-    if config.logger.mode != "disabled":
+    if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers
 

@@ -21,6 +21,11 @@ FINISH_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
+def is_wanted(mode: str) -> bool:
+    """False where the configuration or W&B's own WANDB_MODE disables it."""
+    return "disabled" not in (mode, os.environ.get("WANDB_MODE"))
+
+
 def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
     """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`."""
     obstacle = find_obstacle(config.logger.mode)
@@ -73,12 +78,14 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
 def _probe(url: str) -> str | None:
     parts = urlsplit(url)
     connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=PROBE_SECONDS)
     try:
-        connection = connect(parts.hostname or "", parts.port, timeout=PROBE_SECONDS)
         connection.request("GET", "/healthz")
         connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         return f"{parts.netloc}: {error or type(error).__name__}"
+    finally:
+        connection.close()
     return None
 
 
