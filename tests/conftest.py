@@ -20,7 +20,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Runs go to ./runs, W&B's own files to the test's home."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / ".wandb"))
+        monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
 
 
 @pytest.fixture(scope="session")

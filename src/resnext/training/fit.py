@@ -172,7 +172,8 @@ def _log_header(run: Run, config: Config, world: World, data: str, steps: int) -
     log.info(
         "batch     %d = %d images × %d devices × %d micro-steps", recipe.batch_size, micro, world.size, accumulation
     )
-    log.info("steps     %d = %d epochs × %d", total, recipe.epochs, steps)
+    planned = f" = {recipe.epochs} epochs × {steps}" if total == recipe.epochs * steps else f", {steps} an epoch"
+    log.info("steps     %d%s", total, planned)
     log.info(
         "recipe    %s, lr %g, weight decay %g",
         recipe.optimizer.name,

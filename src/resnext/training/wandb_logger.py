@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config import Config, to_dict
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 3.0
 INIT_SECONDS = 20.0
 FINISH_SECONDS = 60.0
 
@@ -28,6 +28,7 @@ def is_wanted(mode: str) -> bool:
 
 def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
     """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`."""
+    wandb.setup(wandb.Settings(silent=True))
     obstacle = find_obstacle(config.logger.mode)
     if obstacle is None:
         try:
@@ -41,11 +42,11 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
 
 
 def find_obstacle(mode: str) -> str | None:
-    """Why W&B cannot be online, or None if it can. Takes at most 5 seconds: wandb's own time-outs are no bound."""
+    """Why W&B cannot be online, or None if it can. Takes at most 3 seconds for it."""
     if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "as asked"
     try:
-        url = str(wandb.setup(wandb.Settings(silent=True)).settings.base_url)
+        url = str(wandb.setup().settings.base_url)
         if not wandb.login(prompt=False, verify=False):
             return "no API key"
     except Exception as error:  # a malformed key or address
