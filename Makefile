@@ -36,7 +36,7 @@ test: $(READY) ## the fast suite
 lint: $(READY) ## formatter, linter, type checker, import layers
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
-	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/basedpyright
 
 format: $(READY) ## format, and mend what the linter can

@@ -4,7 +4,6 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from resnext.config import Config, TrainerConfig, to_dict
+from resnext.config import Config
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
@@ -22,6 +21,7 @@ from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.optimization import total_steps
+from resnext.training.announce import describe_best, log_header, log_result
 from resnext.training.checkpoint import LastCheckpoint, read_step
 from resnext.training.csv_logger import CsvLogger
 from resnext.training.device import World, resolve_auto, resolved_values
@@ -53,20 +53,9 @@ def fit(run: Run) -> None:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
         if run.summary["status"] == "finished":
-            log.info("%s is finished: %s", run.path, describe_result(run))
+            log.info("%s is finished: %s", run.path, describe_best(run))
             return
         _train_and_keep_status(run, world, stop)
-
-
-def describe_result(run: Run) -> str:
-    """The best accuracies so far, on one line."""
-    summary = run.summary
-    if "val/top1" not in summary:
-        return "nothing validated yet"
-    return (
-        f"top-1 {100 * summary['val/top1']:.2f} %, top-5 {100 * summary['val/top5']:.2f} % "
-        f"at epoch {summary['best_epoch']} of {summary['epochs']}"
-    )
 
 
 def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
@@ -77,7 +66,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         status = "finished"
     except Interrupted as error:
         status = "interrupted"
-        log.info("interrupted %s; `make resume RUN=%s` goes on", _position(run), run.path)
+        log.info("interrupted after %d steps; `make resume RUN=%s` goes on", run.summary.get("steps", 0), run.path)
         raise error from None
     except UserError as error:
         message = str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
@@ -101,7 +90,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     if checkpoint is not None and read_step(checkpoint) >= total_steps(config.recipe, steps):
         log.info("finished  all %d steps were done already", total_steps(config.recipe, steps))
         return
-    _log_header(run, config, world, f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes", steps)
+    log_header(run, config, world, train, val)
 
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
     network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
@@ -122,7 +111,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step < total_steps(config.recipe, steps):
         raise RuntimeError(f"training ended after {trainer.global_step} of {total_steps(config.recipe, steps)} steps")
-    log.info("finished  %s in %s", _position(run), timedelta(seconds=round(time.monotonic() - began)))
+    log_result(run, time.monotonic() - began)
 
 
 def _resolve(run: Run, world: World) -> Config:
@@ -158,35 +147,3 @@ def _build_loggers(run: Run, config: Config, checkpoint: Path | None) -> list[Lo
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers
-
-
-def _log_header(run: Run, config: Config, world: World, data: str, steps: int) -> None:
-    """The first lines of a run: what is trained, on what, how."""
-    recipe, trainer = config.recipe, config.trainer
-    accumulation = config.accumulation(world.size)
-    micro = recipe.batch_size // world.size // accumulation
-    total = total_steps(recipe, steps)
-    log.info("run       %s", run.path)
-    log.info("model     %s%s", config.model.name, f" from {config.model.weights}" if config.model.weights else "")
-    log.info("data      %s: %s", config.data.root, data)
-    log.info(
-        "batch     %d = %d images × %d devices × %d micro-steps", recipe.batch_size, micro, world.size, accumulation
-    )
-    planned = f" = {recipe.epochs} epochs × {steps}" if total == recipe.epochs * steps else f", {steps} an epoch"
-    log.info("steps     %d%s", total, planned)
-    log.info(
-        "recipe    %s, lr %g, weight decay %g",
-        recipe.optimizer.name,
-        recipe.optimizer.lr,
-        recipe.optimizer.weight_decay,
-    )
-    log.info("device    %s, %s%s", trainer.accelerator, trainer.precision, _device_options(trainer))
-
-
-def _device_options(trainer: TrainerConfig) -> str:
-    return "".join(f", {name}" for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name])
-
-
-def _position(run: Run) -> str:
-    summary = run.summary
-    return f"after {summary.get('steps', 0)} steps"

@@ -37,7 +37,7 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
             obstacle = _first_line(error)
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
-    log.info("W&B       offline (%s), run %s; `wandb sync %s/wandb/offline-run-*` sends it", obstacle, wandb_id, folder)
+    log.info("W&B       offline: %s\n          later: wandb sync %s/wandb/offline-run-*", obstacle, folder)
     return logger
 
 

@@ -1,0 +1,68 @@
+"""What a run says first and last."""
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+from resnext.config import Config, to_dict
+from resnext.data.index import ImageIndex
+from resnext.data.order import steps_per_epoch
+from resnext.task.optimization import total_steps
+from resnext.training.device import World
+from resnext.training.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: ImageIndex) -> None:
+    """The first lines: what is trained, on what, how."""
+    recipe, trainer = config.recipe, config.trainer
+    per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+    total = total_steps(recipe, per_epoch)
+    planned = (
+        f" = {recipe.epochs} epochs × {per_epoch}" if total == recipe.epochs * per_epoch else f", {per_epoch} an epoch"
+    )
+    accumulation = config.accumulation(world.size)
+    micro = recipe.batch_size // world.size // accumulation
+    options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
+    log_lines(
+        run=run.path,
+        model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
+        data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
+        batch=f"{recipe.batch_size} = {micro} images × {world.size} devices × {accumulation} micro-steps",
+        steps=f"{total:,}{planned}",
+        recipe=f"{recipe.optimizer.name}, lr {recipe.optimizer.lr:g}, weight decay {recipe.optimizer.weight_decay:g}",
+        device=", ".join([trainer.accelerator, trainer.precision, *options]),
+    )
+    warmup = recipe.schedule.warmup_epochs
+    if warmup * per_epoch >= total:
+        log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+
+
+def log_result(run: Run, seconds: float) -> None:
+    """The last lines of a finished run: how good, how fast, where, and what to do next."""
+    summary = run.summary
+    last, took = summary["last"], timedelta(seconds=round(seconds))
+    log_lines(
+        finished=f"{summary['steps']:,} steps in {took}, {summary['images_per_sec']:,.0f} images/s",
+        best=describe_best(run),
+        last=f"top-1 {100 * last['val/top1']:.2f} %, top-5 {100 * last['val/top5']:.2f} %",
+        run=run.path,
+        next=f"make evaluate RUN={run.path}",
+    )
+
+
+def describe_best(run: Run) -> str:
+    """The best accuracies so far, on one line."""
+    summary = run.summary
+    if "val/top1" not in summary:
+        return "nothing validated yet"
+    return (
+        f"top-1 {100 * summary['val/top1']:.2f} %, top-5 {100 * summary['val/top5']:.2f} % "
+        f"at epoch {summary['best_epoch']} of {summary['epochs']}"
+    )
+
+
+def log_lines(**lines: Any) -> None:
+    for name, text in lines.items():
+        log.info("%-9s %s", name, text)
