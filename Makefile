@@ -9,7 +9,7 @@ RESNEXT := $(VENV)/bin/resnext
 export PYTHON EXP RUN DATA ARGS
 
 # Hydra reads a quoted value as text: 20250101 stays a name, commas and brackets stay themselves.
-quoted = "$(1)=\"$$(sed 's/\\/\\\\/g; s/"/\\"/g' <<< "$$$(2)")\""
+quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 
 .PHONY: help train resume evaluate test lint format
 

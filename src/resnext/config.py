@@ -247,7 +247,8 @@ class Config:
     @model_validator(mode="after")
     def _check_run_name(self) -> Self:
         if self.run is not None and (self.run.startswith((".", "-")) or "/" in self.run or not self.run.isprintable()):
-            raise ValueError(f"run={self.run!r} must be a plain folder name: no /, no . or - in front")
+            plain = self.run.rstrip("/").rpartition("/")[2].lstrip(".-")
+            raise ValueError(f"run={self.run!r} must be a plain folder name in runs/, such as {plain or 'first'}")
         return self
 
     def accumulation(self, world_size: int) -> int:

@@ -87,6 +87,21 @@ def test_timms_two_names_of_sgd(name: str, nesterov: bool):
     assert torch.equal(ours.weight, theirs.weight)
 
 
+def test_an_optimizer_that_needs_what_is_not_here():
+    with pytest.raises(UserError, match=r"recipe.optimizer.name=fusedsgd cannot be built here: "):
+        build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="fusedsgd", lr=0.1))
+
+
+@pytest.mark.parametrize("name", ["lamb", "adamw", "muon", "rmsproptf", "lars"])
+def test_any_timm_optimizer_takes_a_step(name: str):
+    network = nn.Linear(3, 2)
+    optimizer = build_optimizer(network, OptimizerConfig(name=name, lr=0.1))
+    before = network.weight.clone()
+    network(torch.ones(4, 3)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(network.weight, before)
+
+
 def test_an_unknown_optimizer_is_refused_with_the_nearest():
     with pytest.raises(
         UserError, match=r"recipe.optimizer.name=adamww is not an optimizer of timm; did you mean adamw\?"

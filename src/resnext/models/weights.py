@@ -1,5 +1,6 @@
 """Weights by name, as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
 
+import logging
 import pickle
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from resnext.config_errors import nearest
 from resnext.errors import UserError
+
+log = logging.getLogger(__name__)
 
 NETWORK_PREFIX = "network."  # where ClassificationTask holds the network in our checkpoints
 
@@ -49,6 +52,9 @@ def _torchvision_weights(name: str, hub_name: str) -> Any:
 
 
 def _fetch(name: str, get: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """From the hub's cache, or over the network: that may take a minute to fail."""
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it announces every retry
+    log.info("weights   %s", name)
     try:
         return get()
     except UserError:

@@ -39,20 +39,19 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     """A timm optimizer by name. Without `decay_norms_and_biases`, parameters of one dimension are not decayed.
 
     Raises:
-        UserError: if timm does not know the name.
+        UserError: if timm does not know the name, or cannot build it here.
     """
-    check_optimizer_name(config.name)
-    return create_optimizer_v2(
-        network,
-        opt=config.name,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        filter_bias_and_bn=not config.decay_norms_and_biases,
-    )
-
-
-def check_optimizer_name(name: str) -> None:
     known = [str(each) for each in list_optimizers()]
-    if name not in known:
-        raise UserError(f"recipe.optimizer.name={name} is not an optimizer of timm{nearest(name, known)}")
+    if config.name not in known:
+        raise UserError(f"recipe.optimizer.name={config.name} is not an optimizer of timm{nearest(config.name, known)}")
+    try:
+        return create_optimizer_v2(
+            network,
+            opt=config.name,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            filter_bias_and_bn=not config.decay_norms_and_biases,
+        )
+    except Exception as error:  # a library or a device that it needs: timm asserts, or fails to import
+        raise UserError(f"recipe.optimizer.name={config.name} cannot be built here: {error}") from error

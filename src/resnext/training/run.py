@@ -64,7 +64,9 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """The run at `path`; raises UserError if there is none."""
+        """The run at `path`, or of that name in runs/; raises UserError if there is none."""
+        if not (path / "config.yaml").is_file() and (RUNS / path / "config.yaml").is_file():
+            path = RUNS / path
         if not (path / "config.yaml").is_file():
             known = [each.path.name for each in list_runs(path.parent)]
             found = f"{path.parent} has {', '.join(known[-5:])}" if known else f"{path.parent} has no runs"
