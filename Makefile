@@ -1,19 +1,35 @@
 # The long forms, remembered; `make help` lists them. Each target is `resnext VERB` underneath.
-# RUN and DATA reach the recipes through the environment, so that any name a shell can hold arrives as it is.
+# RUN and DATA reach the recipes through the environment, unexpanded, so that any name arrives as it is.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 RESNEXT := $(VENV)/bin/resnext
-export PYTHON EXP RUN DATA ARGS
+override RUN := $(value RUN)
+override DATA := $(value DATA)
+export PYTHON RUN DATA
+
+known := EXP RUN DATA ARGS PYTHON SHELL VENV
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+ifneq ($(filter-out $(known) MAKEFLAGS MAKEOVERRIDES,$(given)),)
+$(error $(filter-out $(known),$(given)) is unknown; `make` lists what can be given)
+endif
+ifeq ($(EXP),)
+ifneq ($(DATA),)
+ifneq ($(filter train,$(MAKECMDGOALS)),)
+$(error DATA needs an experiment for it, such as EXP=image_folder, EXP=finetune or EXP=resnext50_imagenet)
+endif
+endif
+endif
 
 # Hydra reads a quoted value as text: 20250101 stays a name, commas and brackets stay themselves.
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
+at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
 .PHONY: help train resume evaluate test lint format
 
-help: ## list the targets
+help:
 	@echo "make train                                      train a small ResNeXt on digits, about a minute"
 	@echo "make train EXP=NAME [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@echo "                                                EXP: $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml))))" | fold -s -w 79
@@ -21,25 +37,25 @@ help: ## list the targets
 	@echo "make evaluate RUN=runs/NAME                     validate its best checkpoint again"
 	@echo "make test, make lint, make format               for those who change the code"
 
-train: $(READY) ## make a run and train it, or go on with it
-	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(if $(DATA),$(call quoted,data.root,DATA)) $(ARGS)
+train: $(READY)
+	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
 
-resume: $(READY) ## go on with a run
-	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(ARGS)
+resume: $(READY)
+	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(at_data) $(ARGS)
 
-evaluate: $(READY) ## validate a checkpoint
-	@$(RESNEXT) evaluate "$$RUN" $(ARGS)
+evaluate: $(READY)
+	@$(RESNEXT) evaluate "$$RUN" $(at_data) $(ARGS)
 
-test: $(READY) ## the fast suite
+test: $(READY)
 	@$(VENV)/bin/pytest $(ARGS)
 
-lint: $(READY) ## formatter, linter, type checker, import layers
+lint: $(READY)
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(VENV)/bin/basedpyright
 
-format: $(READY) ## format, and mend what the linter can
+format: $(READY)
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.errors import Interrupted, RunFailed, UserError, first_cause
 
 VERBS = {
     "train": "make a run from a configuration and train it, or go on with it",
@@ -22,8 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_verb(arguments: list[str]) -> int:
     """0 done, 2 the user's mistake, 1 a failure, 130 interrupted, 143 terminated."""
-    if _asks_for_completion(arguments):
-        arguments = ["train", *arguments]
+    if arguments[:1] == ["-sc"] and "COMP_LINE" in os.environ:
+        arguments = _complete(arguments) or []
+        if not arguments:
+            return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         return 0 if arguments else 2
@@ -33,17 +35,22 @@ def run_verb(arguments: list[str]) -> int:
             raise UserError(f"unknown verb; it is one of {', '.join(VERBS)}")
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:
-        return _say(verb, error, 2)
+        return _say(verb, first_cause(error), 2)
     except RunFailed as error:
-        return _say(verb, error, 1)
+        return _say(verb, error, error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _say(verb, f"{error.filename}: {error.strerror}", 2)
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
-def _say(verb: str, error: Exception, code: int) -> int:
-    print(f"resnext {verb}: {error}", file=sys.stderr)
+def _say(verb: str, error: object, code: int) -> int:
+    if str(error):
+        print(f"resnext {verb}: {error}", file=sys.stderr)
     return code
 
 
@@ -52,14 +59,18 @@ def _help() -> str:
     return "\n".join(["usage: resnext VERB [ARGUMENTS]", "", *lines, "", "`resnext VERB --help` tells its arguments."])
 
 
-def _asks_for_completion(arguments: list[str]) -> bool:
-    """Hydra's completion calls `resnext -sc query=bash` with the whole line in COMP_LINE; it must not see the verb."""
-    line = os.environ.get("COMP_LINE", "")
-    if arguments[:1] != ["-sc"] or not line:
-        return False
-    command, _, rest = line.partition(" ")
-    os.environ["COMP_LINE"] = f"{command} {rest.lstrip().removeprefix('train').lstrip()}"
-    return True
+def _complete(arguments: list[str]) -> list[str] | None:
+    """What to run for Hydra's completion, which calls `resnext -sc query=bash` with the whole line in COMP_LINE.
+
+    Verbs are completed here; after `train` it is Hydra's turn, which must not see the verb; None: nothing more to do.
+    """
+    command, _, rest = os.environ["COMP_LINE"].partition(" ")
+    verb, space, words = rest.lstrip().partition(" ")
+    if not space:
+        print(" ".join(VERBS))
+        return None
+    os.environ["COMP_LINE"] = f"{command} {words.lstrip()}"
+    return ["train", *arguments] if verb == "train" else None
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from resnext.batch import BatchSplit, split_batch
 from resnext.config_errors import describe
 from resnext.errors import UserError
 
@@ -24,7 +25,6 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Pair = tuple[float, float]
-Rgb = tuple[float, float, float]
 Layers = Annotated[tuple[Count, ...], Field(min_length=1)]
 Interpolation = Literal["bilinear", "bicubic", "random"]
 
@@ -58,8 +58,9 @@ class ModelConfig:
         if self.name != "resnext":
             if self.structure:
                 raise ValueError(
-                    f"model.{next(iter(self.structure))} cannot be changed for model.name={self.name}, whose name "
-                    "fixes its structure; use model.name=resnext to choose layers, cardinality and base_width"
+                    f"model.name={self.name} has a structure of its own and takes no model."
+                    f"{', model.'.join(self.structure)}: model.name=resnext does; or begin with a model file that "
+                    f"gives none, model=resnext50_32x4d model.name={self.name}"
                 )
             return self
         missing = {"layers", "cardinality", "base_width"} - self.structure.keys()
@@ -93,8 +94,8 @@ class DataConfig:
     root: Name
     num_classes: Annotated[int, Field(ge=2)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
-    mean: Rgb = (0.485, 0.456, 0.406)
-    std: Rgb = (0.229, 0.224, 0.225)
+    mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -163,7 +164,7 @@ class EvaluationConfig:
 
     image_size: Count | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
-    interpolation: Interpolation = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -205,12 +206,6 @@ class TrainerConfig:
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
 
-    @model_validator(mode="after")
-    def _check_precision(self) -> Self:
-        if self.accelerator == "cpu" and self.precision == "16-mixed":
-            raise ValueError("trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
-        return self
-
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CheckpointConfig:
@@ -251,32 +246,9 @@ class Config:
             raise ValueError(f"run={self.run!r} must be a plain folder name in runs/, such as {plain or 'first'}")
         return self
 
-    def accumulation(self, world_size: int) -> int:
-        """Micro-batches per optimizer step, so that micro_batch_size × world_size × accumulation = batch_size.
-
-        Raises:
-            UserError: if no whole number of micro-batches gives the global batch; it names the nearest that do.
-        """
-        batch_size, micro = self.recipe.batch_size, self.trainer.micro_batch_size
-        if micro is None:
-            if batch_size % world_size:
-                raise UserError(
-                    f"recipe.batch_size={batch_size} does not divide among {world_size} devices; "
-                    f"the nearest that do: {_nearest_multiples(batch_size, world_size)}"
-                )
-            return 1
-        if batch_size % (micro * world_size):
-            share = batch_size // world_size
-            sizes = [size for size in range(1, share + 1) if batch_size % (size * world_size) == 0]
-            sizes = sorted(sorted(sizes, key=lambda size: abs(size - micro))[:2])
-            remedies = [f"recipe.batch_size={_nearest_multiples(batch_size, micro * world_size)}"]
-            if sizes:
-                remedies.insert(0, f"trainer.micro_batch_size={' or '.join(map(str, sizes))}")
-            raise UserError(
-                f"recipe.batch_size={batch_size} is not a multiple of {micro} (trainer.micro_batch_size) × "
-                f"{world_size} devices; the nearest that work: {', or '.join(remedies)}"
-            )
-        return batch_size // (micro * world_size)
+    def split_batch(self, world_size: int) -> BatchSplit:
+        """How the global batch is taken by `world_size` devices; raises UserError if it does not divide."""
+        return split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
 
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: whatever may differ between two starts of it is left out."""
@@ -325,8 +297,3 @@ def schema_defaults(cls: type = Config) -> dict[str, Any]:
         else:
             defaults[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
     return defaults
-
-
-def _nearest_multiples(value: int, unit: int) -> str:
-    below = value // unit * unit
-    return " or ".join(str(size) for size in (below, below + unit) if size > 0)

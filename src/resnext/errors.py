@@ -1,4 +1,4 @@
-"""The three ways a command ends early; `resnext.__main__` maps each to its exit code."""
+"""The three ways in which a command ends early; `resnext.__main__` maps each to its exit code."""
 
 
 class UserError(ValueError):
@@ -6,7 +6,11 @@ class UserError(ValueError):
 
 
 class RunFailed(RuntimeError):
-    """A training that broke: one line, with the traceback already in the run's log.txt. Exit code 1."""
+    """A training that broke: one line, or none where a rank has said it; the traceback is in the run's log.txt."""
+
+    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class Interrupted(BaseException):
@@ -18,3 +22,8 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+def first_cause(error: UserError) -> str:
+    """Its one line: an error that crossed from a loader process carries that process's traceback in its message."""
+    return str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")

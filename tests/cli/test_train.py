@@ -1,5 +1,6 @@
 """`resnext train` as a user types it: Hydra's arguments, mistakes, and every shipped configuration."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from resnext.__main__ import VERBS, run_verb
 from resnext.cli import composition
 from resnext.cli.composition import CONFIGS, run_with_hydra
 from resnext.config import Config
+from resnext.errors import UserError
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GROUPS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")
@@ -48,7 +50,7 @@ def test_the_main_job_is_torchvisions_recipe():
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.batch_size, recipe.epochs) == ("momentum", 0.1, 256, 100)
     assert (recipe.optimizer.momentum, recipe.optimizer.weight_decay) == (0.9, 1e-4)
     assert (recipe.schedule.name, recipe.schedule.decay_epochs, recipe.schedule.decay_rate) == ("step", 30, 0.1)
-    assert config.accumulation(8) == 1
+    assert config.split_batch(8) == (32, 1)
 
 
 def test_a_choice_on_the_command_line_beats_the_experiments():
@@ -76,8 +78,12 @@ def test_a_multirun_makes_a_run_of_each_job():
         (["modle=resnext_small"], "modle is not a configuration key; did you mean model?"),
         (["recipe.batch_size=???"], "recipe.batch_size is missing: give it as recipe.batch_size=VALUE"),
         (["model.name="], "model.name= is not allowed: it should have at least 1 character"),
-        (["data.root=a b(c"], "a value with spaces or symbols is quoted twice"),
-        (["nonsense"], "nonsense"),
+        (
+            ["data.root=a b(c"],
+            "data.root=a b(c cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice",
+        ),
+        (["nonsense"], "nonsense cannot be read as KEY=VALUE"),
+        (["seed=1,2"], "several values make several runs, with -m"),
         (["data.root=${nowhere}"], "nowhere"),
         (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
         (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
@@ -107,6 +113,13 @@ def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, ca
         (["recipe.augmentation.auto_augment=foo"], "recipe.augmentation.auto_augment=foo is unknown"),
         (["trainer.accelerator=gpu"], "trainer.accelerator=gpu, but torch finds no CUDA device here"),
         (["data.num_classes=3"], "data.num_classes=3, but"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"),
+        (["trainer.devices=1000"], "trainer.devices=1000, but this machine has"),
+        (["model.name=timm/vgg11", "model.drop_path_rate=0.1"], "model.name=timm/vgg11 takes no drop_path_rate"),
+        (["model.name=timm/vit_tiny_patch16_224", "recipe.image_size=96"], "does not take images of 96 pixels"),
+        (["recipe.optimizer.name=fusedsgd"], "recipe.optimizer.name=fusedsgd cannot be built here"),
+        ([f"run={'x' * 300}"], "File name too long"),
+        (["trainer.nodes=2"], "trainer.nodes=2: this command trains on one machine"),
     ],
 )
 def test_what_cannot_train_is_refused_before_there_is_a_run(
@@ -115,11 +128,12 @@ def test_what_cannot_train_is_refused_before_there_is_a_run(
     given = {override.partition("=")[0] for override in arguments}
     root = [] if "data.root" in given else [f"data.root={image_folder}"]
     batch = [] if "recipe.batch_size" in given else ["recipe.batch_size=8"]
-    assert run_verb(["train", "experiment=image_folder", *root, *batch, *arguments]) == 2
+    small = [] if "model.name" in given else ["model=resnext_small"]
+    assert run_verb(["train", "experiment=image_folder", *small, *root, *batch, *arguments]) == 2
     output = capsys.readouterr()
     assert message in output.err
     assert output.err.count("\n") == 1
-    assert not Path("runs").exists()
+    assert list(Path().glob("runs/*")) == []
 
 
 def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys):
@@ -128,12 +142,12 @@ def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.Monke
     assert "data.root=/nowhere/imagenet does not exist: give the folder of ImageNet" in capsys.readouterr().err
 
 
-def test_a_configuration_error_imports_no_torch(resnext):
+def test_a_configuration_error_imports_no_torch():
     code = (
         "import sys; from resnext.__main__ import run_verb; assert run_verb(['train', 'recipe.epochs=0']) == 2;"
         "assert not {'torch', 'lightning', 'timm', 'wandb'} & sys.modules.keys()"
     )
-    result = resnext_python(resnext, code)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
@@ -151,6 +165,10 @@ def test_completion_through_the_installed_script(resnext):
     line = "resnext train recipe.optimizer.l"
     completion = resnext("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="2")
     assert completion.stdout.split() == ["recipe.optimizer.lr="]
+    verbs = resnext("-sc", "query=bash", COMP_LINE="resnext re", COMP_POINT="10", COMP_CWORD="1")
+    assert verbs.stdout.split() == [*VERBS]
+    other = resnext("-sc", "query=bash", COMP_LINE="resnext resume ru", COMP_POINT="17", COMP_CWORD="2")
+    assert (other.stdout, other.stderr, other.returncode) == ("", "", 0)
 
 
 def test_help_of_everything(resnext):
@@ -171,11 +189,7 @@ def test_overrides_on_a_run(tmp_path: Path):
     config = compose("data.root=i", "run=x")
     changed = composition.apply_overrides(config, ["trainer.devices=2", "data.root='i'"])
     assert (changed.trainer.devices, changed.data.root) == (2, str(tmp_path / "i"))
-    with pytest.raises(ValueError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
+    with pytest.raises(UserError, match="a run has one value for each key"):
+        composition.apply_overrides(config, ["trainer.devices=1,2"])
+    with pytest.raises(UserError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
         composition.apply_overrides(config, ["trainer.device=2"])
-
-
-def resnext_python(_resnext, code: str):
-    import subprocess
-
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import write_images
+from resnext.training.checkpoint import read_step
 from resnext.training.csv_logger import read_rows
 
 TINY = (
@@ -65,31 +66,57 @@ def test_an_odd_number_of_validation_images_on_two_ranks(resnext, tmp_path: Path
     assert "31 images" in result.stdout
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_resume_goes_on(resnext, digits: Path, tmp_path: Path, devices: int, signum: int, code: int):
-    arguments = [*TINY, f"data.root={digits}", "recipe.epochs=400", "run=x", f"trainer.devices={devices}"]
+@pytest.mark.parametrize(("devices", "signum", "code"), [(1, signal.SIGINT, 130), (2, signal.SIGTERM, 143)])
+def test_a_signal_saves_and_resume_ends_bit_identical(
+    resnext, digits: Path, tmp_path: Path, devices: int, signum: int, code: int
+):
+    options = [f"data.root={digits}", f"trainer.devices={devices}", "trainer.micro_batch_size=16", "recipe.epochs=12"]
+    train(resnext, *options, "run=whole")
     process = subprocess.Popen(
-        [sys.executable, "-m", "resnext", "train", *arguments],
+        [sys.executable, "-m", "resnext", "train", *TINY, *options, "run=parts"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=tmp_path,
         start_new_session=True,
     )
-    wait_for_steps(tmp_path / "runs/x/metrics.csv", 5)
+    wait_for_steps(tmp_path / "runs/parts/metrics.csv", 5)
     process.send_signal(signum)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert output.count("interrupted after") == 1
-    assert "`make resume RUN=runs/x` goes on" in output
-    assert "Traceback" not in output
-    step = torch.load(tmp_path / "runs/x/checkpoints/last.ckpt", weights_only=True)["global_step"]
-    rows = read_rows(tmp_path / "runs/x/metrics.csv")
-    assert step >= 5
-    assert max(int(row["step"]) for row in rows if row["train/loss"]) == step
+    assert "`make resume RUN=runs/parts` goes on" in output
+    assert not {"Traceback", "W1", "elastic"} & set(output.replace("[", " ").split()), output
+    step = read_step(tmp_path / "runs/parts/checkpoints/last.ckpt")
+    assert 5 <= step < 12 * 22
     assert f"interrupted after {step} steps" in output
-    assert json.loads((tmp_path / "runs/x/summary.json").read_text())["status"] == "interrupted"
+    assert json.loads((tmp_path / "runs/parts/summary.json").read_text())["status"] == "interrupted"
+
+    resumed = resnext("resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "finished  264 steps" in resumed.stdout
+    whole, parts = (tmp_path / f"runs/{name}" for name in ("whole", "parts"))
+    assert (whole / "metrics.csv").read_text() == (parts / "metrics.csv").read_text()
+    weights, others = (
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in (whole, parts)
+    )
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_the_second_of_two_starts_is_told_who_trains(resnext, digits: Path, tmp_path: Path, devices: int):
+    options = [f"data.root={digits}", f"trainer.devices={devices}", "recipe.epochs=400", "run=x"]
+    arguments = [sys.executable, "-m", "resnext", "train", *TINY, *options]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    try:
+        wait_for_steps(tmp_path / "runs/x/metrics.csv", 1)
+        for second in (resnext("train", *TINY, *options), resnext("resume", "runs/x")):
+            assert second.returncode == 2
+            assert second.stderr.count("\n") == 1
+            assert "runs/x is being trained by process" in second.stderr
+    finally:
+        process.terminate()
+        assert process.wait(timeout=120) == 143
 
 
 def test_resume_without_a_name_finishes_the_latest(resnext, digits: Path, tmp_path: Path):
@@ -99,22 +126,52 @@ def test_resume_without_a_name_finishes_the_latest(resnext, digits: Path, tmp_pa
     summary.write_text(summary.read_text().replace("finished", "interrupted"))
     result = resnext("resume", "data.workers=1")
     assert result.returncode == 0, result.stderr
-    assert "all 3 steps were done already" in result.stdout
+    assert "finished  3 steps" in result.stdout
     assert json.loads(summary.read_text())["status"] == "finished"
     assert (tmp_path / "runs/open/starts/2.yaml").exists()
+    assert not (tmp_path / "runs/done/starts/2.yaml").exists()
     refused = resnext("resume", "runs/open", "recipe.optimizer.lr=0.2")
     assert refused.returncode == 2
     assert "runs/open is another run: recipe.optimizer.lr was 0.1 and is now 0.2" in refused.stderr
 
 
-def test_a_ranks_mistake_reaches_the_user_with_its_exit_code(resnext, tmp_path: Path):
+def test_one_ranks_mistake_is_all_the_user_reads(resnext, tmp_path: Path):
+    """One broken image: one rank meets it, the other loses its peer."""
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
-    for image in (tmp_path / "images/train").glob("*/*.png"):
-        image.write_bytes(b"broken")
+    (tmp_path / "images/train/a/0.png").write_bytes(b"broken")
     options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "trainer.devices=2")
     result = train(resnext, *options, "run=broken", code=2)
-    assert "cannot be read as an image" in result.stderr
-    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "train/a/0.png cannot be read as an image" in result.stderr
+    assert json.loads((tmp_path / "runs/broken/summary.json").read_text())["status"] == "failed"
+
+
+def test_fewer_validation_images_than_ranks_are_refused(resnext, tmp_path: Path):
+    write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 1})
+    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "trainer.devices=2")
+    result = train(resnext, *options, "run=few", code=2)
+    assert "has 1 images for trainer.devices=2" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(resnext, digits: Path, tmp_path: Path):
+    train(resnext, f"data.root={digits}", "recipe.max_steps=3", "run=x")
+    for override in ("data.root=/nowhere", "trainer.micro_batch_size=7", "trainer.accelerator=gpu"):
+        refused = resnext("resume", "runs/x", override)
+        assert refused.returncode == 2, refused.stdout
+        assert refused.stderr.count("\n") == 1
+    assert [path.name for path in (tmp_path / "runs/x/starts").iterdir()] == ["1.yaml"]
+    assert resnext("resume", "runs/x").returncode == 0
+
+
+def test_evaluation_names_a_damaged_image(resnext, tmp_path: Path):
+    write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
+    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "recipe.epochs=1")
+    train(resnext, *options, "run=x")
+    (tmp_path / "images/val/a/0.png").write_bytes(b"broken")
+    result = resnext("evaluate", "runs/x", "data.workers=1")
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert "val/a/0.png cannot be read as an image" in result.stderr
 
 
 def wait_for_steps(metrics: Path, count: int) -> None:

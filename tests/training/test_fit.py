@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 from lightning.pytorch.callbacks import Callback
 
 from conftest import small_config, write_images
@@ -16,8 +17,10 @@ from resnext.config import Config
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
 from resnext.training import fit as fit_module
+from resnext.training.checkpoint import read_step
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
 from resnext.training.run import Run
@@ -62,7 +65,7 @@ def test_a_training_learns_and_says_so(digits: Path, capsys: pytest.CaptureFixtu
     assert summary["val/top5"] >= summary["val/top1"]
     assert summary["images_per_sec"] > 0
     output = capsys.readouterr().out
-    assert "batch     32 = 32 images × 1 devices × 1 micro-steps" in output
+    assert "batch     32 = 32 images × 1 device × 1 micro-step" in output
     assert "steps     132 = 3 epochs × 44" in output
     assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "best.ckpt"}
 
@@ -112,8 +115,77 @@ def test_interrupted_and_resumed_is_bit_identical(
     parts.add_start(replace(parts.config, data=replace(config.data, workers=workers)))
     fit(parts)
     assert parts.summary["status"] == "finished"
-    assert [start["from"] for start in parts.info["starts"]] == [None, "last.ckpt"]
+    assert [start["from_step"] for start in parts.info["starts"]] == [0, step]
     assert_same_result(whole, parts)
+
+
+def test_a_moved_run_keeps_its_best(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    """Accuracies fall after the first epoch; the run is interrupted, moved, and resumed."""
+    run = make_run(small_config(digits, recipe__batch_size=720, recipe__epochs=3))
+    accuracies = iter([0.9, 0.5, 0.4])
+    compute = EvaluationScores.compute
+    monkeypatch.setattr(EvaluationScores, "compute", lambda self: compute(self)._replace(top1=next(accuracies)))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(1, patch)
+        fit(run)
+    monkeypatch.setattr(EvaluationScores, "compute", lambda self: compute(self)._replace(top1=next(accuracies)))
+    moved = Run(run.path.rename("elsewhere"))
+    fit(moved)
+    assert moved.summary["best_epoch"] == 1
+    assert read_step(moved.checkpoints / "best.ckpt") == 1
+
+
+def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(small_config(digits, recipe__max_steps=4, logger__mode="offline"))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        interrupt_at(2, patch)
+        fit(run)
+    assert wandb.run is None
+    fit(run)
+    assert wandb.run is None
+    folders = [path.name for path in (run.path / "wandb").glob("offline-run-*")]
+    assert folders
+    assert all(name.endswith(f"-{run.info['wandb_id']}") for name in folders)
+
+
+def test_a_signal_in_the_last_validation_does_not_interrupt_what_is_done(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(small_config(digits, recipe__max_steps=3))
+    on_validation_start = ClassificationTask.on_validation_start
+
+    def interrupt(task: ClassificationTask) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        on_validation_start(task)
+
+    monkeypatch.setattr(ClassificationTask, "on_validation_start", interrupt)
+    fit(run)
+    assert run.summary["status"] == "finished"
+
+
+def test_a_signal_in_a_validation_is_honoured_after_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(small_config(digits, recipe__batch_size=720, recipe__epochs=3))
+    on_validation_start = ClassificationTask.on_validation_start
+
+    def interrupt(task: ClassificationTask) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        on_validation_start(task)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted) as interruption:
+        patch.setattr(ClassificationTask, "on_validation_start", interrupt)
+        fit(run)
+    assert interruption.value.signum == signal.SIGTERM
+    assert run.summary["epochs"] == 1
+    fit(run)
+    assert [row["epoch"] for row in read_metrics(run) if row["val/top1"]] == ["1", "2", "3"]
+
+
+def test_a_truncated_checkpoint_is_named(digits: Path):
+    run = make_run(small_config(digits, recipe__max_steps=2))
+    fit(run)
+    last = run.checkpoints / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    run.update_summary(status="interrupted")
+    with pytest.raises(UserError, match=r"runs/test/checkpoints/last.ckpt cannot be read as a checkpoint"):
+        fit(run)
 
 
 def test_a_finished_run_says_so_and_stays(digits: Path, capsys: pytest.CaptureFixture[str]):
@@ -135,6 +207,7 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, split: str, worker
         fit(run)
     assert "\n" not in str(error.value)
     assert run.summary["status"] == "failed"
+    assert "a/0.png cannot be read" in (run.path / "log.txt").read_text()
 
 
 def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monkeypatch: pytest.MonkeyPatch):

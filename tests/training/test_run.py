@@ -120,9 +120,72 @@ def test_a_holder_on_another_host_lives_by_its_heartbeat(tmp_path: Path, seconds
         pass
 
 
+def test_a_killed_holder_does_not_live_on_in_its_loader_processes(tmp_path: Path):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    child = os.fork()
+    if child == 0:
+        with run.lock():
+            worker = os.fork()
+            if worker:
+                Path("worker").write_text(str(worker))
+            time.sleep(60)
+            os._exit(0)
+    while not (Path("worker").exists() and Path("worker").read_text()):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with run.lock():
+        os.kill(int(Path("worker").read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(5, True), (3600, False)])
+def test_without_locks_in_the_file_system_the_heartbeat_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, taken: bool
+):
+    def no_locks(*_arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    with run.lock():
+        lock = run.path / "lock"
+        os.utime(lock, (time.time() - seconds, time.time() - seconds))
+        monkeypatch.setattr("fcntl.lockf", no_locks)
+        assert run.lock().is_taken() is taken
+
+
+def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second sees no run of the name yet, and loses the race for it."""
+    config = replace(small_config(tmp_path), run=None)
+    names = iter(["same", "same", "same-2"])
+    monkeypatch.setattr("resnext.training.run.free_name", lambda _experiment: next(names))
+    exists = Path.exists
+    Run.create(config, DATA, COMMAND)
+    monkeypatch.setattr(Path, "exists", lambda path: False if path.name == "same" else exists(path))
+    assert Run.create(config, DATA, COMMAND).path.name == "same-2"
+
+
+def test_changed_code_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    run.record_start(world_size=1)
+    assert "code has changed" not in caplog.text
+    monkeypatch.setattr("resnext.training.run.describe_code", lambda: "0123+45")
+    run.record_start(world_size=1)
+    assert "the code has changed since the last start" in caplog.text
+    assert [start["world_size"] for start in run.info["starts"]] == [1, 1]
+
+
+def test_a_run_that_is_being_trained_is_not_taken_for_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Run.create(small_config(tmp_path, run="idle"), DATA, COMMAND)
+    Run.create(small_config(tmp_path, run="busy"), DATA, COMMAND)
+    monkeypatch.setattr("resnext.training.lock.RunLock.is_taken", lambda lock: lock.path.parent.name == "busy")
+    assert find_unfinished().path.name == "idle"
+
+
 def test_opening_what_is_no_run(tmp_path: Path):
     Run.create(small_config(tmp_path), DATA, COMMAND)
-    with pytest.raises(UserError, match="runs/tset is no run directory: runs has test"):
+    with pytest.raises(
+        UserError, match="runs/tset is no run directory; give one as RUN=runs/NAME: there are runs/test"
+    ):
         Run.open(RUNS / "tset")
 
 
@@ -131,6 +194,9 @@ def test_a_config_that_was_edited_into_nonsense_is_named(tmp_path: Path):
     start = run.path / "starts/1.yaml"
     start.write_text(start.read_text().replace("epochs: 2", "epochs: zwei"))
     with pytest.raises(UserError, match=r"runs/test/starts/1.yaml: recipe.epochs=zwei is not allowed"):
+        _ = run.config
+    start.write_text("a: b: c")
+    with pytest.raises(UserError, match=r"runs/test/starts/1.yaml is no YAML: "):
         _ = run.config
 
 

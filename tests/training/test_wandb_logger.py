@@ -95,7 +95,7 @@ def test_a_server_that_does_not_serve(
     assert time.monotonic() - began < 10
     assert logger.experiment.offline
     wandb.finish()
-    assert f"offline: 127.0.0.1:{port}" in caplog.text or "offline: no answer in 3 s" in caplog.text
+    assert f"offline: http://127.0.0.1:{port}" in caplog.text or "offline: no answer in 3 s" in caplog.text
 
 
 def test_a_malformed_key_is_no_error(with_key: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,7 +41,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
                 raise UserError(_describe(error)) from error
             task(config)
         except (UserError, RunFailed) as error:
-            if errors:
+            if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
             errors.append(error)
 
@@ -68,6 +68,8 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
     OmegaConf.set_struct(tree, True)
     try:
         for override in OverridesParser.create().parse_overrides(overrides):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except HydraException as error:
         raise UserError(_describe(error)) from error
@@ -121,17 +123,12 @@ def _describe(error: Exception) -> str:
         r"Could not (?:override|append|delete).*?'?([\w/]+)'?\.? ?No match in the defaults list", text
     ):
         return unknown_key(group[1], schema_defaults())
-    if text.startswith(
-        (
-            "LexerNoViableAltException",
-            "no viable alternative",
-            "mismatched input",
-            "token recognition",
-            "extraneous input",
-            "missing EQUAL",
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
         )
-    ):
-        return f"{_first_line(error)}; a value with spaces or symbols is quoted twice: 'KEY=\"VALUE\"'"
+    if text.startswith("Ambiguous value"):
+        return f"{_first_line(error)}: several values make several runs, with -m"
     return _first_line(error)
 
 

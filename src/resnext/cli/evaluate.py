@@ -17,11 +17,13 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
 
-    from resnext.cli.composition import apply_overrides
-    from resnext.training.evaluation import evaluate
     from resnext.training.run import Run
 
     run = Run.open(options.run)
+
+    from resnext.cli.composition import apply_overrides
+    from resnext.training.evaluation import evaluate
+
     config = apply_overrides(run.config, options.overrides)
     run.check_identity(config, run.data_identity)
     scores, step = evaluate(run, config, options.checkpoint)

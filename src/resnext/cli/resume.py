@@ -1,6 +1,7 @@
 """resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,12 @@ def main(arguments: list[str]) -> int:
     if options.run is not None and "=" in options.run:
         overrides, options.run = [options.run, *overrides], None
 
-    from resnext.launch.local import launch
     from resnext.training.run import Run, find_unfinished
 
     run = Run.open(Path(options.run)) if options.run else find_unfinished()
+
+    from resnext.launch.local import launch
+
     if overrides:
         _add_start(run, overrides)
     launch(run)
@@ -35,9 +38,14 @@ def main(arguments: list[str]) -> int:
 
 def _add_start(run: "Run", overrides: list[str]) -> None:
     from resnext.cli.composition import apply_overrides
+    from resnext.data.images import load_images
+    from resnext.data.index import DataIdentity
+    from resnext.launch.preflight import check_before_run
 
     config = apply_overrides(run.config, overrides)
     if config.run != run.config.run:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
-    run.check_identity(config, run.data_identity)
+    images = load_images(config.data)
+    run.check_identity(config, DataIdentity.of(*images))
+    check_before_run(replace(config, model=replace(config.model, weights=None)), *images)  # the checkpoint has them
     run.add_start(config)

@@ -21,5 +21,5 @@ def train(config: Config, command: list[str]) -> None:
     from resnext.launch.preflight import check_before_run
     from resnext.training.run import Run
 
-    check_before_run(config, images[0])
+    check_before_run(config, *images)
     launch(Run.create(config, DataIdentity.of(*images), command))

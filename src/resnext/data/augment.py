@@ -1,5 +1,6 @@
 """Transforms from an image to uint8 pixels, on timm's and torchvision's, and normalisation on the device."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -40,10 +41,9 @@ def build_train_transform(recipe: RecipeConfig, data: DataConfig) -> Transform:
 def build_eval_transform(config: EvaluationConfig, image_size: int) -> Transform:
     """Resize the short side to image_size / crop_pct, then crop the centre: RGB image → uint8 [size, size, 3]."""
     resize = math.floor(image_size / config.crop_pct)
-    interpolation = "bilinear" if config.interpolation == "random" else config.interpolation
     return transforms.Compose(
         [
-            transforms.Resize(resize, interpolation=transforms.InterpolationMode(interpolation)),
+            transforms.Resize(resize, interpolation=transforms.InterpolationMode(config.interpolation)),
             transforms.CenterCrop(image_size),
             np.asarray,
         ]
@@ -53,9 +53,13 @@ def build_eval_transform(config: EvaluationConfig, image_size: int) -> Transform
 def normalize(images: Tensor, data: DataConfig) -> Tensor:
     """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in the channels-last memory format, (x / 255 - mean) / std."""
     images = images.permute(0, 3, 1, 2)
-    mean = torch.tensor(data.mean, device=images.device).mul_(255).view(1, 3, 1, 1)
-    std = torch.tensor(data.std, device=images.device).mul_(255).view(1, 3, 1, 1)
-    return images.float().sub_(mean).div_(std)
+    return images.float().sub_(_channels(data.mean, images.device)).div_(_channels(data.std, images.device))
+
+
+@functools.cache
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """[1, 3, 1, 1] in units of a level, copied to the device once."""
+    return torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1)
 
 
 def _auto_augment(config: AugmentationConfig, image_size: int, data: DataConfig) -> Callable[..., object]:

@@ -24,7 +24,7 @@ def prepare_digits(root: Path) -> None:
     levels, digits = load_digits(return_X_y=True)  # 0 … 16
     pixels = np.round(np.asarray(levels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     splits = train_test_split(np.arange(len(pixels)), test_size=VAL_FRACTION, stratify=digits, random_state=SPLIT_SEED)
-    root.parent.mkdir(parents=True, exist_ok=True)
+    root.parent.mkdir(parents=True, exist_ok=True)  # an OSError names the folder
     aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     for split, numbers in zip(("train", "val"), splits, strict=True):
         for number in numbers:

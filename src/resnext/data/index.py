@@ -1,4 +1,4 @@
-"""Every image of a split, scanned once: class folders in, flat arrays out."""
+"""Every image of a split: class folders in, flat arrays out."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".p
 class ImageIndex:
     """The images of `root`, in order of class and path.
 
-    Paths are one block of bytes with offsets, so that a worker process shares them and copies no Python object.
+    Paths are one block of bytes with offsets, so that a forked worker process shares them and copies no Python object.
 
     Attributes:
         classes: the class names; a label is a position in them.

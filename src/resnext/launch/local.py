@@ -1,13 +1,15 @@
 """Trains a run on this machine: in this process, or under torchrun with one process for each device."""
 
+import logging
 import os
+import signal
 import sys
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from resnext.errors import Interrupted
+from resnext.errors import Interrupted, RunFailed
 from resnext.training.device import count_devices
 from resnext.training.fit import fit
 from resnext.training.run import Run
@@ -19,11 +21,14 @@ def launch(run: Run) -> None:
     """Trains `run` to its end, and raises what `fit` raises.
 
     Under torchrun the ranks have sessions of their own, so that a Ctrl-C reaches this process alone, which hands it
-    on once. A rank prints its own error; this process ends with its exit code.
+    on once. A rank that breaks says why itself; what is raised here has its exit code and no words.
     """
     devices = count_devices(run.config.trainer)
     if devices == 1:
         return fit(run)
+    with run.lock():
+        pass  # refused here if another process trains the run, before any rank is started
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))  # torchrun would set 1
     config = LaunchConfig(
         min_nodes=1,
@@ -41,5 +46,7 @@ def launch(run: Run) -> None:
     except SignalException as error:
         raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 1)
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise RunFailed(exit_code=failure.exitcode) from None
+        raise RunFailed(f"rank {rank} was killed by {signal.Signals(-failure.exitcode).name}") from None

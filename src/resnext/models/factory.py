@@ -40,8 +40,8 @@ def check_model_name(name: str) -> None:
         if not timm.is_model(name.removeprefix(TIMM_PREFIX)):
             raise UserError(f"model.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
     elif name not in NAMES and name != "resnext":
-        hint = nearest(name, [*NAMES]) or f"; timm's networks are {TIMM_PREFIX}NAME"
-        raise UserError(f"model.name={name} is not a network of ours ({', '.join([*NAMES, 'resnext'])}){hint}")
+        hint = nearest(name, [*NAMES]) or f" ({', '.join([*NAMES, 'resnext'])})"
+        raise UserError(f"model.name={name} is not a network of ours, and timm's are {TIMM_PREFIX}NAME{hint}")
 
 
 def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
@@ -52,9 +52,8 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
     """
     own = network.state_dict()
     head = [key for key in own if key.startswith(f"{_head_name(network)}.")]
-    if any(key not in weights or weights[key].shape != own[key].shape for key in head):
-        given = len(weights[head[0]]) if head[0] in weights else "no"
-        log.info("head      new for %s classes: the weights have %s", len(own[head[0]]), given)
+    fresh_head = any(key not in weights or weights[key].shape != own[key].shape for key in head)
+    if fresh_head:
         weights = {key: value for key, value in weights.items() if not key.startswith(f"{_head_name(network)}.")}
         weights |= {key: own[key] for key in head}
     differences = {
@@ -66,6 +65,8 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
         listed = "; ".join(f"{len(keys)} {word} (such as {keys[0]})" for word, keys in differences.items() if keys)
         raise UserError(f"model.weights={config.weights} does not fit model.name={config.name}: {listed}")
     network.load_state_dict(weights)
+    if fresh_head:
+        log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
 
 
 def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:

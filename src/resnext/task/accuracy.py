@@ -20,7 +20,8 @@ class Scores(NamedTuple):
 class EvaluationScores(Metric):
     """Sums of correct images and of cross-entropy.
 
-    An update is one `topk` and three additions; torchmetrics' MulticlassAccuracy costs ten times as much a step.
+    An update is one `topk`, one cross-entropy and four additions: a fifth of the CPU time of torchmetrics' two
+    MulticlassAccuracy (64 × 1000 logits).
     """
 
     full_state_update = False

@@ -51,7 +51,7 @@ class ClassificationTask(LightningModule):
         torch.manual_seed(derive_seed(self.seed, step, micro_step, self.global_rank))
         lr = lr_at(step, self.recipe, self.steps_per_epoch)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            group["lr"] = lr
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch

@@ -1,6 +1,7 @@
 """What a run says first and last."""
 
 import logging
+import shlex
 from datetime import timedelta
 from typing import Any
 
@@ -22,18 +23,28 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     planned = (
         f" = {recipe.epochs} epochs × {per_epoch}" if total == recipe.epochs * per_epoch else f", {per_epoch} an epoch"
     )
-    accumulation = config.accumulation(world.size)
-    micro = recipe.batch_size // world.size // accumulation
+    micro, accumulation = config.split_batch(world.size)
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
     log_lines(
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
-        batch=f"{recipe.batch_size} = {micro} images × {world.size} devices × {accumulation} micro-steps",
+        images=f"{recipe.image_size} pixels in training, {recipe.eval_image_size} in evaluation",
+        batch=" × ".join(
+            [
+                f"{recipe.batch_size} = {_plural(micro, 'image')}",
+                _plural(world.size, "device"),
+                _plural(accumulation, "micro-step"),
+            ]
+        ),
         steps=f"{total:,}{planned}",
         recipe=f"{recipe.optimizer.name}, lr {recipe.optimizer.lr:g}, weight decay {recipe.optimizer.weight_decay:g}",
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
+    seen = set(val.labels.tolist())
+    unseen = [name for label, name in enumerate(train.classes) if label not in seen]
+    if unseen:
+        log.warning("%s without validation images: %s", _plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))
     warmup = recipe.schedule.warmup_epochs
     if warmup * per_epoch >= total:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
@@ -44,11 +55,11 @@ def log_result(run: Run, seconds: float) -> None:
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
     log_lines(
-        finished=f"{summary['steps']:,} steps in {took}, {summary['images_per_sec']:,.0f} images/s",
+        finished=f"{summary['steps']:,} steps in {took}, {summary.get('images_per_sec', 0):,.0f} images/s",
         best=describe_best(run),
         last=f"top-1 {100 * last['val/top1']:.2f} %, top-5 {100 * last['val/top5']:.2f} %",
         run=run.path,
-        next=f"make evaluate RUN={run.path}",
+        next=f"make evaluate RUN={shlex.quote(str(run.path))}",
     )
 
 
@@ -61,6 +72,10 @@ def describe_best(run: Run) -> str:
         f"top-1 {100 * summary['val/top1']:.2f} %, top-5 {100 * summary['val/top5']:.2f} % "
         f"at epoch {summary['best_epoch']} of {summary['epochs']}"
     )
+
+
+def _plural(count: int, noun: str, plural: str | None = None) -> str:
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def log_lines(**lines: Any) -> None:

@@ -9,10 +9,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from resnext.config import CheckpointConfig
-from resnext.errors import Interrupted
+from resnext.errors import Interrupted, UserError
 from resnext.training.preemption import Agreement, StopRequest
 
 
@@ -21,7 +21,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         target = Path(path)
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        aside = target.with_name(f".{target.name}.partial")  # one writer: the run's lock
         try:
             with open(aside, "wb") as file:
                 torch.save(checkpoint, file)
@@ -31,6 +31,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             aside.unlink(missing_ok=True)
         _sync_folder(target.parent)
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Writes best.ckpt: the first epoch of the highest val/top1."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val/top1", mode="max", save_top_k=1, enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Where the run directory was moved, Lightning would forget the best score and overwrite best.ckpt."""
+        super().load_state_dict(state_dict | {"dirpath": self.dirpath})
+        if self.best_model_score is not None:
+            self.best_model_path = self.kth_best_model_path = str(Path(self.dirpath or "") / "best.ckpt")
+            self.best_k_models = {self.best_model_path: self.best_model_score}
 
 
 class LastCheckpoint(Checkpoint):
@@ -63,7 +77,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
-        if signum := self._agreement.largest(self.stop.signum):
+        signum = self._agreement.largest(self.stop.signum)
+        if signum and not trainer.should_stop:
             raise Interrupted(signum)
 
     def _is_due(self, step: int) -> bool:
@@ -77,8 +92,11 @@ class LastCheckpoint(Checkpoint):
 
 
 def read_step(path: Path) -> int:
-    """The optimizer steps done in a checkpoint."""
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    """The optimizer steps done in a checkpoint; raises UserError if it cannot be read."""
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:  # truncated, empty, or no checkpoint: torch raises many types
+        raise UserError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): remove it") from error
 
 
 def _sync_folder(folder: Path) -> None:

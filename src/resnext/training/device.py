@@ -5,6 +5,7 @@ Measured for the CPU; the CUDA line is by the literature.
 
 import logging
 import os
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ def count_devices(config: TrainerConfig) -> int:
         UserError: if there are not as many GPUs, or CPU cores, as were asked for.
     """
     gpu = find_accelerator(config) == "gpu"
-    available = torch.cuda.device_count() if gpu else torch.get_num_threads()
+    available = torch.cuda.device_count() if gpu else os.cpu_count() or 1
     if config.devices == "auto":
         return available if gpu else 1
-    if gpu and config.devices > available:
-        raise UserError(f"trainer.devices={config.devices}, but this machine has {available} GPUs")
+    if config.devices > available:
+        kind = "GPUs" if gpu else "CPU cores"
+        raise UserError(f"trainer.devices={config.devices}, but this machine has {available} {kind}")
     return config.devices
 
 
@@ -49,6 +51,8 @@ def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> T
     `kept` is what an earlier start resolved: it holds where the accelerator is still the same.
     """
     gpu = find_accelerator(config) == "gpu"
+    if config.precision == "16-mixed" and not gpu:
+        raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
     fast_bf16 = torch.cuda.is_bf16_supported() if gpu else has_amx()
     best = {
         "accelerator": "gpu" if gpu else "cpu",
@@ -68,6 +72,17 @@ def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> T
 def resolved_values(config: TrainerConfig) -> dict[str, Any]:
     """What a run keeps of `resolve_auto`."""
     return {name: getattr(config, name) for name in ("accelerator", "precision", "compile", "channels_last")}
+
+
+def describe_device(config: TrainerConfig) -> str:
+    """The GPU's name, or the processor's."""
+    if config.accelerator == "gpu":
+        return torch.cuda.get_device_name()
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0].partition(":")[2].strip() if names else platform.machine()
 
 
 def has_amx() -> bool:

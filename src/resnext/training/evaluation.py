@@ -14,7 +14,7 @@ from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
 from resnext.training.checkpoint import read_step
 from resnext.training.device import World, resolve_auto
-from resnext.training.log import quiet_lightning
+from resnext.training.log import HARMLESS, quiet_lightning
 from resnext.training.run import Run
 from resnext.training.trainer import build_trainer
 
@@ -35,17 +35,19 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
+    step = read_step(path)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
-    config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=1, compile=False))
+    config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Lightning would like the callbacks of the training
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # the callbacks are the training's
+        warnings.filterwarnings("ignore", HARMLESS[0])
         trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
     assert task.last_scores is not None
-    return Evaluation(task.last_scores, read_step(path))
+    return Evaluation(task.last_scores, step)

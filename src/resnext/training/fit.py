@@ -1,14 +1,14 @@
 """fit(run): the table of contents of a training. Starting, resuming and being requeued are this one call."""
 
 import logging
+import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+import torch.distributed
 import wandb
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -17,14 +17,14 @@ from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.data.order import steps_per_epoch
-from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.errors import Interrupted, RunFailed, UserError, first_cause
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.optimization import total_steps
 from resnext.training.announce import describe_best, log_header, log_result
-from resnext.training.checkpoint import LastCheckpoint, read_step
+from resnext.training.checkpoint import BestCheckpoint, LastCheckpoint, read_step
 from resnext.training.csv_logger import CsvLogger
-from resnext.training.device import World, resolve_auto, resolved_values
+from resnext.training.device import World, describe_device, resolve_auto, resolved_values
 from resnext.training.log import logging_to
 from resnext.training.preemption import StopRequest
 from resnext.training.progress import ProgressReport
@@ -66,13 +66,19 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         status = "finished"
     except Interrupted as error:
         status = "interrupted"
-        log.info("interrupted after %d steps; `make resume RUN=%s` goes on", run.summary.get("steps", 0), run.path)
+        log.info(
+            "interrupted after %d steps; `make resume RUN=%s` goes on",
+            run.summary.get("steps", 0),
+            shlex.quote(str(run.path)),
+        )
         raise error from None
     except UserError as error:
-        message = str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
-        raise UserError(message) from error  # one from a loader process carries its traceback in its message
+        log.error("refused", exc_info=True)
+        raise UserError(first_cause(error)) from error
     except Exception as error:
         log.error("the training broke", exc_info=True)
+        if world.size > 1 and _is_of_a_peer(error):
+            raise RunFailed from error  # the rank that broke first says why
         raise RunFailed(f"{type(error).__name__}: {error} (traceback in {run.path}/log.txt)") from error
     finally:
         if world.rank == 0:
@@ -86,11 +92,13 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     checkpoint = run.find_latest()
-    steps = steps_per_epoch(len(train), config.recipe.batch_size)
-    if checkpoint is not None and read_step(checkpoint) >= total_steps(config.recipe, steps):
-        log.info("finished  all %d steps were done already", total_steps(config.recipe, steps))
+    steps = total_steps(config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
+    done = read_step(checkpoint) if checkpoint is not None else 0
+    if done >= steps:
+        log_result(run, time.monotonic() - began)
         return
-    log_header(run, config, world, train, val)
+    if world.rank == 0:
+        log_header(run, config, world, train, val)
 
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
     network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
@@ -98,19 +106,20 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
         throughput,
-        ProgressReport(throughput, total_steps(config.recipe, steps), config.recipe.epochs),
+        ProgressReport(throughput, steps, config.recipe.epochs),
         SummaryWriter(run, throughput),
-        _keep_best(run),
+        BestCheckpoint(run.checkpoints),
         LastCheckpoint(run.checkpoints / "last.ckpt", config.checkpoint, stop),
     ]
-    loggers = _build_loggers(run, config, checkpoint) if world.rank == 0 else []
+    loggers = _build_loggers(run, config, done) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
-        run.record_start(world.size, checkpoint)
+        device, values = describe_device(config.trainer), resolved_values(config.trainer)
+        run.record_start(world_size=world.size, from_step=done, device=device, **values)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
-    if trainer.global_step < total_steps(config.recipe, steps):
-        raise RuntimeError(f"training ended after {trainer.global_step} of {total_steps(config.recipe, steps)} steps")
+    if trainer.global_step < steps:
+        raise RuntimeError(f"training ended after {trainer.global_step} of {steps} steps")
     log_result(run, time.monotonic() - began)
 
 
@@ -135,15 +144,13 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     return network
 
 
-def _keep_best(run: Run) -> ModelCheckpoint:
-    """best.ckpt: the first epoch of the highest val/top1."""
-    return ModelCheckpoint(
-        run.checkpoints, "best", monitor="val/top1", mode="max", save_top_k=1, enable_version_counter=False
-    )
+def _is_of_a_peer(error: Exception) -> bool:
+    """Whether a collective failed because another process left it."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
 
 
-def _build_loggers(run: Run, config: Config, checkpoint: Path | None) -> list[Logger]:
-    loggers: list[Logger] = [CsvLogger(run.path, resume_step=read_step(checkpoint) if checkpoint else 0)]
+def _build_loggers(run: Run, config: Config, resume_step: int) -> list[Logger]:
+    loggers: list[Logger] = [CsvLogger(run.path, resume_step)]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers

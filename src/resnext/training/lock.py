@@ -1,7 +1,8 @@
 """One process at a time trains a run.
 
-The lock is an flock, which ends with its process however that dies, and a file that says who holds it. Where flock
-does not reach across hosts (some network file systems), the holder's heartbeat does: the file's modification time.
+The lock is POSIX's (lockf): it ends with its process, however that dies, and loader processes do not inherit it. The
+file says who holds it. Where the file system has no such locks, or they do not reach across hosts, the holder's
+heartbeat counts: the file's modification time.
 """
 
 import fcntl
@@ -21,7 +22,7 @@ STALE_SECONDS = 60.0  # six missed heartbeats
 
 
 class RunLock:
-    """A context manager; entering raises UserError with the holder if the lock is taken."""
+    """A context manager; entering it raises UserError with the holder if another process has the lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,11 +31,13 @@ class RunLock:
     def __enter__(self) -> Self:
         self._file = open(self.path, "a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks_reach = self._holder().get("host", socket.gethostname()) == socket.gethostname()
+        except (BlockingIOError, PermissionError):
             raise self._taken() from None
-        holder = self._holder()
-        if holder.get("host", socket.gethostname()) != socket.gethostname() and self._age() < STALE_SECONDS:
+        except OSError:  # this file system has no locks
+            locks_reach = False
+        if not locks_reach and self._holder() and self._age() < STALE_SECONDS:
             raise self._taken()
         self._write(
             host=socket.gethostname(),
@@ -53,6 +56,13 @@ class RunLock:
         self._beat.join()
         self._write()
         self._file.close()
+
+    def is_taken(self) -> bool:
+        try:
+            with self:
+                return False
+        except UserError:
+            return True
 
     def _taken(self) -> UserError:
         holder = self._holder()

@@ -36,7 +36,6 @@ class ProgressReport(Callback):
         )
         self._task = self._bar.add_task("", total=total_steps, text="")
         self._line_at = time.monotonic() + LINE_SECONDS
-        self._said_at = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and console.is_terminal:
@@ -62,12 +61,12 @@ class ProgressReport(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         log.info(
-            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%  %s images/s",
+            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%%s",
             self._epoch(trainer),
             metrics["val/loss"],
             100 * metrics["val/top1"],
             100 * metrics["val/top5"],
-            f"{self.throughput.images_per_sec:,.0f}",
+            f"  {speed:,.0f} images/s" if (speed := self.throughput.images_per_sec) else "",
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

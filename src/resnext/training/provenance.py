@@ -1,5 +1,6 @@
 """Where a run comes from: code, versions and machine, for run.json."""
 
+import hashlib
 import os
 import platform
 import secrets
@@ -12,23 +13,24 @@ from typing import Any
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "hydra-core", "numpy", "pillow")
 MAX_DIFF_CHARACTERS = 200_000
+PACKAGE = Path(__file__).parents[1]
 
 
-def describe_code(diff_file: Path) -> dict[str, Any]:
-    """The git commit of this package; what is not committed goes to `diff_file`. Nulls where there is no git."""
-    commit = find_commit()
-    diff = _git("diff", "HEAD") if commit else None
-    if diff:
-        diff_file.write_text(diff[:MAX_DIFF_CHARACTERS] + "\n", errors="surrogateescape")
-    return {"commit": commit, "diff": diff_file.name if diff else None}
+def describe_code() -> str | None:
+    """The git commit of this package, and a digest of what is not committed; None where there is no git."""
+    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD", "--", str(PACKAGE))
+    changes = f"+{hashlib.sha256(diff.encode(errors='surrogateescape')).hexdigest()[:8]}" if diff else ""
+    return f"{commit}{changes}" if commit else None
 
 
-def find_commit() -> str | None:
-    return _git("rev-parse", "HEAD")
+def write_diff(path: Path) -> None:
+    """What is not committed, where there is anything."""
+    if diff := _git("diff", "HEAD"):
+        path.write_text(diff[:MAX_DIFF_CHARACTERS] + "\n", errors="surrogateescape")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Host, cores, SLURM job and package versions; the device is added by who trains."""
+    """Host, cores, SLURM job and package versions."""
     return {
         "host": socket.gethostname(),
         "platform": platform.platform(),
@@ -53,7 +55,7 @@ def _version(package: str) -> str | None:
 
 def _git(*arguments: str) -> str | None:
     try:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        command = ["git", "-C", str(PACKAGE), *arguments]
         return subprocess.run(
             command, capture_output=True, text=True, errors="surrogateescape", check=True, timeout=20
         ).stdout.strip()

@@ -2,7 +2,7 @@
 
     runs/NAME/
       config.yaml    resolved, as the run was made: its identity
-      starts/N.yaml  the configuration of the N-th start; the newest counts
+      starts/N.yaml  the configuration of a start, where it is not that of the one before; the newest counts
       run.json       ids, command, commit, classes, and every start that trained, with machine and versions
       code.diff      what was not committed when the run was made
       summary.json   status and results so far
@@ -11,7 +11,9 @@
 A run is built aside and renamed into place, so that half a run never exists. Imports no torch.
 """
 
+import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -22,14 +24,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from resnext.config import Config, parse_config, to_dict
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.training.lock import RunLock
-from resnext.training.provenance import describe_code, describe_machine, find_commit, new_wandb_id
+from resnext.training.provenance import describe_code, describe_machine, new_wandb_id, write_diff
 
 RUNS = Path("runs")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,14 @@ class Run:
         Raises:
             UserError: if NAME is another run, and how it differs; if another process is training it.
         """
-        path = RUNS / (config.run or free_name(config.experiment))
         RUNS.mkdir(parents=True, exist_ok=True)
-        config = replace(config, run=path.name)
+        path = RUNS / (config.run or free_name(config.experiment))
         if not path.exists():
-            aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=RUNS))
-            aside.chmod(0o755)
-            _write_new_run(aside, config, data, command)
-            try:
-                aside.rename(path)
+            if _make(replace(config, run=path.name), data, command, path):
                 return cls(path)
-            except OSError:  # another process made it meanwhile
-                shutil.rmtree(aside)
+            if config.run is None:  # another process took the name meanwhile
+                return cls.create(config, data, command)
+        config = replace(config, run=path.name)
         run = cls.open(path)
         run.check_identity(config, data)
         run.add_start(config)
@@ -68,9 +69,10 @@ class Run:
         if not (path / "config.yaml").is_file() and (RUNS / path / "config.yaml").is_file():
             path = RUNS / path
         if not (path / "config.yaml").is_file():
-            known = [each.path.name for each in list_runs(path.parent)]
-            found = f"{path.parent} has {', '.join(known[-5:])}" if known else f"{path.parent} has no runs"
-            raise UserError(f"{path} is no run directory: {found}")
+            known = [str(each.path) for each in list_runs()][-5:]
+            found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
+            asked = "no run was named" if path == Path() else f"{path} is no run directory"
+            raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
         return cls(path)
 
     @property
@@ -88,8 +90,7 @@ class Run:
 
     @property
     def summary(self) -> dict[str, Any]:
-        file = self.path / "summary.json"
-        return json.loads(file.read_text()) if file.is_file() else {"status": "new"}
+        return json.loads((self.path / "summary.json").read_text())
 
     @property
     def data_identity(self) -> DataIdentity:
@@ -142,17 +143,14 @@ class Run:
     def update_summary(self, **changes: Any) -> None:
         write_json(self.path / "summary.json", self.summary | changes)
 
-    def record_start(self, world_size: int, checkpoint: Path | None) -> None:
-        """Adds a start to run.json: when, where, on how many processes, and from which checkpoint."""
-        start = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "config": f"starts/{self._starts()[-1]}.yaml",
-            "world_size": world_size,
-            "from": checkpoint.name if checkpoint else None,
-            **describe_machine(),
-            "commit": find_commit(),
-        }
-        self.update_info(starts=[*self.info["starts"], start])
+    def record_start(self, **facts: Any) -> None:
+        """Adds a start to run.json: when and where, `facts`, and with which code; changed code is a warning."""
+        info, code = self.info, describe_code()
+        before = info["starts"][-1]["code"] if info["starts"] else info["code"]
+        if code != before:
+            log.warning("the code has changed since the last start (%s → %s): results may differ", before, code)
+        time_and_config = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": f"starts/{self._starts()[-1]}.yaml"}
+        self.update_info(starts=[*info["starts"], {**time_and_config, **facts, **describe_machine(), "code": code}])
 
     def _starts(self) -> list[int]:
         return sorted(int(path.stem) for path in (self.path / "starts").glob("*.yaml"))
@@ -161,12 +159,12 @@ class Run:
 def list_runs(folder: Path = RUNS) -> list[Run]:
     """The runs in `folder`, the one whose summary changed last at the end."""
     runs = [Run(path.parent) for path in folder.glob("[!.]*/config.yaml")]
-    return sorted(runs, key=lambda run: _changed(run.path / "summary.json", run.path / "config.yaml"))
+    return sorted(runs, key=lambda run: (run.path / "summary.json").stat().st_mtime)
 
 
 def find_unfinished(folder: Path = RUNS) -> Run:
-    """The latest run that is not finished; raises UserError if there is none."""
-    unfinished = [run for run in list_runs(folder) if run.summary["status"] != "finished"]
+    """The latest run that is neither finished nor being trained; raises UserError if there is none."""
+    unfinished = [run for run in list_runs(folder) if run.summary["status"] != "finished" and not run.lock().is_taken()]
     if not unfinished:
         raise UserError(f"{folder} has no unfinished run; name one as RUN={folder}/NAME, or start one with make train")
     return unfinished[-1]
@@ -185,11 +183,28 @@ def read_config(path: Path) -> Config:
         return parse_config(OmegaConf.to_container(OmegaConf.load(path)))  # pyright: ignore[reportArgumentType]
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Atomically: a reader, or a kill, finds the old file or the new one."""
-    _replace(path, json.dumps(content, indent=2) + "\n")
+    _replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _make(config: Config, data: DataIdentity, command: list[str], path: Path) -> bool:
+    """Whether this process made the run; False if another was faster."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=RUNS))
+    aside.chmod(0o755)
+    try:
+        _write_new_run(aside, config, data, command)
+        aside.rename(path)
+    except OSError as error:
+        shutil.rmtree(aside)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: list[str]) -> None:
@@ -202,10 +217,11 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
         "wandb_id": new_wandb_id(),
         "command": command,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "code": describe_code(folder / "code.diff"),
+        "code": describe_code(),
         "data": {"fingerprint": data.fingerprint, "classes": data.classes},
         "starts": [],
     }
+    write_diff(folder / "code.diff")
     write_json(folder / "run.json", info)
     write_json(folder / "summary.json", {"status": "new"})
 
@@ -215,7 +231,7 @@ def _write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.partial")
     with open(aside, "w") as file:
         file.write(text)
         file.flush()
@@ -230,7 +246,3 @@ def _differences(made: Any, asked: Any, key: str = "") -> Any:
     elif made != asked:
         shown = [re.sub(r"\s+", "", json.dumps(value)) for value in (made, asked)]
         yield f"{key} was {shown[0]} and is now {shown[1]}"
-
-
-def _changed(*paths: Path) -> float:
-    return next((path.stat().st_mtime for path in paths if path.exists()), 0.0)

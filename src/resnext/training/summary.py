@@ -1,5 +1,6 @@
 """summary.json: status and results so far, of which metrics.csv is the source."""
 
+import math
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -33,7 +34,7 @@ class SummaryWriter(Callback):
         if trainer.is_global_zero:
             self.run.update_summary(
                 steps=trainer.global_step,
-                images_per_sec=round(self.throughput.images_per_sec, 2),
+                **({"images_per_sec": round(speed, 2)} if (speed := self.throughput.images_per_sec) else {}),
                 **({"val_images": task.last_scores.images} if task.last_scores else {}),
                 **summarize(read_rows(self.run.path / "metrics.csv")),
             )
@@ -48,6 +49,12 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
     return {
         "epochs": int(validated[-1]["epoch"]),
         "best_epoch": int(best["epoch"]),
-        **{name: float(best[name]) for name in VALIDATED},
-        "last": {name: float(validated[-1][name]) for name in VALIDATED},
+        **_results(best),
+        "last": _results(validated[-1]),
     }
+
+
+def _results(row: Row) -> dict[str, float | None]:
+    """JSON has no NaN: a loss that is none is null."""
+    values = {name: float(row[name]) for name in VALIDATED}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

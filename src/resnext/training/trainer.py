@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -23,11 +28,11 @@ def build_trainer(
         num_nodes=trainer.nodes,
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
-        accumulate_grad_batches=config.accumulation(world.size),
+        accumulate_grad_batches=config.split_batch(world.size).accumulation,
         max_epochs=config.recipe.epochs,
         deterministic=trainer.deterministic,
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), _find_environment()],
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=folder,
@@ -37,6 +42,11 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _find_environment() -> ClusterEnvironment:
+    """Said, not left to be guessed: Lightning would take a shell inside a SLURM job for a SLURM task."""
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
 
 
 def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:

@@ -3,11 +3,13 @@
 import http.client
 import logging
 import os
+import shlex
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import wandb
 from lightning.pytorch.loggers import WandbLogger
@@ -15,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from resnext.config import Config, to_dict
 
 PROBE_SECONDS = 3.0
-INIT_SECONDS = 20.0
+INIT_SECONDS = 8.0
 FINISH_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,11 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
             obstacle = _first_line(error)
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
-    log.info("W&B       offline: %s\n          later: wandb sync %s/wandb/offline-run-*", obstacle, folder)
+    log.info(
+        "W&B       offline: %s\n          later: .venv/bin/wandb sync %s/offline-run-*",
+        obstacle,
+        shlex.quote(f"{folder}/wandb"),
+    )
     return logger
 
 
@@ -77,16 +83,14 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
 
 
 def _probe(url: str) -> str | None:
-    parts = urlsplit(url)
-    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = connect(parts.hostname or "", parts.port, timeout=PROBE_SECONDS)
+    """Whether a server answers at `url`, through the proxies of the environment, with anything but its own failure."""
     try:
-        connection.request("GET", "/healthz")
-        connection.getresponse()
-    except (OSError, http.client.HTTPException) as error:
-        return f"{parts.netloc}: {error or type(error).__name__}"
-    finally:
-        connection.close()
+        urllib.request.urlopen(f"{url}/healthz", timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"{url}: {error}" if error.code >= 500 else None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{url}: {getattr(error, 'reason', error)}"
     return None
 
 
