@@ -13,6 +13,9 @@ from PIL import Image
 from resnext.config import Config, parse_config
 
 os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny networks: threads cost more than they give, above all on a busy machine
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from resnext.errors import Interrupted, RunFailed, UserError, first_cause
+from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error, first_cause
 
 VERBS = {
     "train": "make a run from a configuration and train it, or go on with it",
@@ -39,9 +39,7 @@ def run_verb(arguments: list[str]) -> int:
     except RunFailed as error:
         return _say(verb, error, error.exit_code)
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _say(verb, f"{error.filename}: {error.strerror}", 2)
+        return _say(verb, describe_os_error(error), 2)
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:

@@ -27,3 +27,8 @@ class Interrupted(BaseException):
 def first_cause(error: UserError) -> str:
     """Its one line: an error that crossed from a loader process carries that process's traceback in its message."""
     return str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
+
+
+def describe_os_error(error: OSError) -> str:
+    """A file or folder that cannot be read or made, and why."""
+    return f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnext.config import Config, parse_config, schema_defaults, to_dict
 from resnext.config_errors import nearest, unknown_key
-from resnext.errors import RunFailed, UserError
+from resnext.errors import RunFailed, UserError, describe_os_error
 
 PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
@@ -36,10 +36,11 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
     def job(composed: DictConfig) -> None:
         try:
             try:
-                config = _convert(composed)
+                task(_convert(composed))
             except OmegaConfBaseException as error:
                 raise UserError(_describe(error)) from error
-            task(config)
+            except OSError as error:
+                raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
             if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
