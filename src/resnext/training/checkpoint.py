@@ -57,10 +57,14 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, path: Path, config: CheckpointConfig, stop: StopRequest) -> None:
         self.path, self.config, self.stop = path, config, stop
         self._saved_at = time.monotonic()
+        self._agreement: Agreement | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agreement = Agreement()
         self.stop.install(deferred=True)  # again: Lightning has just put its own handlers in their place
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._agreement = None  # its process group must not outlive the training
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -69,7 +73,7 @@ class LastCheckpoint(Checkpoint):
         validation_is_next = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
         if not between_steps or validation_is_next:
             return
-        due, signum = divmod(self._agreement.largest(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
+        due, signum = divmod(self._agree(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
         if due or signum:
             self._save(trainer)
         if signum:
@@ -77,9 +81,13 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
-        signum = self._agreement.largest(self.stop.signum)
+        signum = self._agree(self.stop.signum)
         if signum and not trainer.should_stop:
             raise Interrupted(signum)
+
+    def _agree(self, value: int) -> int:
+        assert self._agreement is not None, "made when the training starts"
+        return self._agreement.largest(value)
 
     def _is_due(self, step: int) -> bool:
         minutes, steps = self.config.every_minutes, self.config.every_steps

@@ -84,6 +84,8 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         if world.rank == 0:
             run.update_summary(status=status)
             wandb.finish(exit_code=0 if status == "finished" else 1)
+        if status != "failed" and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:
