@@ -134,8 +134,9 @@ def test_a_killed_holder_does_not_live_on_in_its_loader_processes(tmp_path: Path
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with run.lock():
-        os.kill(int(Path("worker").read_text()), signal.SIGKILL)
+    loader = int(Path("worker").read_text())
+    assert not run.lock().is_taken()
+    os.kill(loader, signal.SIGKILL)  # raises if it was not alive
 
 
 @pytest.mark.parametrize(("seconds", "taken"), [(5, True), (3600, False)])
