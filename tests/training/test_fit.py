@@ -178,6 +178,15 @@ def test_a_signal_in_a_validation_is_honoured_after_it(digits: Path, monkeypatch
     assert [row["epoch"] for row in read_metrics(run) if row["val/top1"]] == ["1", "2", "3"]
 
 
+def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    run = make_run(small_config(digits, recipe__max_steps=2))
+    fit(run)
+    monkeypatch.setattr(ClassificationTask, "on_validation_start", lambda _task: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(Interrupted):
+        evaluate(run, run.config, "last")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_truncated_checkpoint_is_named(digits: Path):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)

@@ -14,7 +14,8 @@ from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
 from resnext.training.checkpoint import read_step
 from resnext.training.device import World, resolve_auto
-from resnext.training.log import HARMLESS, quiet_lightning
+from resnext.training.log import ignore_harmless_warnings, quiet_lightning
+from resnext.training.preemption import StopRequest
 from resnext.training.run import Run
 from resnext.training.trainer import build_trainer
 
@@ -31,6 +32,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
 
     Raises:
         UserError: if there is no such checkpoint, or the data is not the run's.
+        Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
@@ -45,9 +47,8 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # the callbacks are the training's
-        warnings.filterwarnings("ignore", HARMLESS[0])
+    with warnings.catch_warnings(), StopRequest().received_at_once():
+        ignore_harmless_warnings()
         trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
     assert task.last_scores is not None
     return Evaluation(task.last_scores, step)

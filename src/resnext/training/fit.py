@@ -46,9 +46,8 @@ def fit(run: Run) -> None:
         RunFailed: after any other error; its traceback is in log.txt.
     """
     world, stop = World.from_environment(), StopRequest()
-    stop.install(deferred=False)
     with ExitStack() as stack:
-        stack.callback(stop.uninstall)
+        stack.enter_context(stop.received_at_once())
         if world.rank == 0:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
@@ -97,7 +96,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     steps = total_steps(config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
     done = read_step(checkpoint) if checkpoint is not None else 0
     if done >= steps:
-        log_result(run, time.monotonic() - began)
+        if world.rank == 0:
+            log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
         log_header(run, config, world, train, val)
@@ -122,7 +122,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step < steps:
         raise RuntimeError(f"training ended after {trainer.global_step} of {steps} steps")
-    log_result(run, time.monotonic() - began)
+    if world.rank == 0:
+        log_result(run, time.monotonic() - began)
 
 
 def _resolve(run: Run, world: World) -> Config:

@@ -12,6 +12,7 @@ HARMLESS = (
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.14
     r"It is recommended to use `self.log\(.*sync_dist=True",  # they are sums over the ranks already
     r"Checkpoint directory .* exists and is not empty",  # a resumed run's
+    r"Be aware that when using `ckpt_path`",  # an evaluation has not the callbacks of the training
     r"The `srun` command is available",  # on a login node
 )
 
@@ -44,8 +45,7 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
     quiet_lightning()
     with warnings.catch_warnings():
         logging.captureWarnings(True)
-        for message in HARMLESS:
-            warnings.filterwarnings("ignore", message=message)
+        ignore_harmless_warnings()
         try:
             yield
         finally:
@@ -53,6 +53,11 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
             ours.handlers = warned.handlers = []
             ours.propagate = warned.propagate = True
             file.close()
+
+
+def ignore_harmless_warnings() -> None:
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 def quiet_lightning() -> None:

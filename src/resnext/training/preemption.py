@@ -1,6 +1,8 @@
 """Signals: a handler sets a flag and nothing else; the ranks agree between two optimizer steps."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -25,7 +27,16 @@ class StopRequest:
         for signum in SIGNALS:
             signal.signal(signum, self._receive)
 
-    def uninstall(self) -> None:
+    @contextmanager
+    def received_at_once(self) -> Iterator[None]:
+        """Raises Interrupted at a signal, until `install` defers it; the usual handlers are back at the end."""
+        self.install(deferred=False)
+        try:
+            yield
+        finally:
+            self._uninstall()
+
+    def _uninstall(self) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
