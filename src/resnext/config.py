@@ -113,7 +113,7 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the steps: linear warm-up from `warmup_lr`, then `name`.
 
-    `step` multiplies by `decay_rate` every `decay_epochs`; `cosine` falls to `min_lr` at the last step.
+    `step` multiplies by `decay_rate` every `decay_epochs`; `cosine` reaches `min_lr` one step after the last.
     """
 
     name: Literal["constant", "step", "cosine"] = "cosine"

@@ -59,7 +59,7 @@ class RankBatches:
     """
 
     def __init__(self, seed: int, size: int, batch_size: int, rank: int, world_size: int, accumulation: int) -> None:
-        assert batch_size % (world_size * accumulation) == 0, "Config.accumulation refuses the rest"
+        assert batch_size % (world_size * accumulation) == 0, "Config.split_batch refuses the rest"
         self.seed, self.size, self.batch_size = seed, size, batch_size
         self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
         self.epoch = 0

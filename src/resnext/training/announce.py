@@ -25,7 +25,7 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     )
     micro, accumulation = config.split_batch(world.size)
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
-    log_lines(
+    _log_lines(
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
@@ -54,7 +54,7 @@ def log_result(run: Run, seconds: float) -> None:
     """The last lines of a finished run: how good, how fast, where, and what to do next."""
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
-    log_lines(
+    _log_lines(
         finished=f"{summary['steps']:,} steps in {took}, {summary.get('images_per_sec', 0):,.0f} images/s",
         best=describe_best(run),
         last=f"top-1 {100 * last['val/top1']:.2f} %, top-5 {100 * last['val/top5']:.2f} %",
@@ -78,6 +78,6 @@ def _plural(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def log_lines(**lines: Any) -> None:
+def _log_lines(**lines: Any) -> None:
     for name, text in lines.items():
         log.info("%-9s %s", name, text)

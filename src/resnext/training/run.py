@@ -138,10 +138,10 @@ class Run:
                 _write_yaml(self.path / "starts" / f"{self._starts()[-1] + 1}.yaml", to_dict(config))
 
     def update_info(self, **changes: Any) -> None:
-        write_json(self.path / "run.json", self.info | changes)
+        _write_json(self.path / "run.json", self.info | changes)
 
     def update_summary(self, **changes: Any) -> None:
-        write_json(self.path / "summary.json", self.summary | changes)
+        _write_json(self.path / "summary.json", self.summary | changes)
 
     def record_start(self, **facts: Any) -> None:
         """Adds a start to run.json: when and where, `facts`, and with which code; changed code is a warning."""
@@ -156,18 +156,18 @@ class Run:
         return sorted(int(path.stem) for path in (self.path / "starts").glob("*.yaml"))
 
 
-def list_runs(folder: Path = RUNS) -> list[Run]:
-    """The runs in `folder`, the one whose summary changed last at the end."""
-    runs = [Run(path.parent) for path in folder.glob("[!.]*/config.yaml")]
+def list_runs() -> list[Run]:
+    """The runs in runs/, the one whose summary changed last at the end."""
+    runs = [Run(path.parent) for path in RUNS.glob("[!.]*/config.yaml")]
     return sorted(runs, key=lambda run: (run.path / "summary.json").stat().st_mtime)
 
 
-def find_unfinished(folder: Path = RUNS) -> Run:
+def find_unfinished() -> Run:
     """The latest run that is neither finished nor being trained; raises UserError if there is none."""
-    unfinished = [run for run in list_runs(folder) if run.summary["status"] != "finished" and not run.lock().is_taken()]
-    if not unfinished:
-        raise UserError(f"{folder} has no unfinished run; name one as RUN={folder}/NAME, or start one with make train")
-    return unfinished[-1]
+    for run in reversed(list_runs()):
+        if run.summary["status"] != "finished" and not run.lock().is_taken():
+            return run
+    raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
 
 
 def free_name(experiment: str) -> str:
@@ -187,7 +187,7 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Atomically: a reader, or a kill, finds the old file or the new one."""
     _replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -222,8 +222,8 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
         "starts": [],
     }
     write_diff(folder / "code.diff")
-    write_json(folder / "run.json", info)
-    write_json(folder / "summary.json", {"status": "new"})
+    _write_json(folder / "run.json", info)
+    _write_json(folder / "summary.json", {"status": "new"})
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
