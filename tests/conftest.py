@@ -20,10 +20,11 @@ os.environ.setdefault(
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go to ./runs, W&B's own files to the test's home."""
+    """Runs go to ./runs, W&B's own files and cached indexes to the test's home."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ Pair = tuple[float, float]
 Layers = Annotated[tuple[Count, ...], Field(min_length=1)]
 Interpolation = Literal["bilinear", "bicubic", "random"]
 
+OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
@@ -85,15 +87,21 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Images in `root`/train/CLASS/ and `root`/val/CLASS/.
+    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them.
 
-    `num_classes` null: counted. `workers` null: by the number of cores. `mean` and `std` are of RGB in [0, 1].
+    `num_classes` null: counted. `workers` null: by the number of cores. `worker_timeout` is in seconds: a loader
+    process that gives no batch for so long ends the run. `cache` ram: decoded images are kept in memory.
+    `max_skipped`: so many training images may be unreadable and left out; of the validation images, none ever.
+    `mean` and `std` are of RGB in [0, 1].
     """
 
-    name: Literal["image_folder", "imagenet", "digits"]
+    name: Literal["image_folder", "imagenet", "digits", "cifar10", "cifar100"]
     root: Name
     num_classes: Annotated[int, Field(ge=2)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
+    worker_timeout: Positive = 300.0
+    cache: Literal["none", "ram"] = "none"
+    max_skipped: Annotated[int, Field(ge=0)] = 0
     mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
@@ -133,18 +141,28 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentationConfig:
-    """Training transforms, in this order: random resized crop, horizontal flip, `auto_augment` or colour jitter.
+    """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
 
-    `scale` is the crop's share of the area, `ratio` its aspect ratio; `auto_augment` is a timm string such as
-    rand-m7-mstd0.5-inc1.
+    `scale` is the crop's share of the area, `ratio` its aspect ratio; with `pad`, it is a plain random crop after so
+    many black pixels were added on each side instead. `auto_augment` is a timm string such as rand-m7-mstd0.5-inc1,
+    original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet, cifar10, svhn.
+    `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode and largest
+    count are timm's. `repeats`: so often does an image occur in an epoch (repeated augmentation), which has no more
+    steps for it and sees fewer images.
     """
 
     scale: Pair = (0.08, 1.0)
     ratio: Pair = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
+    pad: Annotated[int, Field(ge=0)] | None = None
     hflip: Fraction = 0.5
     color_jitter: NonNegative = 0.0
     auto_augment: str | None = None
+    lighting: NonNegative = 0.0
+    erasing: Fraction = 0.0
+    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    erasing_count: Count = 1
+    repeats: Count = 1
 
     @model_validator(mode="after")
     def _check_ranges(self) -> Self:
@@ -252,7 +270,7 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: whatever may differ between two starts of it is left out."""
-        data = {key: value for key, value in to_dict(self.data).items() if key not in ("root", "workers")}
+        data = {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE}
         return {
             "seed": self.seed,
             "model": to_dict(self.model),

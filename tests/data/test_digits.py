@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from resnext.data.digits import prepare_digits
-from resnext.data.index import load_splits
+from resnext.data.index_cache import load_splits
 
 
 def test_every_image_once_with_its_label(digits: Path):
@@ -23,7 +23,7 @@ def test_every_image_once_with_its_label(digits: Path):
 
 
 def test_the_split_is_stratified(digits: Path):
-    train, val = load_splits(digits, 10, "")
+    train, val = load_splits(digits)
     assert (len(train), len(val)) == (1437, 360)
     counts = Counter(val.labels.tolist())
     assert max(counts.values()) - min(counts.values()) <= 2

@@ -9,12 +9,14 @@ import pytest
 from torchvision.datasets import ImageFolder
 
 from conftest import write_images
-from resnext.data.index import ImageIndex, load_splits
+from resnext.config import DataConfig
+from resnext.data.images import load_images
+from resnext.data.index import ImageIndex
 from resnext.errors import UserError
 
 
 def load(root: Path, num_classes: int | None = None) -> tuple[ImageIndex, ImageIndex]:
-    return load_splits(root, num_classes, "give DATA=PATH")
+    return load_images(DataConfig(name="image_folder", root=str(root), num_classes=num_classes))
 
 
 def test_the_same_images_and_labels_as_torchvision(image_folder: Path):
@@ -63,12 +65,14 @@ def test_names_that_are_not_utf8(image_folder: Path):
     train, _ = load(image_folder)
     assert len(train) == 13
     assert all(train.path(image).is_file() for image in range(len(train)))
+    assert all(train.read(image) for image in range(len(train)))
+    assert any(train.name(image).endswith(r"cat/\xff\xfe.png") for image in range(len(train)))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: shutil.rmtree(root), "data.root={root} does not exist: give DATA=PATH"),
+        (lambda root: shutil.rmtree(root), "data.root={root} does not exist: give the folder"),
         (lambda root: shutil.rmtree(root / "train"), "{root}/train does not exist: .* but it has val"),
         (lambda root: shutil.rmtree(root / "val"), "{root}/val does not exist: .* but it has train"),
         (lambda root: write_images(root, {"val/bird": 1}), r"val has 1 class that train/ does not know \(bird\)"),
@@ -76,6 +80,7 @@ def test_names_that_are_not_utf8(image_folder: Path):
         (lambda root: flatten(root / "val"), "{root}/val has 5 images and no class folders: sort the images into"),
         (lambda root: flatten(root / "train"), "{root}/train has 12 images and no class folders"),
         (lambda root: empty(root / "val"), "{root}/val has no images in its class folders"),
+        (lambda root: (root / "train/bird").symlink_to("nowhere"), "train/bird is a link that leads nowhere: mend it"),
         (lambda root: replace_by_file(root), "data.root={root} is no folder"),
     ],
 )

@@ -1,53 +1,76 @@
-"""Transforms from an image to uint8 pixels, on timm's and torchvision's, and normalisation on the device."""
+"""Transforms of uint8 pixels [height, width, 3] by the recipe's names, and what follows on the device.
+
+Whatever is random draws from `random`, numpy and torch, which the caller has seeded for the sample.
+"""
 
 import functools
 import math
+import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
-from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
+from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision import transforms
 
 from resnext.config import AugmentationConfig, DataConfig, EvaluationConfig, RecipeConfig
 from resnext.config_errors import nearest
+from resnext.data.crop import PadAndCrop, RandomResizedCrop
 from resnext.errors import UserError
 
-Transform = Callable[[Image.Image], np.ndarray]
+Transform = Callable[[np.ndarray], np.ndarray]
+
+TIMM_POLICIES = {
+    "rand": rand_augment_transform,
+    "augmix": augment_and_mix_transform,
+    **dict.fromkeys(("original", "originalr", "v0", "v0r", "3a"), auto_augment_transform),
+}
+TORCHVISION_POLICIES = ("ra", "ta_wide", "augmix", "imagenet", "cifar10", "svhn")
+
+# eigenvectors and eigenvalues of the RGB covariance over ImageNet, for pixels in [0, 1]; Krizhevsky et al. 2012, with
+# the values of fb.resnet.torch, which the paper trained with
+LIGHTING_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
 def build_train_transform(recipe: RecipeConfig, data: DataConfig) -> Transform:
-    """Random resized crop, flip and `auto_augment` or colour jitter: RGB image → uint8 [size, size, 3].
+    """Crop, flip, `auto_augment` or colour jitter, lighting: uint8 [H, W, 3] → uint8 [size, size, 3].
 
     Raises:
-        UserError: if timm does not know `recipe.augmentation.auto_augment`.
+        UserError: if neither timm nor torchvision knows `recipe.augmentation.auto_augment`.
     """
     config = recipe.augmentation
-    steps: list[Callable[..., object]] = [
-        RandomResizedCropAndInterpolation(recipe.image_size, config.scale, config.ratio, config.interpolation)
-    ]
+    steps: list[Transform] = [_build_crop(config, recipe.image_size)]
     if config.hflip:
-        steps.append(transforms.RandomHorizontalFlip(config.hflip))
+        steps.append(functools.partial(_flip, probability=config.hflip))
     if config.auto_augment is not None:
-        steps.append(_auto_augment(config, recipe.image_size, data))
+        steps.append(_on_pillow(_build_auto_augment(config, recipe.image_size, data)))
     elif config.color_jitter:
-        steps.append(transforms.ColorJitter(config.color_jitter, config.color_jitter, config.color_jitter))
-    return transforms.Compose([*steps, np.asarray])
+        steps.append(_on_pillow(transforms.ColorJitter(*[config.color_jitter] * 3)))
+    if config.lighting:
+        steps.append(functools.partial(add_lighting, std=config.lighting))
+    return transforms.Compose(steps)
 
 
 def build_eval_transform(config: EvaluationConfig, image_size: int) -> Transform:
-    """Resize the short side to image_size / crop_pct, then crop the centre: RGB image → uint8 [size, size, 3]."""
+    """Resize the short side to image_size / crop_pct, then crop the centre: torchvision's pixels, bit for bit."""
     resize = math.floor(image_size / config.crop_pct)
-    return transforms.Compose(
-        [
-            transforms.Resize(resize, interpolation=transforms.InterpolationMode(config.interpolation)),
-            transforms.CenterCrop(image_size),
-            np.asarray,
-        ]
-    )
+    steps = [
+        transforms.Resize(resize, interpolation=transforms.InterpolationMode(config.interpolation)),
+        transforms.CenterCrop(image_size),
+    ]
+    return _on_pillow(transforms.Compose(steps))
+
+
+def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
+    """AlexNet's PCA noise: one shift of the colour for the whole image, in whole levels."""
+    shift = LIGHTING_VECTORS @ (np.random.normal(0, std, 3) * LIGHTING_VALUES)
+    return np.clip(pixels + np.rint(255 * shift).astype(np.int16), 0, 255).astype(np.uint8)
 
 
 def normalize(images: Tensor, data: DataConfig) -> Tensor:
@@ -56,30 +79,91 @@ def normalize(images: Tensor, data: DataConfig) -> Tensor:
     return images.float().sub_(_channels(data.mean, images.device)).div_(_channels(data.std, images.device))
 
 
+def erase(images: Tensor, seeds: Tensor, config: AugmentationConfig) -> Tensor:
+    """timm's random erasing of normalised images [N, 3, H, W], in place; each follows from its own seed, int64 [N]."""
+    erasing = _build_erasing(config, images.device)
+    generator = _generator(images.device)
+    for image, seed in zip(images, seeds.tolist(), strict=True):
+        random.seed(seed)
+        generator.manual_seed(seed)
+        erasing(image)
+    return images
+
+
+def _build_crop(config: AugmentationConfig, image_size: int) -> Transform:
+    if config.pad is not None:
+        return PadAndCrop(image_size, config.pad, "bicubic" if config.interpolation == "bicubic" else "bilinear")
+    both = ("bilinear", "bicubic")
+    interpolations = both if config.interpolation == "random" else (config.interpolation,)
+    return RandomResizedCrop(image_size, config.scale, config.ratio, interpolations)
+
+
+def _flip(pixels: np.ndarray, probability: float) -> np.ndarray:
+    """The draw is torchvision's, which timm takes too."""
+    return np.asarray(torch.from_numpy(pixels).flip(1)) if torch.rand(1) < probability else pixels
+
+
+def _on_pillow(transform: Callable[[Image.Image], Any]) -> Transform:
+    return functools.partial(_through_pillow, transform=transform)
+
+
+def _through_pillow(pixels: np.ndarray, transform: Callable[[Image.Image], Any]) -> np.ndarray:
+    return np.array(transform(Image.fromarray(pixels)))
+
+
+def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataConfig) -> Callable[..., Any]:
+    policy = config.auto_augment
+    assert policy is not None
+    if policy in TORCHVISION_POLICIES:
+        return _build_torchvision_policy(policy, config)
+    first = policy.split("-")[0]
+    if first not in TIMM_POLICIES:
+        known = [*TIMM_POLICIES, *TORCHVISION_POLICIES]
+        raise UserError(
+            f"recipe.augmentation.auto_augment={policy} is unknown: of timm it begins with one of "
+            f"{', '.join(TIMM_POLICIES)}; of torchvision it is {', '.join(TORCHVISION_POLICIES)}{nearest(first, known)}"
+        )
+    hints: dict[str, Any] = {"translate_const": int(image_size * 0.45), "img_mean": _fill(data)}
+    if config.interpolation != "random":
+        hints["interpolation"] = str_to_pil_interp(config.interpolation)
+    if first == "augmix":
+        hints["translate_pct"] = 0.3
+    try:
+        return TIMM_POLICIES[first](policy, hints)
+    except (AssertionError, KeyError, ValueError) as error:
+        raise UserError(f"recipe.augmentation.auto_augment={policy} is not understood by timm: {error}") from error
+
+
+def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callable[..., Any]:
+    """As torchvision's classification references build it."""
+    name = "bicubic" if config.interpolation == "bicubic" else "bilinear"
+    interpolation = transforms.InterpolationMode(name)
+    if policy == "ra":
+        return transforms.RandAugment(interpolation=interpolation)
+    if policy == "ta_wide":
+        return transforms.TrivialAugmentWide(interpolation=interpolation)
+    if policy == "augmix":
+        return transforms.AugMix(interpolation=interpolation)
+    return transforms.AutoAugment(transforms.AutoAugmentPolicy(policy), interpolation=interpolation)
+
+
+def _fill(data: DataConfig) -> tuple[int, ...]:
+    return tuple(round(255 * value) for value in data.mean)
+
+
+@functools.cache
+def _build_erasing(config: AugmentationConfig, device: torch.device) -> RandomErasing:
+    return RandomErasing(
+        config.erasing, mode=config.erasing_mode, max_count=config.erasing_count, device=str(device), min_count=1
+    )
+
+
+def _generator(device: torch.device) -> torch.Generator:
+    """The device's own generator: torch.manual_seed sets those of all devices, and takes ninety times as long."""
+    return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+
+
 @functools.cache
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
     """[1, 3, 1, 1] in units of a level, copied to the device once."""
     return torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1)
-
-
-def _auto_augment(config: AugmentationConfig, image_size: int, data: DataConfig) -> Callable[..., object]:
-    """timm's parser of strings such as rand-m7-mstd0.5-inc1 or original-mstd0.5."""
-    assert config.auto_augment is not None
-    fill = tuple(round(255 * value) for value in data.mean)
-    hints: dict[str, object] = {"translate_const": int(image_size * 0.45), "img_mean": fill}
-    if config.interpolation != "random":
-        hints["interpolation"] = str_to_pil_interp(config.interpolation)
-    policies = ["rand", "original", "originalr", "v0", "v0r", "3a"]
-    policy = config.auto_augment.split("-")[0]
-    if policy not in policies:
-        raise UserError(
-            f"recipe.augmentation.auto_augment={config.auto_augment} is unknown: it begins with one of "
-            f"{', '.join(policies)}{nearest(policy, policies)}"
-        )
-    build = rand_augment_transform if policy == "rand" else auto_augment_transform
-    try:
-        return build(config.auto_augment, hints)
-    except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(
-            f"recipe.augmentation.auto_augment={config.auto_augment} is not understood by timm: {error}"
-        ) from error

@@ -4,24 +4,35 @@ import math
 import os
 import random
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from resnext.config import DataConfig, RecipeConfig
-from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
+from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
 from resnext.data.decode import decode_image
 from resnext.data.index import ImageIndex
-from resnext.data.order import RankBatches, RankImages, Sample, derive_seed
+from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
+from resnext.data.ram_cache import RamCache
+from resnext.data.skips import SkipBudget
+from resnext.errors import UserError
 
 MAX_WORKERS = 16
 MAX_EVAL_BATCH = 128
 
 Batch = tuple[Tensor, Tensor]  # images uint8 [N, H, W, 3] or float32 [N, 3, H, W], targets int64 [N]
+TrainBatch = tuple[Tensor, Tensor, Tensor]  # and the seed of each image's erasing, int64 [N]
+
+
+class Skipped(NamedTuple):
+    """In place of a training image that cannot be read."""
+
+    reason: str
 
 
 class ImageDataModule(LightningDataModule):
@@ -31,12 +42,16 @@ class ImageDataModule(LightningDataModule):
         data, recipe: their slices of the configuration.
         train, val: the images of the splits.
         seed: the run's; the order and everything random in a sample follow from it.
+        skipped: the file that lists training images which could not be read.
     """
 
-    def __init__(self, data: DataConfig, recipe: RecipeConfig, train: ImageIndex, val: ImageIndex, seed: int) -> None:
+    def __init__(
+        self, data: DataConfig, recipe: RecipeConfig, train: ImageIndex, val: ImageIndex, *, seed: int, skipped: Path
+    ) -> None:
         super().__init__()
         self.data, self.recipe, self.seed = data, recipe, seed
         self.train, self.val = train, val
+        self.skips = SkipBudget(skipped, data.max_skipped)
         self.train_transform = build_train_transform(recipe, data)
         self.eval_transform = build_eval_transform(recipe.evaluation, recipe.eval_image_size)
 
@@ -49,22 +64,32 @@ class ImageDataModule(LightningDataModule):
             self.trainer.global_rank,
             self.trainer.world_size,
             self.trainer.accumulate_grad_batches,
+            self.recipe.augmentation.repeats,
         )
-        return TrainLoader(ImageDataset(self.train, self.train_transform, self.seed), batches, **self._loading())
+        may_skip = self.data.max_skipped > 0
+        images = TrainImages(self.train, self.train_transform, self._cache(self.train), self.seed, may_skip=may_skip)
+        return TrainLoader(images, batches, self.skips, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         world_size = self.trainer.world_size
         return DataLoader(
-            ImageDataset(self.val, self.eval_transform),
+            ImageDataset(self.val, self.eval_transform, self._cache(self.val)),
             batch_size=min(MAX_EVAL_BATCH, math.ceil(self.recipe.batch_size / world_size)),
             sampler=RankImages(len(self.val), self.trainer.global_rank, world_size),
             **self._loading(),
         )
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, targets = batch
-        return normalize(images, self.data), targets
+    def on_after_batch_transfer(self, batch: Batch | TrainBatch, dataloader_idx: int) -> Batch:
+        images, targets, *seeds = batch
+        images = normalize(images, self.data)
+        if seeds and self.recipe.augmentation.erasing:
+            images = erase(images, seeds[0], self.recipe.augmentation)
+        return images, targets
+
+    def _cache(self, index: ImageIndex) -> RamCache | None:
+        assert self.trainer is not None
+        return RamCache(index, self.trainer.num_devices) if self.data.cache == "ram" else None
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
@@ -72,29 +97,55 @@ class ImageDataModule(LightningDataModule):
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
+            "timeout": self.data.worker_timeout if workers else 0,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": _one_thread_per_worker,
         }
 
 
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Sample → pixels uint8 [H, W, 3] and label.
+class ImageDataset(Dataset[Any]):
+    """Sample → pixels uint8 [H, W, 3] and label. Raises UserError for an image that cannot be read."""
 
-    With a `seed`, everything random in a sample follows from (seed, epoch, image, copy).
-    """
-
-    def __init__(self, index: ImageIndex, transform: Transform, seed: int | None = None) -> None:
-        self.index, self.transform, self.seed = index, transform, seed
+    def __init__(self, index: ImageIndex, transform: Transform, cache: RamCache | None) -> None:
+        self.index, self.transform, self.cache = index, transform, cache
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, sample: Sample) -> tuple[Tensor, int]:
-        image = decode_image(self.index.path(sample.image))
-        if self.seed is not None:
-            _seed_everything(derive_seed(self.seed, *sample))
-        pixels = np.array(self.transform(image))  # a copy: torch wants to own writable memory
-        return torch.from_numpy(pixels), int(self.index.labels[sample.image])
+    def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
+        return self._transformed(self._pixels(sample.image)), int(self.index.labels[sample.image])
+
+    def _pixels(self, image: int) -> np.ndarray:
+        if self.cache is not None:
+            return self.cache[image]
+        return decode_image(self.index.read(image), self.index.name(image))
+
+    def _transformed(self, pixels: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.transform(pixels)))
+
+
+class TrainImages(ImageDataset):
+    """Sample → pixels uint8 [H, W, 3], label, and a seed for what is random on the device; or Skipped, where it may.
+
+    Everything random in a sample follows from (seed, epoch, image, copy).
+    """
+
+    def __init__(
+        self, index: ImageIndex, transform: Transform, cache: RamCache | None, seed: int, *, may_skip: bool
+    ) -> None:
+        super().__init__(index, transform, cache)
+        self.seed, self.may_skip = seed, may_skip
+
+    def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
+        try:
+            pixels = self._pixels(sample.image)
+        except UserError as error:
+            if self.may_skip:
+                return Skipped(str(error))
+            raise
+        drawing, erasing = derive_seeds(2, self.seed, *sample)
+        _seed_everything(drawing)
+        return self._transformed(pixels), int(self.index.labels[sample.image]), erasing
 
 
 class TrainLoader(DataLoader[Any]):
@@ -104,17 +155,18 @@ class TrainLoader(DataLoader[Any]):
     iteration begins, because a checkpoint is also written after the last batch of an epoch.
     """
 
-    def __init__(self, dataset: ImageDataset, batches: RankBatches, **loading: Any) -> None:
-        super().__init__(dataset, batch_sampler=batches, **loading)
-        self.batches = batches
+    def __init__(self, images: TrainImages, batches: RankBatches, skips: SkipBudget, **loading: Any) -> None:
+        super().__init__(images, batch_sampler=batches, collate_fn=_collate, **loading)
+        self.batches, self.skips = batches, skips
         self.received = 0
         self._resume_at = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[TrainBatch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """A generator: it asks for the first batch only after Lightning has announced the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
-        for batch in super().__iter__():
+        for batch, skipped in super().__iter__():
+            self.skips.count(skipped)
             self.received += 1
             yield batch
 
@@ -133,10 +185,32 @@ def count_workers(data: DataConfig, devices: int) -> int:
     return min(MAX_WORKERS, max(1, cores // devices))
 
 
+def explain_loader_failure(error: Exception) -> str | None:
+    """What to do about a loader process that died or hangs; None for any other error."""
+    if "DataLoader timed out" in str(error):
+        return (
+            "no loader process gave a batch in time: is the storage stuck? If it is only slow, give a longer "
+            "data.worker_timeout (seconds)"
+        )
+    if "DataLoader worker" in str(error):
+        return f"{str(error).strip().rstrip('.')}: when memory runs out, the system kills; give fewer data.workers"
+    return None
+
+
+def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[str]]:
+    """The batch without what was skipped, and the reasons."""
+    skipped = [sample.reason for sample in samples if isinstance(sample, Skipped)]
+    kept = [sample for sample in samples if not isinstance(sample, Skipped)]
+    if not kept:
+        raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0]}")
+    return default_collate(kept), skipped
+
+
 def _seed_everything(seed: int) -> None:
+    """torch.manual_seed would also seed every other device: 125 µs for each image instead of 1."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 def _one_thread_per_worker(_worker: int) -> None:

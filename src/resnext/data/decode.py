@@ -1,32 +1,73 @@
-"""Image files → RGB pixels. EXIF orientation is ignored, as ImageNet does."""
+"""Bytes of an image file → RGB pixels. EXIF orientation is ignored, as ImageNet does.
+
+simplejpeg decodes JPEG in two thirds of Pillow's time, to the same pixels; Pillow decodes the rest. simplejpeg also
+refuses entropy-coded data that libjpeg had to guess, which Pillow passes over in silence (20 % of single flipped bits;
+most of the others leave a valid file, which nothing can tell from a good one).
+"""
 
 import warnings
-from pathlib import Path
+from io import BytesIO
 
-from PIL import Image
+import numpy as np
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
 
 from resnext.errors import UserError
 
 MAX_PIXELS = 2**27  # 134 megapixels, or 400 MB in RGB: a larger file is taken for a decompression bomb
+JPEG_START = b"\xff\xd8"
+DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")  # libjpeg's warnings after which pixels are wrong
 
 
-def decode_image(path: Path) -> Image.Image:
-    """The whole image as RGB; grey and CMYK are converted, an alpha channel is dropped.
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """The whole image as uint8 [height, width, 3]; grey and CMYK are converted, an alpha channel is dropped.
+
+    Args:
+        data: the file's content, of any format that Pillow reads, whatever the file is called.
+        name: of the file, for the error.
 
     Raises:
-        UserError: if the file is missing, unreadable, damaged, truncated, no image, or too large; it names the file.
+        UserError: if it is damaged, truncated, no image, or too large; one line that names the file.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of bombs that are refused below
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UserError(
-                        f"{path} has {image.width}×{image.height} pixels, more than {MAX_PIXELS} in all: resize it"
-                    )
-                return image.convert("RGB")
-    except UserError:
-        raise
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, DecompressionBombError …
-        reason = " ".join(str(error).replace(f"'{path}'", "").split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as an image ({reason}): replace or remove it") from error
+        pixels = _decode_jpeg(data) if data.startswith(JPEG_START) else None
+        return _decode_with_pillow(data) if pixels is None else pixels
+    except UnidentifiedImageError as error:
+        raise unreadable(name, ValueError("no format that Pillow knows")) from error
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, MemoryError …
+        raise unreadable(name, error) from error
+
+
+def unreadable(name: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{name} cannot be read as an image ({reason}): replace or remove it")
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """None for what Pillow has to decode: CMYK, rare codings, and junk between the headers, which harms no pixel."""
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(int(width), int(height))
+    if colorspace in ("CMYK", "YCCK"):
+        return None
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError as error:
+        if any(sign in str(error) for sign in DAMAGE):
+            raise
+        return None
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of bombs that are refused here
+        with Image.open(BytesIO(data)) as image:
+            _check_size(image.width, image.height)
+            return np.array(image.convert("RGB"))
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}×{height} pixels are more than {MAX_PIXELS} in all")

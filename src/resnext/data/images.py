@@ -4,21 +4,39 @@ from pathlib import Path
 
 from resnext.config import DataConfig
 from resnext.data.digits import prepare_digits
-from resnext.data.index import ImageIndex, load_splits
+from resnext.data.index import ImageIndex
+from resnext.data.index_cache import load_splits
+from resnext.data.pack import is_pack, load_pack
+from resnext.errors import UserError
 
 HOW_TO_GET = {
     "digits": "remove the broken copy, and it is written again",
-    "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/ as DATA=PATH (data.root=PATH)",
+    "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/, or a pack, as DATA=PATH (data.root=PATH)",
     "imagenet": (
         "give the folder of ImageNet that holds train/ and val/, with one folder for each class, as DATA=PATH "
-        "(data.root=PATH), or link it there; image-net.org has the archives"
+        "(data.root=PATH), or link it there; `resnext prepare imagenet --help` tells how to make it from the archives"
     ),
+    "cifar10": "`resnext prepare cifar10` downloads it there",
+    "cifar100": "`resnext prepare cifar100` downloads it there",
 }
 
 
 def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
-    """The training and validation images; raises UserError as `load_splits` does."""
+    """The training and validation images of a folder or a pack.
+
+    Raises:
+        UserError: if there are none, or what is there is wrong, or not of `num_classes` classes.
+    """
     root = Path(config.root)
     if config.name == "digits":
         prepare_digits(root)
-    return load_splits(root, config.num_classes, HOW_TO_GET[config.name])
+    if not root.is_dir():
+        found = "is no folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root={root} {found}: {HOW_TO_GET[config.name]}")
+    train, val = load_pack(root) if is_pack(root) else load_splits(root)
+    if config.num_classes not in (None, len(train.classes)):
+        raise UserError(
+            f"data.num_classes={config.num_classes}, but {train.root} has {len(train.classes)} classes; "
+            f"give data.num_classes={len(train.classes)} if that is right, or data.num_classes=null to count them"
+        )
+    return train, val

@@ -1,50 +1,69 @@
-"""Every image of a split: class folders in, flat arrays out."""
+"""Every image of a split: class folders in, flat arrays out. What was scanned once is kept (index_cache.py)."""
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from resnext.data.decode import unreadable
 from resnext.errors import UserError
+from resnext.progress import progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+SCAN_THREADS = 16  # a network file system answers many questions at once
 
 
 @dataclass(frozen=True)
 class ImageIndex:
-    """The images of `root`, in order of class and path.
+    """The images below `root`, in order of class and path.
 
-    Paths are one block of bytes with offsets, so that a forked worker process shares them and copies no Python object.
+    Paths are one block of bytes with offsets, so that loader processes share them and copy no Python object.
 
     Attributes:
         classes: the class names; a label is a position in them.
         labels: int64 [images].
-        paths: all relative paths, one after another, as the file system spells them.
+        paths: uint8 [bytes], all relative paths one after another, as the file system spells them.
         offsets: int64 [images + 1], where each path begins.
     """
 
     root: Path
     classes: tuple[str, ...]
     labels: np.ndarray
-    paths: bytes
+    paths: np.ndarray
     offsets: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def relative_path(self, image: int) -> bytes:
+        return self.paths[self.offsets[image] : self.offsets[image + 1]].tobytes()
+
     def path(self, image: int) -> Path:
-        return self.root / os.fsdecode(self.paths[self.offsets[image] : self.offsets[image + 1]])
+        return self.root / os.fsdecode(self.relative_path(image))
+
+    def name(self, image: int) -> str:
+        """For messages: printable, whatever the file system holds."""
+        return printable(os.fsencode(self.path(image)))
+
+    def read(self, image: int) -> bytes:
+        """The file's content. Raises UserError if it cannot be read."""
+        try:
+            with self.path(image).open("rb") as file:
+                return file.read()
+        except OSError as error:
+            raise unreadable(self.name(image), OSError(error.strerror)) from error
 
     @property
     def fingerprint(self) -> str:
         """Changes with any class, path or label: 16 hexadecimal digits."""
         digest = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
-        for part in (self.paths, self.offsets.tobytes(), self.labels.tobytes()):
-            digest.update(part)
+        for part in (self.paths, self.offsets, self.labels):
+            digest.update(part.data)
         return digest.hexdigest()[:16]
 
 
@@ -60,37 +79,55 @@ class DataIdentity:
         return cls(train.classes, f"{train.fingerprint}-{val.fingerprint}")
 
 
-def load_splits(root: Path, num_classes: int | None, missing: str) -> tuple[ImageIndex, ImageIndex]:
-    """The training and the validation images below `root`. The classes are those of train/, for both.
+class FolderStamp(NamedTuple):
+    """A folder as it was when it was listed: another time or another inode is another content."""
 
-    Args:
-        num_classes: how many classes there must be; None takes what is found.
-        missing: what the user is told to do where `root` does not exist.
+    path: str
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        found = folder.stat()
+        return cls(str(folder), found.st_mtime_ns, found.st_ino)
+
+
+class Scan(NamedTuple):
+    """Both splits, and every folder that was listed for them."""
+
+    train: ImageIndex
+    val: ImageIndex
+    folders: list[FolderStamp]
+
+
+def scan_splits(root: Path) -> Scan:
+    """Lists root/train and root/val. The classes are those of train/, for both.
 
     Raises:
         UserError: a folder is missing or unreadable, a class is empty, val/ is flat or has a class unknown to train/.
     """
-    if not root.is_dir():
-        raise UserError(f"data.root={root} {'is no folder' if root.exists() else 'does not exist'}: {missing}")
-    train = _scan(root / "train", _class_names(root / "train", root))
-    if num_classes not in (None, len(train.classes)):
-        raise UserError(
-            f"data.num_classes={num_classes}, but {root / 'train'} has {len(train.classes)} classes; "
-            f"give data.num_classes={len(train.classes)} if that is right, or data.num_classes=null to count them"
-        )
-    _check_validation_classes(root / "val", _class_names(root / "val", root), train.classes)
-    return train, _scan(root / "val", train.classes, may_be_empty=True)
+    folders: list[FolderStamp] = []
+    classes = _class_names(root / "train", root, folders)
+    train = _scan_split(root / "train", classes, folders)
+    _check_validation_classes(root / "val", _class_names(root / "val", root, folders), classes)
+    return Scan(train, _scan_split(root / "val", classes, folders, may_be_empty=True), folders)
 
 
-def _class_names(split: Path, root: Path) -> tuple[str, ...]:
+def _class_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[str, ...]:
     if not split.is_dir():
-        folders = [entry.name for entry in _entries(root) if entry.is_dir()]
-        found = f"it has {_some(folders)}" if folders else "it has no folders"
-        raise UserError(f"{split} does not exist: data.root must hold train/CLASS/ and val/CLASS/, but {found}")
-    names = tuple(entry.name for entry in _entries(split) if entry.is_dir())
+        found = [entry.name for entry in _entries(root, []) if entry.is_dir()]
+        has = f"it has {_some(found)}" if found else "it has no folders"
+        raise UserError(f"{split} does not exist: data.root must hold train/CLASS/ and val/CLASS/, but {has}")
+    entries = _entries(split, folders)
+    dangling = [entry.name for entry in entries if entry.is_symlink() and not Path(entry.path).exists()]
+    if dangling:
+        raise UserError(
+            f"{split / dangling[0]} is a link that leads nowhere: mend it, or remove it with its class from both splits"
+        )
+    names = tuple(entry.name for entry in entries if entry.is_dir())
     if names:
         return names
-    images = sum(1 for entry in _entries(split) if _is_image(entry.name))
+    images = sum(1 for entry in entries if _is_image(entry.name))
     found = f"{images} images and no class folders" if images else "nothing to train on"
     raise UserError(f"{split} has {found}: sort the images into one folder for each class, {split}/CLASS/")
 
@@ -104,42 +141,59 @@ def _check_validation_classes(val: Path, names: tuple[str, ...], classes: tuple[
         )
 
 
-def _scan(split: Path, classes: tuple[str, ...], *, may_be_empty: bool = False) -> ImageIndex:
+def _scan_split(
+    split: Path, classes: tuple[str, ...], folders: list[FolderStamp], *, may_be_empty: bool = False
+) -> ImageIndex:
     """Raises UserError for a class without images; in val/ only if all classes are."""
     paths: list[bytes] = []
     labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = list(_images(split / name))
-        if not found and not may_be_empty:
-            raise UserError(
-                f"{split / name} has no images ({', '.join(IMAGE_SUFFIXES)}): add some, or remove the folder"
-            )
-        paths += [os.fsencode(os.path.relpath(path, split)) for path in found]
-        labels += [label] * len(found)
+    with progress(f"listing {split}", len(classes)) as advance, ThreadPoolExecutor(SCAN_THREADS) as pool:
+        for label, found in enumerate(pool.map(lambda name: _scan_class(split, name, folders, advance), classes)):
+            if not found and not may_be_empty:
+                raise UserError(
+                    f"{split / classes[label]} has no images ({', '.join(IMAGE_SUFFIXES)}): "
+                    "add some, or remove the folder"
+                )
+            paths += found
+            labels += [label] * len(found)
     if not paths:
         raise UserError(f"{split} has no images in its class folders: move some there from train/")
     offsets = np.cumsum([0, *map(len, paths)], dtype=np.int64)
-    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), b"".join(paths), offsets)
+    joined = np.frombuffer(b"".join(paths), dtype=np.uint8)
+    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), joined, offsets)
 
 
-def _images(folder: Path) -> Iterator[str]:
-    """The image files below `folder`, sorted; a class that val/ does not have yields none."""
-    if not folder.is_dir():
-        return
-    for entry in _entries(folder):
+def _scan_class(split: Path, name: str, folders: list[FolderStamp], advance: Callable[[int], None]) -> list[bytes]:
+    """The paths of a class below `split`; none for a class that val/ does not have."""
+    paths: list[bytes] = []
+    if (split / name).is_dir():
+        _add_images(split / name, os.fsencode(name), paths, folders)
+    advance(1)
+    return paths
+
+
+def _add_images(folder: Path, prefix: bytes, paths: list[bytes], folders: list[FolderStamp]) -> None:
+    for entry in _entries(folder, folders):
+        path = prefix + b"/" + os.fsencode(entry.name)
         if entry.is_dir():
-            yield from _images(Path(entry.path))
+            _add_images(Path(entry.path), path, paths, folders)
         elif _is_image(entry.name):
-            yield entry.path
+            paths.append(path)
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Sorted, without hidden files."""
+def _entries(folder: Path, folders: list[FolderStamp]) -> list[os.DirEntry[str]]:
+    """Sorted, without hidden files; the folder's stamp is taken before, so that a later change shows."""
     try:
+        folders.append(FolderStamp.of(folder))
         with os.scandir(folder) as entries:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def printable(path: bytes) -> str:
+    text = path.decode(errors="backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _is_image(name: str) -> bool:

@@ -46,7 +46,9 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
-    datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
+    datamodule = ImageDataModule(
+        config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
+    )
     with warnings.catch_warnings(), StopRequest().received_at_once():
         ignore_harmless_warnings()
         trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)

@@ -1,6 +1,7 @@
 """fit(run): the table of contents of a training. Starting, resuming and being requeued are this one call."""
 
 import logging
+import multiprocessing
 import shlex
 import time
 from contextlib import ExitStack
@@ -13,7 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
-from resnext.data.datamodule import ImageDataModule
+from resnext.data.datamodule import ImageDataModule, explain_loader_failure
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.data.order import steps_per_epoch
@@ -78,8 +79,11 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_of_a_peer(error):
             raise RunFailed from error  # the rank that broke first says why
-        raise RunFailed(f"{type(error).__name__}: {error} (traceback in {run.path}/log.txt)") from error
+        reason = explain_loader_failure(error) or f"{type(error).__name__}: {error}"
+        raise RunFailed(f"{reason} (traceback in {run.path}/log.txt)") from error
     finally:
+        for loader in multiprocessing.active_children():
+            loader.kill()  # one that hangs would be waited for at the interpreter's exit
         if world.rank == 0:
             run.update_summary(status=status)
             wandb.finish(exit_code=0 if status == "finished" else 1)
@@ -102,7 +106,9 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     if world.rank == 0:
         log_header(run, config, world, train, val)
 
-    datamodule = ImageDataModule(config.data, config.recipe, train, val, config.seed)
+    datamodule = ImageDataModule(
+        config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
+    )
     network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)

@@ -1,0 +1,71 @@
+"""resnext benchmark data: the data path's speed beside torchvision's and timm's own code."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnext.errors import UserError
+
+if TYPE_CHECKING:
+    from resnext.data.benchmark import HeldImages, LoaderSpeed, Timing
+
+NAMES = {
+    "ours": "ours",
+    "pil_torchvision": "Pillow + torchvision v1",
+    "torchvision_v2": "torchvision v2",
+    "timm": "timm",
+    "ours_packed": "ours, on the pack",
+}
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("resnext benchmark", description="Speed, measured on this machine.")
+    verbs = parser.add_subparsers(required=True, metavar="WHAT")
+    data = verbs.add_parser(
+        "data", help="images to training crops", description="CPU time and throughput from JPEG bytes to 224-px crops."
+    )
+    data.add_argument("--images", type=Path, required=True, help="a folder of photos, or a pack")
+    data.add_argument("--pack", type=Path, help="a pack of the same images, timed as one more row")
+    data.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="loader processes (the cores)")
+    data.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    for folder in filter(None, (options.images, options.pack)):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder: give one of photos")
+
+    from resnext.data.benchmark import read_jpegs, time_loaders, time_pipelines
+
+    images = read_jpegs(options.images)
+    timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)
+    loaders = time_loaders(images, options.workers)
+    if options.json:
+        print(json.dumps(_as_dict(images, timings, loaders, options.workers)))
+    else:
+        _print(images, timings, loaders, options.workers)
+    return 0
+
+
+def _as_dict(
+    images: "HeldImages", timings: "dict[str, Timing]", loaders: "dict[str, LoaderSpeed]", workers: int
+) -> dict[str, object]:
+    return {
+        "images": len(images),
+        "ratio": {name: round(timing.ratio, 3) for name, timing in timings.items()},
+        "quartiles": {name: [round(side, 3) for side in timing.quartiles] for name, timing in timings.items()},
+        "cpu_ms_per_image": {name: round(timing.milliseconds, 3) for name, timing in timings.items()},
+        "loader": {name: {"workers": workers, **speed._asdict()} for name, speed in loaders.items()},
+    }
+
+
+def _print(images: "HeldImages", timings: "dict[str, Timing]", loaders: "dict[str, LoaderSpeed]", workers: int) -> None:
+    mean = sum(map(len, images.files)) / len(images)
+    print(f"{len(images)} JPEG files of {mean / 1000:.0f} kB on average, from {images.root}\n")
+    print(f"{'CPU time on one core, bytes to a 224-px crop':46}{'ms':>6}{'speed':>8}  quartiles")
+    for name, timing in timings.items():
+        low, high = timing.quartiles
+        print(f"{NAMES[name]:46}{timing.milliseconds:6.2f}{timing.ratio:7.2f}×  {low:.2f} to {high:.2f}")
+    print(f"\n{f'a whole DataLoader, {workers} workers':42}{'images/s':>10}{'speed':>8}  kB an image")
+    for name, speed in loaders.items():
+        print(f"{NAMES[name]:42}{speed.images_per_sec:10,.0f}{speed.ratio:7.2f}×  {speed.bytes_per_image / 1000:.0f}")

@@ -1,0 +1,98 @@
+"""resnext prepare imagenet | pack | cifar10 | cifar100: write images where `data.root` finds them."""
+
+import argparse
+import re
+import signal
+from pathlib import Path
+
+from resnext.errors import UserError
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+SMALLEST_SHARD = 2**20
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        options.prepare(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("resnext prepare", description="Write images as data.root wants them.")
+    verbs = parser.add_subparsers(required=True, metavar="WHAT")
+
+    imagenet = verbs.add_parser(
+        "imagenet",
+        help="ImageNet-1k in class folders, from its archives or Kaggle's download",
+        description="SRC holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz "
+        "(their md5 is checked), or Kaggle's ILSVRC/ and LOC_val_solution.csv (files are linked, where they can be).",
+    )
+    imagenet.add_argument("source", type=Path, metavar="SRC")
+    imagenet.add_argument("target", type=Path, metavar="DST", help="gets train/WNID/ and val/WNID/")
+    imagenet.set_defaults(prepare=_imagenet)
+
+    pack = verbs.add_parser(
+        "pack",
+        help="an image folder into tar shards, for file systems that are slow with small files",
+        description="Every image is decoded once; bad ones are listed in DST/bad.txt and left out. DST is a data.root.",
+    )
+    pack.add_argument("source", type=Path, metavar="SRC", help="holds train/CLASS/ and val/CLASS/")
+    pack.add_argument("target", type=Path, metavar="DST")
+    pack.add_argument(
+        "--short-side", type=_pixels, help="resize larger images, in pixels; without it every file stays as it is"
+    )
+    pack.add_argument("--shard-size", type=_bytes, default="1GiB", help="such as 500MB (1GiB)")
+    pack.set_defaults(prepare=_pack)
+
+    for name in ("cifar10", "cifar100"):
+        cifar = verbs.add_parser(name, help="downloaded by torchvision, as PNG in class folders")
+        cifar.add_argument("target", type=Path, nargs="?", metavar="DST", help=f"by default where data={name} looks")
+        cifar.set_defaults(prepare=_cifar, name=name)
+    return parser
+
+
+def _imagenet(options: argparse.Namespace) -> None:
+    from resnext.data.imagenet import prepare_imagenet
+
+    train, val = prepare_imagenet(options.source, options.target)
+    print(f"{options.target}: {train:,} training and {val:,} validation images")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from resnext.data.shards import BAD, prepare_pack
+
+    if not options.source.is_dir():
+        raise UserError(f"{options.source} is no folder: give the one that holds train/CLASS/ and val/CLASS/")
+    packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
+    print(f"{options.target}: {packed.images:,} images; train on it with DATA={options.target}")
+    if packed.bad:
+        print(f"{len(packed.bad):,} images cannot be read and are not in it: {options.target / BAD}")
+
+
+def _cifar(options: argparse.Namespace) -> None:
+    from resnext.cli.composition import data_home
+    from resnext.data.cifar import prepare_cifar
+
+    target = options.target or Path(data_home()) / options.name
+    train, val = prepare_cifar(options.name, target)
+    print(f"{target}: {train:,} training and {val:,} validation images")
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels, such as 256")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmg]?i?)b?", text.lower())
+    if match is None or match[2] not in UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 1GiB or 500MB")
+    size = int(float(match[1]) * UNITS[match[2]])
+    if size < SMALLEST_SHARD:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 1MiB")
+    return size

@@ -1,0 +1,80 @@
+"""Named arrays and a header in one file: written whole or not at all, read by mapping it into memory.
+
+Layout: MAGIC, the length of the header as uint64, the header as JSON, then each array on a multiple of 64 bytes.
+"""
+
+import json
+import mmap
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MAGIC = b"resnext1"
+ALIGNMENT = 64
+
+
+def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Replaces `path`, which has the old content or the new one at any time. Raises OSError."""
+    blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    checksum, at, places = 0, 0, {}
+    for name, block in blocks.items():
+        checksum = zlib.crc32(block.data, checksum)
+        places[name] = (block.dtype.str, block.shape, at)
+        at += _padded(block.nbytes)
+    text = json.dumps({"header": header, "arrays": places, "bytes": at, "checksum": checksum}).encode()
+    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(MAGIC + len(text).to_bytes(8, "little") + text)
+            file.write(bytes(_first(len(text)) - file.tell()))
+            for block in blocks.values():
+                file.write(block.data)
+                file.write(bytes(_padded(block.nbytes) - block.nbytes))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(aside).chmod(0o644)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays, which are read-only and share their memory with every process that reads them.
+
+    Raises:
+        OSError: if `path` cannot be read.
+        ValueError: if it is not such a file, or is damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(16)
+        length = int.from_bytes(start[8:], "little")
+        size = os.fstat(file.fileno()).st_size
+        if start[:8] != MAGIC or length > size:
+            raise ValueError(f"{path} is damaged")
+        content = json.loads(file.read(length))
+        if size != _first(length) + content["bytes"]:
+            raise ValueError(f"{path} is damaged")
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    arrays, checksum = {}, 0
+    for name, (dtype, shape, at) in content["arrays"].items():
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(memory, dtype, count, _first(length) + at).reshape(shape)
+        checksum = zlib.crc32(arrays[name].data, checksum)
+    if checksum != content["checksum"]:
+        raise ValueError(f"{path} is damaged")
+    return content["header"], arrays
+
+
+def _first(header_length: int) -> int:
+    """Where the first array begins."""
+    return _padded(16 + header_length)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,89 @@
+"""Random crops of pixels [height, width, 3], resized by torch's antialiased kernels for uint8 in channels-last order.
+
+On a crop of an ImageNet photo that kernel takes 0.12 ms, OpenCV's INTER_AREA 0.19 and Pillow 0.49, and it is within
+75 dB of Pillow's pixels, where INTER_AREA is within 47 (docs/performance.md).
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """A box of random area and aspect ratio, resized to a square: uint8 [H, W, 3] → uint8 [size, size, 3].
+
+    Boxes are drawn as timm draws them, from `random` and in timm's order: the same seed gives timm's boxes.
+
+    Args:
+        scale, ratio: ranges of the box's share of the area and of its width / height.
+        interpolations: of bilinear and bicubic; one is drawn where there are two.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    interpolations: tuple[str, ...]
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        top, left, height, width = self.draw_box(pixels.shape[0], pixels.shape[1])
+        mode = random.choice(self.interpolations) if len(self.interpolations) > 1 else str(*self.interpolations)
+        return resize(pixels[top : top + height, left : left + width], self.size, self.size, mode)
+
+    def draw_box(self, height: int, width: int) -> Box:
+        """After ten boxes that did not fit: the largest centred one of an allowed aspect ratio, as timm does."""
+        log_ratio = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10):
+            area = random.uniform(*self.scale) * height * width
+            ratio = math.exp(random.uniform(*log_ratio))
+            box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < box_width <= width and 0 < box_height <= height:
+                top = random.randint(0, height - box_height)
+                return top, random.randint(0, width - box_width), box_height, box_width
+        box_width = min(width, max(1, round(height * self.ratio[1])))
+        box_height = min(height, max(1, round(width / self.ratio[0])))
+        return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+@dataclass(frozen=True)
+class PadAndCrop:
+    """`padding` black pixels on each side and a random crop: uint8 [H, W, 3] → uint8 [size, size, 3].
+
+    An image of another short side is resized to `size` first.
+    """
+
+    size: int
+    padding: int
+    interpolation: str
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = resize_short_side(pixels, self.size, self.interpolation)
+        pixels = np.pad(pixels, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
+        top, left = (random.randint(0, side - self.size) for side in pixels.shape[:2])
+        return pixels[top : top + self.size, left : left + self.size]
+
+
+def resize_short_side(pixels: np.ndarray, size: int, interpolation: str) -> np.ndarray:
+    """The long side as torchvision's Resize has it; pixels of that size already are returned as they are."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    if short == size:
+        return pixels
+    return resize(pixels, size * height // short, size * width // short, interpolation)
+
+
+def resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """uint8 [H, W, 3] → uint8 [height, width, 3], antialiased, by `bilinear` or `bicubic`."""
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels-last: twice as fast as planes
+    return _pixels(F.interpolate(batch, size=(height, width), mode=interpolation, antialias=True))
+
+
+def _pixels(batch: Tensor) -> np.ndarray:
+    return batch[0].permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,202 @@
+"""prepare_imagenet: ILSVRC2012's archives, or Kaggle's folders, into train/WNID/ and val/WNID/.
+
+All is written to TARGET.part and renamed at the end; an interrupted call goes on where it was.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnext.errors import UserError
+from resnext.progress import progress
+
+CHUNK = 2**22
+LINK_THREADS = 16
+STAMPS = ".checked.json"
+GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+META = "ILSVRC2012_devkit_t12/data/meta.mat"
+KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC"
+KAGGLE_SOLUTION = "LOC_val_solution.csv"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the archives are called, their md5, and how many classes and images there must be."""
+
+    train: tuple[str, str] = ("ILSVRC2012_img_train.tar", "1d675b47d978889d74fa0da5fadfb00e")
+    val: tuple[str, str] = ("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622")
+    devkit: tuple[str, str] = ("ILSVRC2012_devkit_t12.tar.gz", "fa75699e90414af021442c21a62c3abf")
+    classes: int = 1000
+    train_images: int = 1_281_167
+    val_images: int = 50_000
+
+
+def prepare_imagenet(source: Path, target: Path, release: Release | None = None) -> tuple[int, int]:
+    """Writes target/train/WNID/*.JPEG and target/val/WNID/*.JPEG; returns how many images each has.
+
+    Raises:
+        UserError: if `source` has neither layout, an archive is damaged, a label is missing, or a count is wrong.
+    """
+    release = release or Release()
+    aside = target.with_name(f"{target.name}.part")
+    if target.exists():
+        return _check_counts(target, release)
+    if not (source / release.train[0]).is_file() and not (source / KAGGLE_IMAGES).is_dir():
+        raise UserError(
+            f"{source} has neither {release.train[0]} nor {KAGGLE_IMAGES}/: give the folder with the three archives of "
+            f"ILSVRC2012 (image-net.org), or the unpacked download of Kaggle's imagenet-object-localization-challenge"
+        )
+    aside.mkdir(parents=True, exist_ok=True)
+    try:
+        if (source / release.train[0]).is_file():
+            _from_archives(source, aside, release)
+        else:
+            _from_kaggle(source, aside)
+    except tarfile.TarError as error:
+        raise UserError(f"{source}: an archive is damaged ({error}): download it again") from error
+    counts = _check_counts(aside, release)
+    (aside / STAMPS).unlink(missing_ok=True)
+    os.replace(aside, target)
+    return counts
+
+
+def _from_archives(source: Path, aside: Path, release: Release) -> None:
+    for name, md5 in (release.devkit, release.val, release.train):
+        _check_md5(source / name, md5, aside / STAMPS)
+    wnids = _read_val_wnids(source / release.devkit[0])
+    _extract_val(source / release.val[0], aside / "val", wnids)
+    _extract_train(source / release.train[0], aside / "train", release.classes)
+
+
+def _check_md5(archive: Path, md5: str, stamps: Path) -> None:
+    """Once: what was found right is remembered with the file's size and time."""
+    if not archive.is_file():
+        raise UserError(f"{archive} does not exist: all three archives of ILSVRC2012 are needed")
+    known = json.loads(stamps.read_text()) if stamps.exists() else {}
+    stamp = [archive.stat().st_size, archive.stat().st_mtime_ns]
+    if known.get(archive.name) == stamp:
+        return
+    digest = hashlib.md5(usedforsecurity=False)
+    with progress(f"checking {archive.name}, MiB", archive.stat().st_size >> 20) as advance, archive.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            advance(len(chunk) >> 20)
+    if digest.hexdigest() != md5:
+        raise UserError(f"{archive} has md5 {digest.hexdigest()}, not {md5}: it is damaged, download it again")
+    fresh = stamps.with_suffix(".new")
+    fresh.write_text(json.dumps({**known, archive.name: stamp}))
+    os.replace(fresh, stamps)
+
+
+def _read_val_wnids(devkit: Path) -> list[str]:
+    """The WordNet id of each validation image, in order of its number."""
+    from scipy.io import loadmat
+
+    with tarfile.open(devkit) as archive:
+        meta, truth = archive.extractfile(META), archive.extractfile(GROUND_TRUTH)
+        assert meta is not None
+        assert truth is not None
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
+        return [wnids[int(line)] for line in truth.read().split()]
+
+
+def _extract_val(archive: Path, val: Path, wnids: list[str]) -> None:
+    """ILSVRC2012_val_00000001.JPEG is the first image of the ground truth."""
+    with tarfile.open(archive) as images, progress(f"extracting {archive.name}", len(wnids)) as advance:
+        for member in images:
+            if not member.isfile():
+                continue
+            number = int(Path(member.name).stem.rpartition("_")[2])
+            if not 1 <= number <= len(wnids):
+                raise UserError(f"{archive}: {member.name} is not among the {len(wnids)} labels of the devkit")
+            _extract(images, member, val / wnids[number - 1])
+            advance(1)
+
+
+def _extract_train(archive: Path, train: Path, classes: int) -> None:
+    """One tar for each class within the archive; a class folder is renamed into place when it is whole."""
+    with tarfile.open(archive) as outer, progress(f"extracting {archive.name}", classes) as advance:
+        for member in outer:
+            if not member.isfile():
+                continue
+            folder = train / Path(member.name).stem
+            if not folder.exists():
+                aside = folder.with_name(f".{folder.name}.part")
+                with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+                    for image in inner:
+                        if image.isfile():
+                            _extract(inner, image, aside)
+                os.replace(aside, folder)
+            advance(1)
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Never outside `folder` (tar's data filter refuses to); a file that is there in full is passed over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / member.name
+    if path.is_file() and path.stat().st_size == member.size:
+        return
+    try:
+        archive.extract(member, folder, filter="data")
+    except tarfile.FilterError as error:
+        raise UserError(f"{archive.name}: {error}: download the archive again, from its source") from error
+
+
+def _from_kaggle(source: Path, aside: Path) -> None:
+    images = source / KAGGLE_IMAGES
+    if not (source / KAGGLE_SOLUTION).is_file():
+        raise UserError(f"{source / KAGGLE_SOLUTION} does not exist: without it the validation images have no labels")
+    with (source / KAGGLE_SOLUTION).open(newline="") as file:
+        val = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    classes = sorted(folder.name for folder in (images / "train").iterdir() if folder.is_dir())
+    with progress("linking train", len(classes)) as advance:
+        for wnid in classes:
+            _link_all((images / "train" / wnid).iterdir(), aside / "train" / wnid)
+            advance(1)
+    files = sorted((images / "val").iterdir())
+    unlabelled = [path.name for path in files if path.stem not in val]
+    if unlabelled:
+        raise UserError(f"{source / KAGGLE_SOLUTION} has no label for {unlabelled[0]}: download it again")
+    with progress("linking val", len(files)) as advance:
+        for path in files:
+            _link_all([path], aside / "val" / val[path.stem])
+            advance(1)
+
+
+def _link_all(files: Iterable[Path], folder: Path) -> None:
+    """Hard links, which take no space; copies where `folder` is on another file system."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(LINK_THREADS) as pool:
+        list(pool.map(lambda path: _link(path, folder / path.name), files))
+
+
+def _link(path: Path, link: Path) -> None:
+    if link.exists() and link.stat().st_size == path.stat().st_size:
+        return
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
+
+
+def _check_counts(root: Path, release: Release) -> tuple[int, int]:
+    counts = []
+    for split, images in (("train", release.train_images), ("val", release.val_images)):
+        folders = [folder for folder in (root / split).iterdir() if not folder.name.startswith(".")]
+        found = sum(len(os.listdir(folder)) for folder in folders)
+        if (len(folders), found) != (release.classes, images):
+            raise UserError(
+                f"{root / split} has {found:,} images in {len(folders)} classes, not {images:,} in {release.classes}: "
+                f"the source is incomplete; complete it, remove {root} and try again"
+            )
+        counts.append(found)
+    return counts[0], counts[1]

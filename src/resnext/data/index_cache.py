@@ -1,0 +1,70 @@
+"""The scanned folder, kept: one file for each data.root, below XDG_CACHE_HOME (~/.cache) in resnext/.
+
+It holds as long as no folder below data.root has another modification time or inode than when it was listed.
+"""
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from resnext.data.arrays import read_arrays, write_arrays
+from resnext.data.index import FolderStamp, ImageIndex, scan_splits
+
+CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
+VERSION = 1
+
+
+def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
+    """The training and the validation images below `root`, listed anew if anything changed. Raises as scan_splits."""
+    root = root.absolute()
+    path = _cache_path(root)
+    if path is not None and (kept := _read(path, root)):
+        return kept
+    scan = scan_splits(root)
+    newest = max(stamp.modified_ns for stamp in scan.folders)
+    if path is not None and newest < time.time_ns() - CLOCK_TICK_NS:
+        with suppress(OSError):  # a full or read-only home costs the next start its time, and nothing else
+            _write(path, root, scan.train, scan.val, scan.folders)
+    return scan.train, scan.val
+
+
+def _cache_path(root: Path) -> Path | None:
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = Path(home) if home else Path.home() / ".cache"
+    except RuntimeError:  # no home
+        return None
+    return folder / "resnext" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.index"
+
+
+def _read(path: Path, root: Path) -> tuple[ImageIndex, ImageIndex] | None:
+    """None if there is none, or it does not hold any more."""
+    try:
+        header, arrays = read_arrays(path)
+        if (header["version"], header["root"]) != (VERSION, str(root)):
+            return None
+        if any(FolderStamp.of(Path(stamp[0])) != tuple(stamp) for stamp in header["folders"]):
+            return None
+    except (OSError, ValueError, KeyError):
+        return None
+    train, val = (_index(root / split, split, header, arrays) for split in ("train", "val"))
+    return train, val
+
+
+def _index(folder: Path, split: str, header: dict[str, Any], arrays: dict[str, Any]) -> ImageIndex:
+    parts = {name: arrays[f"{split}/{name}"] for name in ("labels", "paths", "offsets")}
+    return ImageIndex(folder, tuple(header["classes"]), **parts)
+
+
+def _write(path: Path, root: Path, train: ImageIndex, val: ImageIndex, folders: list[FolderStamp]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"version": VERSION, "root": str(root), "classes": train.classes, "folders": folders}
+    arrays = {
+        f"{split}/{name}": getattr(index, name)
+        for split, index in (("train", train), ("val", val))
+        for name in ("labels", "paths", "offsets")
+    }
+    write_arrays(path, header, arrays)

@@ -1,0 +1,119 @@
+"""A pack: the images of a folder in tar shards, and an index of where each begins. Read at random, by pread.
+
+PACK/pack.json        what it was made from and how
+PACK/train-000000.tar WebDataset's naming: CLASS/NUMBER.jpg and CLASS/NUMBER.cls, which holds the label
+PACK/index            which image lies where; written last, so that a pack that has it is whole
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnext.data.arrays import read_arrays, write_arrays
+from resnext.data.decode import unreadable
+from resnext.data.index import ImageIndex, printable
+from resnext.errors import UserError
+
+SETTINGS = "pack.json"
+INDEX = "index"
+PARTS = ("labels", "paths", "offsets", "shards", "starts", "lengths")
+
+
+@dataclass(frozen=True)
+class PackedImages(ImageIndex):
+    """An index whose images lie in shards. Its paths are those of the folder that was packed.
+
+    Attributes:
+        shard_names: of the files in `root`, which is the pack.
+        shards, starts, lengths: int32, int64 and int64 [images]: the shard of an image, and its bytes there.
+        short_side: what the images were resized to, None if they are as they were.
+    """
+
+    shard_names: tuple[str, ...]
+    shards: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    short_side: int | None
+    _files: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def name(self, image: int) -> str:
+        return f"{self.root / self.shard_names[self.shards[image]]}: {printable(self.relative_path(image))}"
+
+    def read(self, image: int) -> bytes:
+        start, length = int(self.starts[image]), int(self.lengths[image])
+        try:
+            data = os.pread(self._file(int(self.shards[image])), length, start)
+        except OSError as error:
+            raise unreadable(self.name(image), OSError(error.strerror)) from error
+        if len(data) < length:
+            raise unreadable(self.name(image), OSError("the shard ends before it"))
+        return data
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the folder, unless the images were resized: then they are other images."""
+        return super().fingerprint + (f"@{self.short_side}" if self.short_side else "")
+
+    def _file(self, shard: int) -> int:
+        if shard not in self._files:
+            self._files[shard] = os.open(self.root / self.shard_names[shard], os.O_RDONLY)
+        return self._files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process opens the files itself; a forked one may share them, as pread moves no position."""
+        return {**self.__dict__, "_files": {}}
+
+
+def is_pack(root: Path) -> bool:
+    return (root / SETTINGS).is_file()
+
+
+def load_pack(root: Path) -> tuple[PackedImages, PackedImages]:
+    """The training and the validation images of a pack.
+
+    Raises:
+        UserError: if it is not whole: the index is missing or damaged, or a shard has not the size it was written with.
+    """
+    try:
+        header, arrays = read_arrays(root / INDEX)
+    except FileNotFoundError:
+        source = read_settings(root)["source"]
+        raise UserError(f"{root} is half a pack: `resnext prepare pack {source} {root}` goes on with it") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{error}: pack again, or take a whole copy of {root}") from error
+    for name, size in zip(header["shard_names"], header["shard_bytes"], strict=True):
+        found = (root / name).stat().st_size if (root / name).is_file() else None
+        if found != size:
+            has = "does not exist" if found is None else f"has {found:,} bytes"
+            raise UserError(f"{root / name} {has}, the index says {size:,}: copy it again, or pack again")
+    train, val = (_images(root, split, header, arrays) for split in ("train", "val"))
+    return train, val
+
+
+def read_settings(root: Path) -> dict[str, Any]:
+    try:
+        return json.loads((root / SETTINGS).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{root / SETTINGS} is damaged ({error}): remove {root} and pack again") from error
+
+
+def write_index(root: Path, shard_names: list[str], train: dict[str, Any], val: dict[str, Any], **about: Any) -> None:
+    """Ends a pack. `train` and `val` map each of PARTS to its array; `about` has the classes and the short side."""
+    sizes = [(root / name).stat().st_size for name in shard_names]
+    arrays = {f"{split}/{part}": parts[part] for split, parts in (("train", train), ("val", val)) for part in PARTS}
+    write_arrays(root / INDEX, {"shard_names": shard_names, "shard_bytes": sizes, **about}, arrays)
+
+
+def _images(root: Path, split: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> PackedImages:
+    parts: dict[str, Any] = {part: arrays[f"{split}/{part}"] for part in PARTS}
+    return PackedImages(
+        root=root,
+        classes=tuple(header["classes"]),
+        shard_names=tuple(header["shard_names"]),
+        short_side=header["short_side"],
+        **parts,
+    )

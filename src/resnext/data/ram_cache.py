@@ -1,0 +1,69 @@
+"""Decoded images of a split in memory that the loader processes of a rank share, for data sets of small images."""
+
+import mmap
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from resnext.data.decode import decode_image
+from resnext.data.index import ImageIndex
+from resnext.errors import UserError
+from resnext.progress import progress
+
+SHARE_OF_FREE_MEMORY = 0.5  # for all splits together; what is left is the training's
+CHECK_EVERY = 256  # images
+
+
+class RamCache:
+    """Decodes every image of `index` once, before the loader processes are forked.
+
+    Args:
+        devices: how many ranks of this machine keep one each.
+
+    Raises:
+        UserError: if the images take more than SHARE_OF_FREE_MEMORY.
+    """
+
+    def __init__(self, index: ImageIndex, devices: int) -> None:
+        self._index = index
+        self._shapes = np.zeros((len(index), 2), dtype=np.int32)
+        self._starts = np.zeros(len(index) + 1, dtype=np.int64)
+        limit = int(SHARE_OF_FREE_MEMORY * free_memory() / 2 / devices)  # two splits
+        with open(os.memfd_create("images"), "w+b") as file:
+            for image, pixels in enumerate(_decode_all(index)):
+                self._starts[image + 1] = self._starts[image] + pixels.nbytes
+                if image % CHECK_EVERY == 0 and self._starts[image] > limit:
+                    raise UserError(
+                        f"data.cache=ram: {image:,} of {len(index):,} images of {index.root} fill {limit >> 20:,} MiB, "
+                        "which is a rank's share of half the free memory; take data.cache=none"
+                    )
+                file.write(pixels.data)
+                self._shapes[image] = pixels.shape[:2]
+            file.flush()
+            self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __getitem__(self, image: int) -> np.ndarray:
+        """uint8 [height, width, 3]; a copy, as transforms may write to it. Raises UserError for an unreadable image."""
+        height, width = self._shapes[image].tolist()
+        if not height:
+            return decode_image(self._index.read(image), self._index.name(image))
+        start = int(self._starts[image])
+        return np.frombuffer(self._memory, np.uint8, height * width * 3, start).reshape(height, width, 3).copy()
+
+
+def free_memory() -> int:
+    """Bytes that this machine has left, by Linux's own estimate."""
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) * 1024
+
+
+def _decode_all(index: ImageIndex) -> Iterator[np.ndarray]:
+    """Nothing of an image that cannot be read: it is an error when it is asked for, as without the cache."""
+    with progress(f"decoding {index.root}", len(index)) as advance:
+        for image in range(len(index)):
+            try:
+                yield decode_image(index.read(image), index.name(image))
+            except UserError:
+                yield np.empty((0, 0, 3), np.uint8)
+            advance(1)

@@ -1,0 +1,55 @@
+"""Random resized crops against timm's boxes and Pillow's pixels."""
+
+import random
+
+import numpy as np
+import pytest
+from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
+
+from resnext.data.crop import RandomResizedCrop, resize
+
+
+@pytest.mark.parametrize("size", [(375, 500), (500, 333), (20, 900), (900, 20), (1, 1), (2, 700)])
+def test_boxes_are_timms(size: tuple[int, int]):
+    height, width = size
+    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), ("bilinear",))
+    image = Image.new("RGB", (width, height))
+    for draw in range(300):
+        random.seed(draw)
+        box = crop.draw_box(height, width)
+        random.seed(draw)
+        theirs = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
+        if min(theirs[2:]) > 0:  # timm may draw a box without pixels
+            assert box == theirs
+        assert 0 < box[2] <= height - box[0]
+        assert 0 < box[3] <= width - box[1]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_pixels_are_within_45_db_of_pillows_on_the_same_boxes(interpolation: str):
+    """On noise, where the antialiasing matters most; smooth images are nearer."""
+    noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+    photo = np.array(Image.fromarray(noise[:94, :125]).resize((500, 375), Image.Resampling.BICUBIC))
+    random.seed(0)
+    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), ("bilinear",))
+    for pixels in (noise, photo):
+        ratios = []
+        for _ in range(50):
+            top, left, height, width = crop.draw_box(375, 500)
+            ours = resize(pixels[top : top + height, left : left + width], 224, 224, interpolation)
+            box = (left, top, left + width, top + height)
+            image = Image.fromarray(pixels).crop(box)
+            theirs = np.asarray(image.resize((224, 224), Image.Resampling[interpolation.upper()]))
+            ratios.append(10 * np.log10(255**2 / max(1e-9, np.mean((ours.astype(float) - theirs) ** 2))))
+        assert np.mean(ratios) > 45
+        assert min(ratios) > 45
+
+
+def test_random_interpolation_takes_both():
+    random.seed(0)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    crop = RandomResizedCrop(20, (1.0, 1.0), (1.0, 1.0), ("bilinear", "bicubic"))
+    expected = {resize(noise, 20, 20, mode).tobytes() for mode in ("bilinear", "bicubic")}
+    assert {crop(noise).tobytes() for _ in range(30)} == expected
+    assert len(expected) == 2
