@@ -17,6 +17,7 @@ from resnext.config import DataConfig, RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
 from resnext.data.decode import decode_image
 from resnext.data.index import ImageIndex
+from resnext.data.loader_guard import LoaderGuard
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
 from resnext.data.ram_cache import RamCache
 from resnext.data.skips import SkipBudget
@@ -73,7 +74,7 @@ class ImageDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         world_size = self.trainer.world_size
-        return DataLoader(
+        return ImageLoader(
             ImageDataset(self.val, self.eval_transform, self._cache(self.val)),
             batch_size=min(MAX_EVAL_BATCH, math.ceil(self.recipe.batch_size / world_size)),
             sampler=RankImages(len(self.val), self.trainer.global_rank, world_size),
@@ -97,7 +98,7 @@ class ImageDataModule(LightningDataModule):
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
-            "timeout": self.data.worker_timeout if workers else 0,
+            "worker_timeout": self.data.worker_timeout,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": _one_thread_per_worker,
         }
@@ -148,7 +149,27 @@ class TrainImages(ImageDataset):
         return self._transformed(pixels), int(self.index.labels[sample.image]), erasing
 
 
-class TrainLoader(DataLoader[Any]):
+class ImageLoader(DataLoader[Any]):
+    """A DataLoader that raises LoaderFailed where a process dies or a batch takes more than `worker_timeout` s."""
+
+    def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
+        super().__init__(images, **loading)
+        self.worker_timeout = worker_timeout
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with LoaderGuard(self.worker_timeout) as guard:
+            with guard.waiting():
+                batches = super().__iter__()
+            guard.watch_children()
+            while True:
+                with guard.waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+
+
+class TrainLoader(ImageLoader):
     """A DataLoader over RankBatches that Lightning can save and seek.
 
     The position is counted when the trainer receives a batch, not when a worker prefetches it, and is reset where an
@@ -161,7 +182,7 @@ class TrainLoader(DataLoader[Any]):
         self.received = 0
         self._resume_at = 0
 
-    def __iter__(self) -> Iterator[TrainBatch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __iter__(self) -> Iterator[TrainBatch]:
         """A generator: it asks for the first batch only after Lightning has announced the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
@@ -183,18 +204,6 @@ def count_workers(data: DataConfig, devices: int) -> int:
         return data.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_WORKERS, max(1, cores // devices))
-
-
-def explain_loader_failure(error: Exception) -> str | None:
-    """What to do about a loader process that died or hangs; None for any other error."""
-    if "DataLoader timed out" in str(error):
-        return (
-            "no loader process gave a batch in time: is the storage stuck? If it is only slow, give a longer "
-            "data.worker_timeout (seconds)"
-        )
-    if "DataLoader worker" in str(error):
-        return f"{str(error).strip().rstrip('.')}: when memory runs out, the system kills; give fewer data.workers"
-    return None
 
 
 def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[str]]:

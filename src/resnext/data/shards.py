@@ -22,7 +22,9 @@ from resnext.data.pack import INDEX, SETTINGS, is_pack, read_settings, write_ind
 from resnext.errors import UserError
 from resnext.progress import progress
 
-JPEG_QUALITY = 85  # at 90 a pack is decoded 9 % slower (docs/performance.md); what either costs in accuracy is unmeasured
+JPEG_QUALITY = (
+    85  # at 90 a pack is decoded 9 % slower (docs/performance.md); what either costs in accuracy is unmeasured
+)
 BAD = "bad.txt"
 
 T = TypeVar("T")

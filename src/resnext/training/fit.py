@@ -14,9 +14,10 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
-from resnext.data.datamodule import ImageDataModule, explain_loader_failure
+from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
+from resnext.data.loader_guard import LoaderFailed
 from resnext.data.order import steps_per_epoch
 from resnext.errors import Interrupted, RunFailed, UserError, first_cause
 from resnext.models.factory import build_model
@@ -79,7 +80,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_of_a_peer(error):
             raise RunFailed from error  # the rank that broke first says why
-        reason = explain_loader_failure(error) or f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, LoaderFailed) else f"{type(error).__name__}: {error}"
         raise RunFailed(f"{reason} (traceback in {run.path}/log.txt)") from error
     finally:
         for loader in multiprocessing.active_children():

@@ -1,0 +1,86 @@
+"""What a batch is waited for: loader processes that hang or die end the wait, in time and with one line."""
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resnext.errors import UserError
+
+
+class LoaderFailed(RuntimeError):
+    """A loader process hangs, or was killed; one line that says what to do."""
+
+
+class LoaderGuard:
+    """Watches over the loader processes of one iteration.
+
+    DataLoader's own timeout does not cover the time in which it receives a batch from a process that has stopped.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._deadline: float | None = None
+        self._hung = False
+        self._closed = threading.Event()
+        self._processes: list[multiprocessing.Process] = []
+
+    def __enter__(self) -> "LoaderGuard":
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closed.set()
+
+    def watch_children(self) -> None:
+        """To be called when the loader processes have been started.
+
+        torch would raise for a dead one wherever the main thread is at that time, in a save as well; without its
+        handler they are found when the next batch is waited for.
+        """
+        self._processes = list(multiprocessing.active_children())  # pyright: ignore[reportAttributeAccessIssue]
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Raises LoaderFailed for a wait that takes too long, and for what the death of a process brings about."""
+        self._deadline = time.monotonic() + self.timeout
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = self._reason()
+            if reason is None:
+                raise
+            raise LoaderFailed(reason) from error
+        finally:
+            self._deadline = None
+
+    def _reason(self) -> str | None:
+        if self._hung:
+            return (
+                f"no loader process gave a batch within data.worker_timeout={self.timeout:g} seconds: is the storage "
+                "stuck? If it is only slow, give a longer one"
+            )
+        code = self._exit_code()
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"a loader process {how}: if the machine ran out of memory, give fewer data.workers"
+
+    def _exit_code(self) -> int | None:
+        """Of a process that failed, None if none did."""
+        return next((process.exitcode for process in self._processes if process.exitcode), None)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1, self.timeout / 10)):
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                self._hung = self._exit_code() is None  # a dead one is noticed late, every 5 s
+                for child in multiprocessing.active_children():
+                    child.kill()
+                return

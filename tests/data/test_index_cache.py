@@ -1,0 +1,95 @@
+"""The kept index: used while nothing changed, and never afterwards."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import write_images
+from resnext.data import index_cache
+from resnext.data.index import ImageIndex, scan_splits
+from resnext.data.index_cache import load_splits
+
+LONG_AGO = 1_600_000_000
+
+
+@pytest.fixture
+def settled(image_folder: Path) -> Path:
+    """Folders that were written long ago, so that their index is kept."""
+    write_images(image_folder, {"train/cat/nested": 2})
+    age(image_folder)
+    return image_folder
+
+
+def age(root: Path) -> None:
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
+        os.utime(folder, (LONG_AGO, LONG_AGO))
+
+
+def same(ours: ImageIndex, theirs: ImageIndex) -> bool:
+    paths = [index.path(image) for index in (ours, theirs) for image in range(len(index))]
+    return ours.fingerprint == theirs.fingerprint and paths[: len(ours)] == paths[len(ours) :]
+
+
+def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pytest.MonkeyPatch):
+    first = load_splits(settled)
+    monkeypatch.setattr(index_cache, "scan_splits", None)  # a call would be an error
+    second = load_splits(settled)
+    assert all(same(*pair) for pair in zip(first, second, strict=True))
+    assert not second[0].labels.flags.owndata
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: shutil.copy(root / "train/cat/0.png", root / "train/cat/new.png"),
+        lambda root: (root / "train/cat/nested/0.png").unlink(),
+        lambda root: (root / "val/dog/0.png").rename(root / "val/dog/9.png"),
+        lambda root: write_images(root, {"train/bird": 1}),
+        lambda root: replace_folder(root / "train/dog"),
+    ],
+)
+def test_a_change_is_seen(settled: Path, change):
+    load_splits(settled)
+    change(settled)
+    assert all(same(*pair) for pair in zip(load_splits(settled), scan_splits(settled)[:2], strict=True))
+
+
+def replace_folder(folder: Path) -> None:
+    """By another of the same name and time: only its inode tells."""
+    shutil.copytree(folder, folder.with_name(".other"))
+    (folder.with_name(".other") / "0.png").rename(folder.with_name(".other") / "00.png")
+    shutil.rmtree(folder)
+    folder.with_name(".other").rename(folder)
+    age(folder.parents[1])
+
+
+def test_a_folder_that_just_changed_is_not_kept(image_folder: Path, tmp_path: Path):
+    """It may change again within the same tick of the clock."""
+    load_splits(image_folder)
+    assert not list((tmp_path / "cache").rglob("*.index"))
+
+
+def test_a_damaged_cache_is_passed_over(settled: Path, tmp_path: Path):
+    expected = load_splits(settled)[0].fingerprint
+    (kept,) = (tmp_path / "cache/resnext").glob("*.index")
+    for content in (b"", b"resnext1" + bytes(100), kept.read_bytes()[:-1]):
+        kept.write_bytes(content)
+        assert load_splits(settled)[0].fingerprint == expected
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_but_time(settled: Path, tmp_path: Path):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    assert len(load_splits(settled)[0]) == 14
+
+
+def test_another_folder_of_the_same_name_has_an_index_of_its_own(settled: Path, tmp_path: Path):
+    load_splits(settled)
+    other = tmp_path / "other/images"
+    shutil.copytree(settled, other)
+    (other / "train/cat/0.png").unlink()
+    age(other)
+    assert len(load_splits(other)[0]) == len(load_splits(settled)[0]) - 1
+    assert np.array_equal(load_splits(settled)[0].labels, scan_splits(settled).train.labels)
