@@ -22,12 +22,17 @@ $(error DATA needs an experiment for it, such as EXP=image_folder, EXP=finetune 
 endif
 endif
 endif
+ifeq ($(DATA),)
+ifneq ($(filter bench,$(MAKECMDGOALS)),)
+$(error bench needs photos: make bench DATA=PATH)
+endif
+endif
 
 # Hydra reads a quoted value as text: 20250101 stays a name, commas and brackets stay themselves.
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train resume evaluate test lint format
+.PHONY: help train resume evaluate prepare bench test lint format
 
 help:
 	@echo "make train                                      train a small ResNeXt on digits, about a minute"
@@ -35,6 +40,8 @@ help:
 	@echo "                                                EXP: $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml))))" | fold -s -w 79
 	@echo "make resume [RUN=runs/NAME]                     go on with a run, by default the latest unfinished"
 	@echo "make evaluate RUN=runs/NAME                     validate its best checkpoint again"
+	@echo "make prepare ARGS='imagenet SRC DST'            also pack SRC DST, cifar10, cifar100: write a data set"
+	@echo "make bench DATA=PATH                            the data path beside torchvision's and timm's, on photos"
 	@echo "make test, make lint, make format               for those who change the code"
 
 train: $(READY)
@@ -45,6 +52,12 @@ resume: $(READY)
 
 evaluate: $(READY)
 	@$(RESNEXT) evaluate "$$RUN" $(at_data) $(ARGS)
+
+prepare: $(READY)
+	@$(RESNEXT) prepare $(ARGS)
+
+bench: $(READY)
+	@$(RESNEXT) benchmark data --images "$$DATA" $(ARGS)
 
 test: $(READY)
 	@$(VENV)/bin/pytest $(ARGS)

@@ -181,7 +181,9 @@ def test_help_of_everything(resnext):
 def test_an_unknown_verb(resnext):
     result = resnext("tarin")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "resnext tarin: unknown verb; it is one of train, fit, resume, evaluate\n"
+    assert (
+        result.stderr == "resnext tarin: unknown verb; it is one of train, fit, resume, evaluate, prepare, benchmark\n"
+    )
 
 
 def test_overrides_on_a_run(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""resnext benchmark data: the data path's speed beside torchvision's and timm's own code."""
+"""resnext benchmark data | index: the data path's speed beside torchvision's and timm's, and the cost of the index."""
 
 import argparse
 import json
@@ -30,7 +30,29 @@ def main(arguments: list[str]) -> int:
     data.add_argument("--pack", type=Path, help="a pack of the same images, timed as one more row")
     data.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="loader processes (the cores)")
     data.add_argument("--json", action="store_true", help="one JSON object")
+    data.set_defaults(measure=_data)
+    index = verbs.add_parser(
+        "index",
+        help="listing a folder, and the list in memory",
+        description="What the list of all images costs: the first start, every other one, and each loader process.",
+    )
+    index.add_argument("root", type=Path, metavar="DIR", help="holds train/CLASS/ and val/CLASS/")
+    index.set_defaults(measure=_index)
     options = parser.parse_args(arguments)
+    options.measure(options)
+    return 0
+
+
+def _index(options: argparse.Namespace) -> None:
+    from resnext.data.index_benchmark import measure_index
+
+    cost = measure_index(options.root)
+    print(f"{cost.images:,} images below {options.root}")
+    print(f"listed at the first start in {cost.list_seconds:.2f} s, loaded at every other in {cost.load_seconds:.2f} s")
+    print(f"a loader process that looked at all of them holds {cost.worker_mib:.1f} MiB more")
+
+
+def _data(options: argparse.Namespace) -> None:
     for folder in filter(None, (options.images, options.pack)):
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder: give one of photos")
@@ -44,7 +66,6 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(_as_dict(images, timings, loaders, options.workers)))
     else:
         _print(images, timings, loaders, options.workers)
-    return 0
 
 
 def _as_dict(
@@ -61,7 +82,7 @@ def _as_dict(
 
 def _print(images: "HeldImages", timings: "dict[str, Timing]", loaders: "dict[str, LoaderSpeed]", workers: int) -> None:
     mean = sum(map(len, images.files)) / len(images)
-    print(f"{len(images)} JPEG files of {mean / 1000:.0f} kB on average, from {images.root}\n")
+    print(f"{images.root}\n{len(images)} JPEG files of {mean / 1000:.0f} kB on average\n")
     print(f"{'CPU time on one core, bytes to a 224-px crop':46}{'ms':>6}{'speed':>8}  quartiles")
     for name, timing in timings.items():
         low, high = timing.quartiles

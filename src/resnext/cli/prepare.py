@@ -70,7 +70,7 @@ def _pack(options: argparse.Namespace) -> None:
     packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
     print(f"{options.target}: {packed.images:,} images; train on it with DATA={options.target}")
     if packed.bad:
-        print(f"{len(packed.bad):,} images cannot be read and are not in it: {options.target / BAD}")
+        print(f"{len(packed.bad):,} cannot be read and are not in it: {options.target / BAD} lists them")
 
 
 def _cifar(options: argparse.Namespace) -> None:

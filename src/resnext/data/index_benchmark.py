@@ -1,0 +1,52 @@
+"""What the index of a large folder costs: to list, to load again, and in the memory of each loader process."""
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from resnext.data.index import ImageIndex, scan_splits
+from resnext.data.index_cache import load_splits
+
+
+class IndexCost(NamedTuple):
+    """Seconds and MiB; `worker_mib` is what a forked process has to itself after it looked at every image."""
+
+    images: int
+    list_seconds: float
+    load_seconds: float
+    worker_mib: float
+
+
+def measure_index(root: Path) -> IndexCost:
+    """Lists `root` as a first start does, and loads it as every other one does. Raises as scan_splits."""
+    began = time.perf_counter()
+    scan_splits(root)
+    listed = time.perf_counter() - began
+    load_splits(root)  # keeps it
+    began = time.perf_counter()
+    train, val = load_splits(root)
+    loaded = time.perf_counter() - began
+    return IndexCost(len(train) + len(val), listed, loaded, _memory_of_a_worker(train) / 2**20)
+
+
+def _memory_of_a_worker(index: ImageIndex) -> int:
+    """Bytes that a forked process comes to hold alone."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        before = _private_bytes()
+        for image in range(len(index)):
+            index.path(image)
+            int(index.labels[image])
+        os.write(writer, str(_private_bytes() - before).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        grown = int(file.read())
+    os.wait()
+    return grown
+
+
+def _private_bytes() -> int:
+    with open("/proc/self/smaps_rollup") as file:
+        return 1024 * sum(int(line.split()[1]) for line in file if line.startswith("Private_"))

@@ -1,0 +1,64 @@
+"""resnext benchmark: what it prints; its numbers are for people to judge."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnext.__main__ import run_verb
+from resnext.data import benchmark
+from resnext.data.benchmark import PEERS, read_jpegs
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(benchmark, "ROUNDS", 2)
+    monkeypatch.setattr(benchmark, "LOADER_ROUNDS", 1)
+    monkeypatch.setattr(benchmark, "LOADER_IMAGES", 8)
+    folder = tmp_path / "photos/train/cat"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for number in range(3):
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    Image.fromarray(pixels).convert("CMYK").save(folder / "cmyk.jpg")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8")
+    Image.fromarray(pixels).save(folder / "another.png")
+    return folder.parents[1]
+
+
+def test_json_is_one_object_with_the_promised_keys(photos: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["benchmark", "data", "--images", str(photos), "--workers", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["ratio"]) == {"ours", "pil_torchvision", "torchvision_v2", "timm"}
+    assert found["ratio"]["pil_torchvision"] == 1.0
+    assert found["loader"]["ours"]["bytes_per_image"] == 224 * 224 * 3
+    assert found["loader"]["pil_torchvision"]["bytes_per_image"] == 4 * 224 * 224 * 3
+
+
+def test_a_pack_is_one_more_row(photos: Path, capsys: pytest.CaptureFixture[str]):
+    (photos / "val/cat").mkdir(parents=True)
+    (photos / "train/cat/0.jpg").rename(photos / "val/cat/0.jpg")
+    assert run_verb(["prepare", "pack", str(photos), "pack", "--short-side", "64"]) == 0
+    assert run_verb(["benchmark", "data", "--images", str(photos), "--pack", "pack", "--workers", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("ours, on the pack") for line in lines)
+    assert max(map(len, lines[3:])) <= 80  # a path may be longer
+
+
+def test_every_peer_makes_a_crop_of_the_same_size(photos: Path):
+    data = read_jpegs(photos).files[0]
+    assert {tuple(build()(data).shape) for build in PEERS.values()} == {(3, 224, 224)}
+
+
+def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["benchmark", "data", "--images", str(tmp_path)]) == 2
+    assert "has no JPEG files: give a folder of photos, or a pack" in capsys.readouterr().err
+
+
+def test_the_cost_of_an_index(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["benchmark", "index", str(image_folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"17 images below {image_folder}"
+    assert len(lines) == 3

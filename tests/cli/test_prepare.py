@@ -1,0 +1,84 @@
+"""resnext prepare, as a user types it."""
+
+from pathlib import Path
+
+import pytest
+
+from resnext.__main__ import run_verb
+from resnext.cli.prepare import _bytes
+
+
+def test_a_pack_is_trained_on_as_the_folder_is(image_folder: Path, tmp_path: Path, resnext):
+    """The same weights, and the same run: it goes on with either."""
+    import torch
+
+    packed = resnext("prepare", "pack", str(image_folder), "pack", "--shard-size", "1MiB")
+    assert packed.stdout == "pack: 17 images; train on it with DATA=pack\n"
+    for name, root in (("folder", image_folder), ("packed", tmp_path / "pack")):
+        arguments = f"""experiment=image_folder model=resnext_small data.root={root} data.workers=0 run={name}
+            recipe.image_size=8 recipe.batch_size=4 recipe.epochs=2 logger.mode=disabled trainer.accelerator=cpu"""
+        result = resnext("train", *arguments.split())
+        assert result.returncode == 0, result.stderr
+    folder, packed = (
+        torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("folder", "packed")
+    )
+    assert folder.keys() == packed.keys()
+    assert all(torch.equal(folder[name], packed[name]) for name in folder)
+    moved = resnext("evaluate", "runs/folder", f"data.root={tmp_path / 'pack'}")
+    assert moved.returncode == 0, moved.stderr
+    small = resnext("prepare", "pack", str(image_folder), "small", "--short-side", "8")
+    assert small.returncode == 0
+    other = resnext("evaluate", "runs/folder", f"data.root={tmp_path / 'small'}")
+    assert other.returncode == 2
+    assert other.stderr.count("\n") == 1
+
+
+def test_bad_images_are_said(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+    (image_folder / "train/cat/2.png").write_bytes(b"no image")
+    assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "pack: 16 images; train on it with DATA=pack",
+        "1 cannot be read and are not in it: pack/bad.txt lists them",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pack", "nowhere", "there"], "nowhere is no folder: give the one that holds train/CLASS/ and val/CLASS/"),
+        (["imagenet", "nowhere", "there"], "nowhere has neither ILSVRC2012_img_train.tar nor"),
+        (["cifar10", "."], ". exists already: remove it"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["prepare", *arguments]) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["pack"], ["pack", "a", "b", "--short-side", "0"], ["pack", "a", "b", "--shard-size", "5"]]
+)
+def test_wrong_arguments(arguments: list[str]):
+    with pytest.raises(SystemExit) as end:
+        run_verb(["prepare", *arguments])
+    assert end.value.code == 2
+
+
+def test_an_interrupt_says_how_to_go_on(image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnext.data.shards.prepare_pack", interrupted)
+    assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 130
+    assert capsys.readouterr().out == "interrupted; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GiB", 2**30), ("500MB", 5 * 10**8), ("2g", 2 * 10**9), ("1.5 MiB", 3 * 2**19), ("4194304", 2**22)],
+)
+def test_sizes(text: str, size: int):
+    assert _bytes(text) == size
