@@ -35,14 +35,15 @@ at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 .PHONY: help train resume evaluate prepare bench test lint format
 
 help:
-	@echo "make train                                      train a small ResNeXt on digits, about a minute"
+	@echo "make train                   train a small ResNeXt on digits, about a minute"
 	@echo "make train EXP=NAME [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
-	@echo "                                                EXP: $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml))))" | fold -s -w 79
-	@echo "make resume [RUN=runs/NAME]                     go on with a run, by default the latest unfinished"
-	@echo "make evaluate RUN=runs/NAME                     validate its best checkpoint again"
-	@echo "make prepare ARGS='imagenet SRC DST'            also pack SRC DST, cifar10, cifar100: write a data set"
-	@echo "make bench DATA=PATH                            the data path beside torchvision's and timm's, on photos"
-	@echo "make test, make lint, make format               for those who change the code"
+	@for name in $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml)))); do echo "           EXP=$$name"; done
+	@echo "make resume [RUN=runs/NAME]  go on with a run, by default the latest unfinished"
+	@echo "make evaluate RUN=runs/NAME  validate its best checkpoint again"
+	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also pack SRC DST,"
+	@echo "                             cifar10, cifar100"
+	@echo "make bench DATA=PATH         time the data path beside torchvision's and timm's"
+	@echo "make test, make lint, make format       for those who change the code"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)

@@ -13,7 +13,7 @@ def test_a_pack_is_trained_on_as_the_folder_is(image_folder: Path, tmp_path: Pat
     import torch
 
     packed = resnext("prepare", "pack", str(image_folder), "pack", "--shard-size", "1MiB")
-    assert packed.stdout == "pack: 17 images; train on it with DATA=pack\n"
+    assert packed.stdout == f"12 training and 5 validation images; train on them with DATA={tmp_path}/pack\n"
     for name, root in (("folder", image_folder), ("packed", tmp_path / "pack")):
         arguments = f"""experiment=image_folder model=resnext_small data.root={root} data.workers=0 run={name}
             recipe.image_size=8 recipe.batch_size=4 recipe.epochs=2 logger.mode=disabled trainer.accelerator=cpu"""
@@ -34,12 +34,12 @@ def test_a_pack_is_trained_on_as_the_folder_is(image_folder: Path, tmp_path: Pat
     assert other.stderr.count("\n") == 1
 
 
-def test_bad_images_are_said(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_bad_images_are_said(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (image_folder / "train/cat/2.png").write_bytes(b"no image")
     assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "pack: 16 images; train on it with DATA=pack",
-        "1 cannot be read and are not in it: pack/bad.txt lists them",
+        f"11 training and 5 validation images; train on them with DATA={tmp_path}/pack",
+        f"cannot be read and left out: 1, listed in {tmp_path}/pack/bad.txt",
     ]
 
 
@@ -47,7 +47,7 @@ def test_bad_images_are_said(image_folder: Path, capsys: pytest.CaptureFixture[s
     ("arguments", "message"),
     [
         (["pack", "nowhere", "there"], "nowhere is no folder: give the one that holds train/CLASS/ and val/CLASS/"),
-        (["imagenet", "nowhere", "there"], "nowhere has neither ILSVRC2012_img_train.tar nor"),
+        (["imagenet", "nowhere", "there"], "nowhere is no folder: give the one with the archives"),
         (["cifar10", "."], ". exists already: remove it"),
     ],
 )

@@ -22,15 +22,17 @@ def test_a_round_trip(tmp_path: Path):
 
 
 def test_every_truncation_and_every_flipped_byte_is_an_error(tmp_path: Path):
+    """But in the padding, which nothing reads."""
     path = tmp_path / "file"
-    write_arrays(path, {}, {"labels": np.arange(40)})
+    write_arrays(path, {"classes": ["cat", "dog"]}, {"labels": np.arange(40)})
     data = path.read_bytes()
-    first = data.index(np.arange(40).tobytes())
-    broken = [data[:size] for size in (0, 7, 15, 20, first, len(data) - 1)]
-    broken += [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in (0, 9, *range(first, first + 320, 7))]
+    first, text = data.index(np.arange(40).tobytes()), data.rindex(b"}") + 1
+    read = [*range(text), *range(first, first + 320)]
+    broken = [data[:size] for size in range(0, len(data), 9)]
+    broken += [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in read]
     for content in broken:
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"damaged|Expecting|JSON|Extra|utf-8|codec|delimiter"):
+        with pytest.raises(ValueError, match="is damaged"):
             read_arrays(path)
 
 

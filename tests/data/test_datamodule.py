@@ -88,7 +88,7 @@ def test_one_more_ends_the_training(image_folder: Path, workers: int):
     index, batches = scan_splits(image_folder).train, list(build_loader(image_folder).batches)
     for image in {batches[0][0].image, batches[1][0].image, batches[2][0].image}:
         index.path(image).write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"2 training images cannot be read, and data.max_skipped=1"):
+    with pytest.raises(UserError, match=r"2 training images cannot be read, more than data.max_skipped=1"):
         list(build_loader(image_folder, workers=workers, max_skipped=1))
 
 

@@ -62,7 +62,32 @@ def test_grey_and_cmyk_jpegs_become_rgb(mode: str):
 def test_other_colour_spaces_become_rgb(mode: str):
     source = Image.fromarray(PIXELS).convert("L") if mode == "I;16" else Image.fromarray(PIXELS)
     image = source.convert("I").convert("I;16") if mode == "I;16" else source.convert(mode)
-    assert decode_image(encode(image, "TIFF"), "image").shape == (40, 60, 3)
+    pixels = decode_image(encode(image, "TIFF"), "image")
+    if mode == "I;16":
+        assert np.array_equal(pixels, np.zeros((40, 60, 3)))  # levels of at most 255 of 65,535
+    else:
+        assert np.array_equal(pixels, by_pillow(encode(image, "TIFF")))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bits_are_scaled_to_8(kind: str):
+    """Pillow's own conversion makes white of all that is beyond 255."""
+    ramp = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
+    pixels = decode_image(encode(Image.fromarray(ramp), kind), "image")
+    assert np.array_equal(pixels, np.repeat((ramp >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_without_a_range_are_refused(dtype: type):
+    data = encode(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
+    with pytest.raises(UserError, match="says not which level is white: convert it to 8 bits"):
+        decode_image(data, "image")
+
+
+@pytest.mark.parametrize("padding", [b"\x00" * 7, b"\xff" * 3, b"\x00"])
+def test_padding_before_the_end_harms_no_pixel(padding: bytes):
+    data = encode(PHOTO, "JPEG")
+    assert np.array_equal(decode_image(data[:-2] + padding + data[-2:], "image"), by_pillow(data))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -93,7 +118,9 @@ def test_junk_between_the_headers_harms_no_pixel():
     ],
 )
 def test_a_broken_file_is_named_in_one_line(content: bytes, reason: str):
-    with pytest.raises(UserError, match=rf"^cat/broken.jpg .*({reason}).*: replace or remove it$") as error:
+    with pytest.raises(
+        UserError, match=rf"^cat/broken.jpg .*({reason}).*: replace it, or begin a run without it$"
+    ) as error:
         decode_image(content, "cat/broken.jpg")
     assert "\n" not in str(error.value)
 

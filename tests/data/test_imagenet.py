@@ -107,7 +107,7 @@ def test_an_interrupted_call_goes_on(source: Path, tmp_path: Path, after: int, m
 
     def interrupted(self, member, *arguments, **options):
         if len(calls) == after:
-            (tmp_path / "imagenet.part").joinpath(member.name).touch()  # something is always half done
+            (Path(arguments[0]) / member.name).write_bytes(b"ha")  # half of the file is there
             raise KeyboardInterrupt
         calls.append(1)
         return extract(self, member, *arguments, **options)
@@ -117,8 +117,7 @@ def test_an_interrupted_call_goes_on(source: Path, tmp_path: Path, after: int, m
         with pytest.raises(KeyboardInterrupt):
             prepare_imagenet(source, tmp_path / "imagenet", release(source))
     assert not (tmp_path / "imagenet").exists()
-    for path in (tmp_path / "imagenet.part").glob("*.JPEG"):
-        path.unlink()
+    monkeypatch.undo()
     assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (6, 5)
     assert tree(tmp_path / "imagenet") == EXPECTED
 
@@ -196,3 +195,13 @@ def test_incomplete_kaggle_downloads_are_refused(source: Path, tmp_path: Path, d
     with pytest.raises(UserError, match=message):
         prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
     assert not (tmp_path / "imagenet").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path):
+    (tmp_path / "mine/train/cat").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"mine/train has 0 images in 1 classes, .*: it is no whole ImageNet; give another"
+    ):
+        prepare_imagenet(source, tmp_path / "mine", release(source))
+    (tmp_path / "empty").mkdir()
+    assert prepare_imagenet(source, tmp_path / "empty", release(source)) == (6, 5)

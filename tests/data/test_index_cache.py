@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,18 @@ LONG_AGO = 1_600_000_000
 
 
 @pytest.fixture
-def settled(image_folder: Path) -> Path:
-    """Folders that were written long ago, so that their index is kept."""
+def settled(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folders that were written long enough ago for their index to be kept."""
     write_images(image_folder, {"train/cat/nested": 2})
     age(image_folder)
+    settle(monkeypatch)
     return image_folder
+
+
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program can set a change time back."""
+    monkeypatch.setattr(index_cache, "CLOCK_TICK_NS", 20_000_000)
+    time.sleep(0.05)
 
 
 def age(root: Path) -> None:
@@ -49,12 +57,18 @@ def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pyt
         lambda root: (root / "val/dog/0.png").rename(root / "val/dog/9.png"),
         lambda root: write_images(root, {"train/bird": 1}),
         lambda root: replace_folder(root / "train/dog"),
+        lambda root: restore_times(root, shutil.copy(root / "train/cat/0.png", root / "train/cat/new.png")),
     ],
 )
 def test_a_change_is_seen(settled: Path, change):
     load_splits(settled)
     change(settled)
     assert all(same(*pair) for pair in zip(load_splits(settled), scan_splits(settled)[:2], strict=True))
+
+
+def restore_times(root: Path, _copy: Path) -> None:
+    """As tar and rsync do."""
+    age(root)
 
 
 def replace_folder(folder: Path) -> None:
@@ -90,6 +104,5 @@ def test_another_folder_of_the_same_name_has_an_index_of_its_own(settled: Path, 
     other = tmp_path / "other/images"
     shutil.copytree(settled, other)
     (other / "train/cat/0.png").unlink()
-    age(other)
     assert len(load_splits(other)[0]) == len(load_splits(settled)[0]) - 1
     assert np.array_equal(load_splits(settled)[0].labels, scan_splits(settled).train.labels)

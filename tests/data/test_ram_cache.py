@@ -49,3 +49,10 @@ def test_more_than_the_memory_is_refused(image_folder: Path, monkeypatch: pytest
 
 def test_free_memory_is_below_the_whole():
     assert 2**20 < ram_cache.free_memory() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_split_of_nothing_readable(image_folder: Path):
+    for path in image_folder.glob("train/*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot be read"):
+        RamCache(scan_splits(image_folder).train, devices=1)[0]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conftest import small_config, write_images
 from resnext.config import DataConfig
-from resnext.data import shards
+from resnext.data import shard_writer
 from resnext.data.decode import decode_image
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
@@ -36,7 +36,7 @@ def files(index: ImageIndex) -> list[bytes]:
 
 def test_the_same_bytes_labels_and_identity_as_the_folder(image_folder: Path, tmp_path: Path):
     shutil.copy(image_folder / "train/cat/0.png", os.fsencode(image_folder / "train/cat") + b"/\xff.png")
-    assert pack(image_folder, tmp_path / "pack").images == 18
+    assert pack(image_folder, tmp_path / "pack")[:2] == (13, 5)
     for folder, packed in zip(load(image_folder), load(tmp_path / "pack"), strict=True):
         assert files(packed) == files(folder)
         assert packed.fingerprint == folder.fingerprint
@@ -79,7 +79,7 @@ def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):
     (image_folder / "train/dog/5.png").unlink()
     (image_folder / "train/dog/5.png").symlink_to("nowhere")
     packed = pack(image_folder, tmp_path / "pack")
-    assert packed.images == 15
+    assert packed[:2] == (10, 5)
     assert [line.split(" cannot")[0] for line in packed.bad] == [
         f"{image_folder}/train/cat/2.png",
         f"{image_folder}/train/dog/5.png",
@@ -88,6 +88,11 @@ def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):
     train, _ = load(tmp_path / "pack")
     assert train.labels.tolist() == [0] * 5 + [1] * 5
     assert pack(image_folder, tmp_path / "pack") == packed
+    Image.new("RGB", (20, 16)).save(image_folder / "train/cat/2.png")  # replaced: the same command takes it in
+    assert pack(image_folder, tmp_path / "pack")[:2] == (11, 5)
+    train, _ = load(tmp_path / "pack")
+    assert train.labels.tolist() == [0] * 6 + [1] * 5
+    assert train.read(2) == (image_folder / "train/cat/2.png").read_bytes()
 
 
 @pytest.mark.parametrize("after", range(0, 17, 3))
@@ -98,7 +103,10 @@ def test_an_interrupted_pack_goes_on(image_folder: Path, tmp_path: Path, after: 
         interrupt_add(patch, after)
         with pytest.raises(KeyboardInterrupt):
             pack(image_folder, tmp_path / "pack")
-    with pytest.raises(UserError, match=f"half a pack: `resnext prepare pack {image_folder} {tmp_path}/pack` goes on"):
+    with pytest.raises(
+        UserError,
+        match=f'half a pack: `make prepare ARGS="pack {image_folder} {tmp_path}/pack --shard-size {SHARD}"` goes',
+    ):
         load(tmp_path / "pack")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.tar")}
     assert pack(image_folder, tmp_path / "pack") == expected
@@ -112,7 +120,7 @@ def test_an_interrupted_pack_goes_on(image_folder: Path, tmp_path: Path, after: 
 
 
 def interrupt_add(patch: pytest.MonkeyPatch, after: int) -> None:
-    add, added = shards.ShardWriter.add, []
+    add, added = shard_writer.ShardWriter.add, []
 
     def interrupted(self, *arguments) -> None:
         if len(added) == after:
@@ -120,7 +128,7 @@ def interrupt_add(patch: pytest.MonkeyPatch, after: int) -> None:
         added.append(1)
         add(self, *arguments)
 
-    patch.setattr(shards.ShardWriter, "add", interrupted)
+    patch.setattr(shard_writer.ShardWriter, "add", interrupted)
 
 
 def test_a_shard_half_written_by_a_kill_is_not_taken_for_a_whole_one(image_folder: Path, tmp_path: Path):
@@ -139,7 +147,10 @@ def test_a_shard_half_written_by_a_kill_is_not_taken_for_a_whole_one(image_folde
     [
         (lambda root: (root / "train-000000.tar").unlink(), "train-000000.tar does not exist, the index says"),
         (lambda root: os.truncate(root / "train-000001.tar", 1000), "train-000001.tar has 1,000 bytes, the index says"),
-        (lambda root: os.truncate(root / "index", 100), "index is damaged: pack again, or take a whole copy"),
+        (
+            lambda root: os.truncate(root / "index", 100),
+            "index is damaged: pack again into the same folder, or take a whole copy",
+        ),
         (lambda root: (root / "index").unlink(), "is half a pack"),
     ],
 )
@@ -149,6 +160,48 @@ def test_a_damaged_pack_is_one_line(image_folder: Path, tmp_path: Path, damage, 
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path / "pack")
     assert "\n" not in str(error.value)
+    pack(image_folder, tmp_path / "pack")  # as the line says
+    assert [files(index) for index in load(tmp_path / "pack")] == [files(index) for index in load(image_folder)]
+
+
+def test_storage_that_fails_is_no_bad_image(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path_open = Path.open
+
+    def fail(self, *arguments, **options):
+        if self.match("dog/*.png"):
+            raise OSError(5, "Input/output error")
+        return path_open(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", fail)
+        with pytest.raises(
+            UserError, match=r"Input/output error\): whole shards are kept, and the same command goes on"
+        ):
+            pack(image_folder, tmp_path / "pack")
+    assert pack(image_folder, tmp_path / "pack") == (12, 5, [])
+
+
+def test_a_class_without_one_readable_image_is_refused(image_folder: Path, tmp_path: Path):
+    for path in (image_folder / "train/dog").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"not one image of .*train/dog can be read: .*bad.txt says why"):
+        pack(image_folder, tmp_path / "pack")
+
+
+def test_one_process_at_a_time(image_folder: Path, tmp_path: Path):
+    from resnext.data.exclusive import exclusive
+
+    (tmp_path / "pack").mkdir()
+    with exclusive(tmp_path / "pack"), pytest.raises(UserError, match="is being written by another process"):
+        pack(image_folder, tmp_path / "pack")
+
+
+def test_more_shards_than_files_may_be_open(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pack(image_folder, tmp_path / "pack")
+    monkeypatch.setattr("resnext.data.pack.MAX_OPEN", 2)
+    train, _ = load(tmp_path / "pack")
+    assert files(train) * 2 == files(load(image_folder)[0]) * 2
+    assert len(train._files) == 2
 
 
 def test_a_shard_that_shrinks_during_the_training(image_folder: Path, tmp_path: Path):
@@ -162,8 +215,11 @@ def test_a_shard_that_shrinks_during_the_training(image_folder: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda source, target: pack(source, target, short_side=8), "was begun with short_side=None, now it is 8"),
-        (lambda source, target: write_images(source, {"train/cat/more": 1}), "was begun with fingerprints"),
+        (lambda source, target: pack(source, target, short_side=8), "was begun with other options, by `make prepare"),
+        (
+            lambda source, target: write_images(source, {"train/cat/more": 1}),
+            "has other images than when .*pack was begun",
+        ),
         (lambda source, target: shutil.copytree(target, source, dirs_exist_ok=True), "is a pack already"),
     ],
 )
@@ -182,7 +238,7 @@ def test_a_folder_with_other_files_is_not_written_to(image_folder: Path, tmp_pat
 
 
 def test_a_full_disk_keeps_whole_shards(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    add = shards.ShardWriter.add
+    add = shard_writer.ShardWriter.add
 
     def full(self, image, *arguments) -> None:
         if image == 5:
@@ -190,11 +246,11 @@ def test_a_full_disk_keeps_whole_shards(image_folder: Path, tmp_path: Path, monk
         add(self, image, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.ShardWriter, "add", full)
+        patch.setattr(shard_writer.ShardWriter, "add", full)
         with pytest.raises(UserError, match="cannot be written: No space left on device; whole shards are kept"):
             pack(image_folder, tmp_path / "pack")
     assert not list((tmp_path / "pack").glob(".*.part"))
-    assert pack(image_folder, tmp_path / "pack").images == 17
+    assert pack(image_folder, tmp_path / "pack")[:2] == (12, 5)
 
 
 def test_a_run_is_the_same_on_the_pack(image_folder: Path, tmp_path: Path):

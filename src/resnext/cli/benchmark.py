@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from resnext.data.benchmark import HeldImages, LoaderSpeed, Timing
 
 NAMES = {
-    "ours": "ours",
-    "pil_torchvision": "Pillow + torchvision v1",
-    "torchvision_v2": "torchvision v2",
-    "timm": "timm",
+    "ours": "ours, uint8",
+    "pil_torchvision": "Pillow + torchvision v1, to float32",
+    "torchvision_v2": "torchvision v2, uint8",
+    "timm": "timm, uint8",
     "ours_packed": "ours, on the pack",
 }
 
@@ -53,11 +53,14 @@ def _index(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    for folder in filter(None, (options.images, options.pack)):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder: give one of photos")
+    if not options.images.is_dir():
+        raise UserError(f"--images {options.images} is no folder: give one of photos")
 
     from resnext.data.benchmark import read_jpegs, time_loaders, time_pipelines
+    from resnext.data.pack import is_pack
+
+    if options.pack and not is_pack(options.pack):
+        raise UserError(f'--pack {options.pack} is no pack: `make prepare ARGS="pack SRC DST"` makes one')
 
     images = read_jpegs(options.images)
     timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)
@@ -87,6 +90,6 @@ def _print(images: "HeldImages", timings: "dict[str, Timing]", loaders: "dict[st
     for name, timing in timings.items():
         low, high = timing.quartiles
         print(f"{NAMES[name]:46}{timing.milliseconds:6.2f}{timing.ratio:7.2f}×  {low:.2f} to {high:.2f}")
-    print(f"\n{f'a whole DataLoader, {workers} workers':42}{'images/s':>10}{'speed':>8}  kB an image")
+    print(f"\n{f'a whole DataLoader, data.workers={workers}':42}{'images/s':>10}{'speed':>8}  kB an image")
     for name, speed in loaders.items():
         print(f"{NAMES[name]:42}{speed.images_per_sec:10,.0f}{speed.ratio:7.2f}×  {speed.bytes_per_image / 1000:.0f}")

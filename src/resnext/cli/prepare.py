@@ -68,9 +68,10 @@ def _pack(options: argparse.Namespace) -> None:
     if not options.source.is_dir():
         raise UserError(f"{options.source} is no folder: give the one that holds train/CLASS/ and val/CLASS/")
     packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
-    print(f"{options.target}: {packed.images:,} images; train on it with DATA={options.target}")
+    target = options.target.absolute()
+    print(f"{packed.train:,} training and {packed.val:,} validation images; train on them with DATA={target}")
     if packed.bad:
-        print(f"{len(packed.bad):,} cannot be read and are not in it: {options.target / BAD} lists them")
+        print(f"cannot be read and left out: {len(packed.bad):,}, listed in {target / BAD}")
 
 
 def _cifar(options: argparse.Namespace) -> None:

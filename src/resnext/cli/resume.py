@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "resnext resume",
         description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data) stays as it was; "
-        "trainer, logger, checkpoint, data.root and data.workers may be given anew.",
+        "trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given anew.",
     )
     parser.add_argument("run", nargs="?", help="runs/NAME; without it, the latest run that is not finished")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

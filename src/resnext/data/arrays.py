@@ -1,12 +1,14 @@
 """Named arrays and a header in one file: written whole or not at all, read by mapping it into memory.
 
-Layout: MAGIC, the length of the header as uint64, the header as JSON, then each array on a multiple of 64 bytes.
+Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array on a multiple of 64
+bytes.
 """
 
 import json
 import mmap
 import os
-import tempfile
+import struct
+import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-MAGIC = b"resnext1"
+MAGIC = b"resnext2"
+START = struct.Struct("<8sQQ")
 ALIGNMENT = 64
 
 
@@ -27,20 +30,19 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
         places[name] = (block.dtype.str, block.shape, at)
         at += _padded(block.nbytes)
     text = json.dumps({"header": header, "arrays": places, "bytes": at, "checksum": checksum}).encode()
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
-        with open(descriptor, "wb") as file:
-            file.write(MAGIC + len(text).to_bytes(8, "little") + text)
+        with aside.open("wb") as file:
+            file.write(START.pack(MAGIC, len(text), zlib.crc32(text)) + text)
             file.write(bytes(_first(len(text)) - file.tell()))
             for block in blocks.values():
                 file.write(block.data)
                 file.write(bytes(_padded(block.nbytes) - block.nbytes))
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(0o644)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -52,12 +54,13 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ValueError: if it is not such a file, or is damaged.
     """
     with path.open("rb") as file:
-        start = file.read(16)
-        length = int.from_bytes(start[8:], "little")
+        start = file.read(START.size)
         size = os.fstat(file.fileno()).st_size
-        if start[:8] != MAGIC or length > size:
+        magic, length, checksum = START.unpack(start) if len(start) == START.size else (b"", 0, 0)
+        text = file.read(length) if magic == MAGIC and length < size else b""
+        if not text or zlib.crc32(text) != checksum:
             raise ValueError(f"{path} is damaged")
-        content = json.loads(file.read(length))
+        content = json.loads(text)
         if size != _first(length) + content["bytes"]:
             raise ValueError(f"{path} is damaged")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -73,7 +76,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _first(header_length: int) -> int:
     """Where the first array begins."""
-    return _padded(16 + header_length)
+    return _padded(START.size + header_length)
 
 
 def _padded(size: int) -> int:

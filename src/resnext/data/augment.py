@@ -50,7 +50,7 @@ def build_train_transform(recipe: RecipeConfig, data: DataConfig) -> Transform:
         steps.append(functools.partial(_flip, probability=config.hflip))
     if config.auto_augment is not None:
         steps.append(_on_pillow(_build_auto_augment(config, recipe.image_size, data)))
-    elif config.color_jitter:
+    if config.color_jitter and (config.auto_augment is None or "3a" in config.auto_augment):  # as in timm
         steps.append(_on_pillow(transforms.ColorJitter(*[config.color_jitter] * 3)))
     if config.lighting:
         steps.append(functools.partial(add_lighting, std=config.lighting))

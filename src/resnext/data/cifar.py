@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from resnext.data.exclusive import exclusive
 from resnext.errors import UserError
 from resnext.progress import progress
 
@@ -20,26 +21,28 @@ def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
 
     if target.exists():
         raise UserError(f"{target} exists already: remove it to write it again, or give another folder")
+    target = target.absolute()
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     aside = target.with_name(f"{target.name}.part")
     download = aside / ".download"
     download.mkdir(parents=True, exist_ok=True)
-    counts = []
-    for split in ("train", "val"):
-        try:
-            images = dataset(str(download), train=split == "train", download=True)
-        except (OSError, RuntimeError) as error:  # no network; a file that is not what it should be
-            raise UserError(
-                f"{name} cannot be downloaded ({error}): try again, or put {dataset.filename} ({dataset.url}) "
-                f"into {download} and repeat"
-            ) from error
-        with progress(f"writing {split}", len(images)) as advance:
-            for number, (image, label) in enumerate(images):
-                folder = aside / split / images.classes[label]
-                folder.mkdir(parents=True, exist_ok=True)
-                image.save(folder / f"{number:05d}.png")
-                advance(1)
-        counts.append(len(images))
+    with exclusive(aside):
+        counts = []
+        for split in ("train", "val"):
+            try:
+                images = dataset(str(download), train=split == "train", download=True)
+            except (OSError, RuntimeError) as error:  # no network; a file that is not what it should be
+                raise UserError(
+                    f"{name} cannot be downloaded ({error}): try again, or put {dataset.filename} ({dataset.url}) "
+                    f"into {download} and repeat"
+                ) from error
+            with progress(f"writing {split}", len(images)) as advance:
+                for number, (image, label) in enumerate(images):
+                    folder = aside / split / images.classes[label]
+                    folder.mkdir(parents=True, exist_ok=True)
+                    image.save(folder / f"{number:05d}.png")
+                    advance(1)
+            counts.append(len(images))
     shutil.rmtree(download)
     os.replace(aside, target)
     return counts[0], counts[1]

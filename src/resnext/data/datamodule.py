@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from resnext.config import DataConfig, RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
-from resnext.data.decode import decode_image
-from resnext.data.index import ImageIndex
+from resnext.data.decode import decode_image, is_damaged
+from resnext.data.index import ImageIndex, printable
 from resnext.data.loader_guard import LoaderGuard
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
 from resnext.data.ram_cache import RamCache
-from resnext.data.skips import SkipBudget
+from resnext.data.skips import SkipBudget, Skipped
 from resnext.errors import UserError
 
 MAX_WORKERS = 16
@@ -28,12 +28,6 @@ MAX_EVAL_BATCH = 128
 
 Batch = tuple[Tensor, Tensor]  # images uint8 [N, H, W, 3] or float32 [N, 3, H, W], targets int64 [N]
 TrainBatch = tuple[Tensor, Tensor, Tensor]  # and the seed of each image's erasing, int64 [N]
-
-
-class Skipped(NamedTuple):
-    """In place of a training image that cannot be read."""
-
-    reason: str
 
 
 class ImageDataModule(LightningDataModule):
@@ -141,9 +135,9 @@ class TrainImages(ImageDataset):
         try:
             pixels = self._pixels(sample.image)
         except UserError as error:
-            if self.may_skip:
-                return Skipped(str(error))
-            raise
+            if self.may_skip and is_damaged(error):
+                return Skipped(printable(self.index.relative_path(sample.image)), str(error))
+            raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)
         _seed_everything(drawing)
         return self._transformed(pixels), int(self.index.labels[sample.image]), erasing
@@ -154,15 +148,18 @@ class ImageLoader(DataLoader[Any]):
 
     def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
         super().__init__(images, **loading)
-        self.worker_timeout = worker_timeout
+        self._guard = LoaderGuard(worker_timeout) if self.num_workers else None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        with LoaderGuard(self.worker_timeout) as guard:
-            with guard.waiting():
+        if self._guard is None:
+            yield from super().__iter__()
+            return
+        with self._guard:
+            with self._guard.waiting():
                 batches = super().__iter__()
-            guard.watch_children()
+            self._guard.watch_children()
             while True:
-                with guard.waiting():
+                with self._guard.waiting():
                     batch = next(batches, None)
                 if batch is None:
                     return
@@ -206,12 +203,12 @@ def count_workers(data: DataConfig, devices: int) -> int:
     return min(MAX_WORKERS, max(1, cores // devices))
 
 
-def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[str]]:
-    """The batch without what was skipped, and the reasons."""
-    skipped = [sample.reason for sample in samples if isinstance(sample, Skipped)]
+def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[Skipped]]:
+    """The batch without what was skipped, and that."""
+    skipped = [sample for sample in samples if isinstance(sample, Skipped)]
     kept = [sample for sample in samples if not isinstance(sample, Skipped)]
     if not kept:
-        raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0]}")
+        raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
     return default_collate(kept), skipped
 
 

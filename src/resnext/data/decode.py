@@ -5,6 +5,8 @@ refuses entropy-coded data that libjpeg had to guess, which Pillow passes over i
 most of the others leave a valid file, which nothing can tell from a good one).
 """
 
+import errno
+import re
 import warnings
 from io import BytesIO
 
@@ -32,15 +34,23 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
     try:
         pixels = _decode_jpeg(data) if data.startswith(JPEG_START) else None
         return _decode_with_pillow(data) if pixels is None else pixels
+    except MemoryError:
+        raise
     except UnidentifiedImageError as error:
         raise unreadable(name, ValueError("no format that Pillow knows")) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, MemoryError …
         raise unreadable(name, error) from error
 
 
+def is_damaged(error: UserError) -> bool:
+    """Whether an image file is at fault, or missing; not the storage it is on, which may be well again."""
+    cause = error.__cause__
+    return not isinstance(cause, OSError) or cause.errno in (None, errno.ENOENT, errno.ELOOP)
+
+
 def unreadable(name: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{name} cannot be read as an image ({reason}): replace or remove it")
+    return UserError(f"{name} cannot be read as an image ({reason}): replace it, or begin a run without it")
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
@@ -55,17 +65,31 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     try:
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
-        if any(sign in str(error) for sign in DAMAGE):
+        if any(sign in str(error) for sign in DAMAGE) and not _is_padded(data, str(error)):
             raise
         return None
 
 
+def _is_padded(data: bytes, warning: str) -> bool:
+    """Whether all that is wrong are equal bytes before the end marker, which no entropy-coded data leaves."""
+    extraneous = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
+    if extraneous is None:
+        return False
+    end = data.rfind(b"\xff\xd9")
+    return len(set(data[max(0, end - int(extraneous[1])) : end])) == 1
+
+
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata, and of bombs that are refused here
-        with Image.open(BytesIO(data)) as image:
-            _check_size(image.width, image.height)
-            return np.array(image.convert("RGB"))
+    # of odd metadata, and of bombs that are refused here; for good, as catch_warnings is not made for threads
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    with Image.open(BytesIO(data)) as image:
+        _check_size(image.width, image.height)
+        if image.mode.startswith("I;16"):
+            levels = np.asarray(image)  # 16 bits, of which Pillow's own conversion would cut off the upper 8
+            return np.repeat((levels >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+        if image.mode in ("I", "F"):
+            raise ValueError(f"mode {image.mode} says not which level is white: convert it to 8 bits")
+        return np.array(image.convert("RGB"))
 
 
 def _check_size(width: int, height: int) -> None:

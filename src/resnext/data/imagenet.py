@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from resnext.data.exclusive import exclusive
 from resnext.errors import UserError
 from resnext.progress import progress
 
@@ -44,26 +45,29 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
     Raises:
         UserError: if `source` has neither layout, an archive is damaged, a label is missing, or a count is wrong.
     """
-    release = release or Release()
+    release, target = release or Release(), target.absolute()
     aside = target.with_name(f"{target.name}.part")
-    if target.exists():
-        return _check_counts(target, release)
+    if target.exists() and any(target.iterdir()):
+        return _check_counts(target, release, "it is no whole ImageNet; give another folder")
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder: give the one with the archives of ILSVRC2012, or Kaggle's download")
     if not (source / release.train[0]).is_file() and not (source / KAGGLE_IMAGES).is_dir():
         raise UserError(
             f"{source} has neither {release.train[0]} nor {KAGGLE_IMAGES}/: give the folder with the three archives of "
             f"ILSVRC2012 (image-net.org), or the unpacked download of Kaggle's imagenet-object-localization-challenge"
         )
     aside.mkdir(parents=True, exist_ok=True)
-    try:
-        if (source / release.train[0]).is_file():
-            _from_archives(source, aside, release)
-        else:
-            _from_kaggle(source, aside)
-    except tarfile.TarError as error:
-        raise UserError(f"{source}: an archive is damaged ({error}): download it again") from error
-    counts = _check_counts(aside, release)
-    (aside / STAMPS).unlink(missing_ok=True)
-    os.replace(aside, target)
+    with exclusive(aside):
+        try:
+            if (source / release.train[0]).is_file():
+                _from_archives(source, aside, release)
+            else:
+                _from_kaggle(source, aside)
+        except tarfile.TarError as error:
+            raise UserError(f"{source}: an archive is damaged ({error}): download it again") from error
+        counts = _check_counts(aside, release, f"{source} is incomplete; complete it, and the same command goes on")
+        (aside / STAMPS).unlink(missing_ok=True)
+        os.replace(aside, target)
     return counts
 
 
@@ -188,15 +192,15 @@ def _link(path: Path, link: Path) -> None:
         shutil.copyfile(path, link)
 
 
-def _check_counts(root: Path, release: Release) -> tuple[int, int]:
+def _check_counts(root: Path, release: Release, advice: str) -> tuple[int, int]:
     counts = []
     for split, images in (("train", release.train_images), ("val", release.val_images)):
-        folders = [folder for folder in (root / split).iterdir() if not folder.name.startswith(".")]
+        folders = [path for path in root.glob(f"{split}/*") if path.is_dir() and not path.name.startswith(".")]
         found = sum(len(os.listdir(folder)) for folder in folders)
         if (len(folders), found) != (release.classes, images):
             raise UserError(
                 f"{root / split} has {found:,} images in {len(folders)} classes, not {images:,} in {release.classes}: "
-                f"the source is incomplete; complete it, remove {root} and try again"
+                f"{advice}"
             )
         counts.append(found)
     return counts[0], counts[1]

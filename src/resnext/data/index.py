@@ -80,16 +80,20 @@ class DataIdentity:
 
 
 class FolderStamp(NamedTuple):
-    """A folder as it was when it was listed: another time or another inode is another content."""
+    """A folder as it was when it was listed: another time or another inode is another content.
+
+    `changed_ns` is the inode's, which no program can set back; tar and rsync restore the time of modification.
+    """
 
     path: str
     modified_ns: int
+    changed_ns: int
     inode: int
 
     @classmethod
     def of(cls, folder: Path) -> Self:
         found = folder.stat()
-        return cls(str(folder), found.st_mtime_ns, found.st_ino)
+        return cls(str(folder), found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
 
 
 class Scan(NamedTuple):

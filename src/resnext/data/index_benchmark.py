@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from resnext.data.index import ImageIndex, scan_splits
 from resnext.data.index_cache import load_splits
+from resnext.errors import UserError
 
 
 class IndexCost(NamedTuple):
@@ -27,6 +28,10 @@ def measure_index(root: Path) -> IndexCost:
     began = time.perf_counter()
     train, val = load_splits(root)
     loaded = time.perf_counter() - began
+    if train.labels.flags.owndata:
+        raise UserError(
+            f"the index of {root} was not kept: it changed just now (try again), or the cache is not writable"
+        )
     return IndexCost(len(train) + len(val), listed, loaded, _memory_of_a_worker(train) / 2**20)
 
 
@@ -34,12 +39,14 @@ def _memory_of_a_worker(index: ImageIndex) -> int:
     """Bytes that a forked process comes to hold alone."""
     reader, writer = os.pipe()
     if os.fork() == 0:
-        before = _private_bytes()
-        for image in range(len(index)):
-            index.path(image)
-            int(index.labels[image])
-        os.write(writer, str(_private_bytes() - before).encode())
-        os._exit(0)
+        try:
+            before = _private_bytes()
+            for image in range(len(index)):
+                index.path(image)
+                int(index.labels[image])
+            os.write(writer, str(_private_bytes() - before).encode())
+        finally:
+            os._exit(0)
     os.close(writer)
     with open(reader) as file:
         grown = int(file.read())

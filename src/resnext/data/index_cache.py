@@ -1,6 +1,6 @@
 """The scanned folder, kept: one file for each data.root, below XDG_CACHE_HOME (~/.cache) in resnext/.
 
-It holds as long as no folder below data.root has another modification time or inode than when it was listed.
+It holds as long as no folder below data.root has another time or inode than when it was listed.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.index import FolderStamp, ImageIndex, scan_splits
 
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
-VERSION = 1
+VERSION = 2
+KEPT = 20  # files, of 60 MB each for ImageNet; the oldest go
 
 
 def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
@@ -24,7 +25,7 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
     if path is not None and (kept := _read(path, root)):
         return kept
     scan = scan_splits(root)
-    newest = max(stamp.modified_ns for stamp in scan.folders)
+    newest = max(stamp.changed_ns for stamp in scan.folders)
     if path is not None and newest < time.time_ns() - CLOCK_TICK_NS:
         with suppress(OSError):  # a full or read-only home costs the next start its time, and nothing else
             _write(path, root, scan.train, scan.val, scan.folders)
@@ -48,7 +49,7 @@ def _read(path: Path, root: Path) -> tuple[ImageIndex, ImageIndex] | None:
             return None
         if any(FolderStamp.of(Path(stamp[0])) != tuple(stamp) for stamp in header["folders"]):
             return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         return None
     train, val = (_index(root / split, split, header, arrays) for split in ("train", "val"))
     return train, val
@@ -68,3 +69,5 @@ def _write(path: Path, root: Path, train: ImageIndex, val: ImageIndex, folders: 
         for name in ("labels", "paths", "offsets")
     }
     write_arrays(path, header, arrays)
+    for old in sorted(path.parent.glob("*.index"), key=lambda kept: kept.stat().st_mtime_ns)[:-KEPT]:
+        old.unlink(missing_ok=True)

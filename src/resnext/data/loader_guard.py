@@ -6,16 +6,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 
-from resnext.errors import UserError
+from resnext.errors import RunFailed, UserError
 
 
-class LoaderFailed(RuntimeError):
+class LoaderFailed(RunFailed):
     """A loader process hangs, or was killed; one line that says what to do."""
 
 
 class LoaderGuard:
-    """Watches over the loader processes of one iteration.
+    """Watches over the loader processes of one DataLoader, in one iteration after another.
 
     DataLoader's own timeout does not cover the time in which it receives a batch from a process that has stopped.
     """
@@ -25,9 +26,10 @@ class LoaderGuard:
         self._deadline: float | None = None
         self._hung = False
         self._closed = threading.Event()
-        self._processes: list[multiprocessing.Process] = []
+        self._processes: list[BaseProcess] = []
 
     def __enter__(self) -> "LoaderGuard":
+        self._closed.clear()
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -40,7 +42,9 @@ class LoaderGuard:
         torch would raise for a dead one wherever the main thread is at that time, in a save as well; without its
         handler they are found when the next batch is waited for.
         """
-        self._processes = list(multiprocessing.active_children())  # pyright: ignore[reportAttributeAccessIssue]
+        for process in multiprocessing.active_children():
+            if process not in self._processes:
+                self._processes.append(process)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 

@@ -6,7 +6,8 @@ micro-batches one after another.
 
 Under repeated augmentation (Hoffer et al. 2020) each image of the order stands `repeats` times in a row, and the epoch
 ends after as many samples as before, so that it sees fewer images (as in DeiT and timm). Within a global batch all
-first copies come first, then all second ones: on three ranks or more the copies of an image are on different ranks.
+first copies come first, then all second ones: the copies of an image are on different ranks where there are more ranks
+than copies.
 """
 
 import hashlib

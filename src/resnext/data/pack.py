@@ -20,6 +20,7 @@ from resnext.errors import UserError
 
 SETTINGS = "pack.json"
 INDEX = "index"
+MAX_OPEN = 256  # shards in a process, which may open 1024 files by default
 PARTS = ("labels", "paths", "offsets", "shards", "starts", "lengths")
 
 
@@ -60,6 +61,8 @@ class PackedImages(ImageIndex):
 
     def _file(self, shard: int) -> int:
         if shard not in self._files:
+            if len(self._files) >= MAX_OPEN:
+                os.close(self._files.pop(next(iter(self._files))))
             self._files[shard] = os.open(self.root / self.shard_names[shard], os.O_RDONLY)
         return self._files[shard]
 
@@ -81,17 +84,26 @@ def load_pack(root: Path) -> tuple[PackedImages, PackedImages]:
     try:
         header, arrays = read_arrays(root / INDEX)
     except FileNotFoundError:
-        source = read_settings(root)["source"]
-        raise UserError(f"{root} is half a pack: `resnext prepare pack {source} {root}` goes on with it") from None
+        raise UserError(f"{root} is half a pack: `{describe_command(root)}` goes on with it") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{error}: pack again, or take a whole copy of {root}") from error
+        raise UserError(f"{error}: pack again into the same folder, or take a whole copy of {root}") from error
     for name, size in zip(header["shard_names"], header["shard_bytes"], strict=True):
         found = (root / name).stat().st_size if (root / name).is_file() else None
         if found != size:
             has = "does not exist" if found is None else f"has {found:,} bytes"
-            raise UserError(f"{root / name} {has}, the index says {size:,}: copy it again, or pack again")
+            raise UserError(
+                f"{root / name} {has}, the index says {size:,}: copy it again, or pack again into the same folder"
+            )
     train, val = (_images(root, split, header, arrays) for split in ("train", "val"))
     return train, val
+
+
+def describe_command(root: Path) -> str:
+    """The command that the pack was begun with."""
+    settings = read_settings(root)
+    short_side = f"--short-side {settings['short_side']} " if settings["short_side"] else ""
+    options = f"{short_side}--shard-size {settings['shard_bytes']}"
+    return f'make prepare ARGS="pack {settings["source"]} {root} {options}"'
 
 
 def read_settings(root: Path) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import mmap
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from resnext.progress import progress
 
 SHARE_OF_FREE_MEMORY = 0.5  # for all splits together; what is left is the training's
 CHECK_EVERY = 256  # images
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 class RamCache:
@@ -41,7 +44,8 @@ class RamCache:
                 file.write(pixels.data)
                 self._shapes[image] = pixels.shape[:2]
             file.flush()
-            self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            size = int(self._starts[-1])
+            self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
     def __getitem__(self, image: int) -> np.ndarray:
         """uint8 [height, width, 3]; a copy, as transforms may write to it. Raises UserError for an unreadable image."""
@@ -53,9 +57,18 @@ class RamCache:
 
 
 def free_memory() -> int:
-    """Bytes that this machine has left, by Linux's own estimate."""
+    """Bytes that this machine has left, by Linux's own estimate, and this job (its control group, version 2)."""
     with open("/proc/meminfo") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) * 1024
+        machine = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) * 1024
+    return min([machine, *_left_in_groups()])
+
+
+def _left_in_groups() -> Iterator[int]:
+    with open("/proc/self/cgroup") as file:
+        own = next((line.strip()[3:] for line in file if line.startswith("0::")), "/")
+    for group in (CGROUPS / own.lstrip("/"), *(CGROUPS / own.lstrip("/")).parents):
+        with suppress(OSError, ValueError):  # no such group, or `max`
+            yield int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
 
 
 def _decode_all(index: ImageIndex) -> Iterator[np.ndarray]:

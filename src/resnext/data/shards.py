@@ -2,23 +2,22 @@
 
 import json
 import os
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import simplejpeg
 
 from resnext.data.crop import resize_short_side
-from resnext.data.decode import JPEG_START, decode_image
+from resnext.data.decode import JPEG_START, decode_image, is_damaged
+from resnext.data.exclusive import exclusive
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
-from resnext.data.pack import INDEX, SETTINGS, is_pack, read_settings, write_index
+from resnext.data.pack import INDEX, SETTINGS, describe_command, is_pack, load_pack, read_settings, write_index
+from resnext.data.shard_writer import Place, ShardWriter
 from resnext.errors import UserError
 from resnext.progress import progress
 
@@ -34,97 +33,9 @@ R = TypeVar("R")
 class Packed(NamedTuple):
     """How many images lie in the pack, and a line for each that could not be read."""
 
-    images: int
+    train: int
+    val: int
     bad: list[str]
-
-
-class Place(NamedTuple):
-    """Where an image's bytes lie."""
-
-    shard: int
-    start: int
-    length: int
-
-
-@dataclass
-class ShardWriter:
-    """Tar shards of one split, each under a temporary name until it is whole.
-
-    Attributes:
-        names: the whole shards' names, after those of other splits.
-        places: image → where it lies.
-    """
-
-    root: Path
-    split: str
-    shard_bytes: int
-    names: list[str]
-    places: dict[int, Place] = field(default_factory=dict)
-    _file: IO[bytes] | None = None
-    _first: int = 0
-
-    def __post_init__(self) -> None:
-        self._first = len(self.names)
-        while (self.root / self._name()).exists():
-            self._take_up(self.root / self._name())
-
-    def add(self, image: int, member: str, data: bytes, label: int) -> None:
-        file = self._file or self._begin()
-        stem = member.rpartition(".")[0]
-        start = self._add_member(file, member, data)
-        self._add_member(file, f"{stem}.cls", str(label).encode())
-        self.places[image] = Place(len(self.names), start, len(data))
-        if file.tell() >= self.shard_bytes:
-            self.end_shard()
-
-    def end_shard(self) -> None:
-        """Makes the open shard, if there is one, a whole one."""
-        if self._file is None:
-            return
-        self._file.write(bytes(2 * tarfile.BLOCKSIZE))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-        os.replace(self._aside, self.root / self._name())
-        self.names.append(self._name())
-
-    def abandon_shard(self) -> None:
-        """Leaves no half-written shard, and gives its space back."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._aside.unlink(missing_ok=True)
-
-    @property
-    def _aside(self) -> Path:
-        return self.root / f".{self._name()}.part"
-
-    def _name(self) -> str:
-        return f"{self.split}-{len(self.names) - self._first:06d}.tar"
-
-    def _begin(self) -> IO[bytes]:
-        self._file = self._aside.open("wb")
-        return self._file
-
-    @staticmethod
-    def _add_member(file: IO[bytes], name: str, data: bytes) -> int:
-        """Returns where the data begins."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        file.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-        start = file.tell()
-        file.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
-        return start
-
-    def _take_up(self, path: Path) -> None:
-        """A whole shard of an earlier, interrupted call."""
-        with tarfile.open(path, "r:", errors="surrogateescape") as shard:
-            for member in shard:
-                if not member.name.endswith(".cls"):
-                    image = int(member.name.rpartition("/")[2].partition(".")[0])
-                    self.places[image] = Place(len(self.names), member.offset_data, member.size)
-        self.names.append(path.name)
 
 
 def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_bytes: int) -> Packed:
@@ -139,42 +50,81 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
     """
     if is_pack(source):
         raise UserError(f"{source} is a pack already: give the folder of images that it was made from")
-    splits = dict(zip(("train", "val"), load_splits(source), strict=True))
+    splits: dict[str, ImageIndex] = dict(zip(("train", "val"), load_splits(source), strict=True))
     settings = {
         "source": str(source.absolute()),
         "fingerprints": [index.fingerprint for index in splits.values()],
         "short_side": short_side,
         "shard_bytes": shard_bytes,
     }
-    _begin(target, settings)
-    if (target / INDEX).exists():
-        bad = (target / BAD).read_text().splitlines() if (target / BAD).exists() else []
-        return Packed(sum(map(len, splits.values())) - len(bad), bad)
+    try:
+        _begin(target, settings)
+        with exclusive(target):
+            return _pack(splits, target, settings)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written: {error.strerror}; whole shards are kept, and the same command goes on"
+        ) from error
+
+
+def _pack(splits: dict[str, ImageIndex], target: Path, settings: dict[str, Any]) -> Packed:
+    if _is_whole(target):
+        return Packed(len(splits["train"]), len(splits["val"]), [])
     names: list[str] = []
     bad: list[str] = []
     parts = {split: _pack_split(split, index, target, settings, names, bad) for split, index in splits.items()}
-    if bad:
-        (target / BAD).write_text("".join(f"{line}\n" for line in bad))
-    write_index(target, names, **parts, classes=splits["train"].classes, short_side=short_side)
-    return Packed(sum(len(part["labels"]) for part in parts.values()), bad)
+    (target / BAD).write_text("".join(f"{line}\n" for line in bad))
+    _check_not_empty(splits, parts, target)
+    classes, short_side = splits["train"].classes, settings["short_side"]
+    write_index(target, names, **parts, classes=classes, short_side=short_side)
+    if not bad:
+        (target / BAD).unlink()
+    return Packed(len(parts["train"]["labels"]), len(parts["val"]["labels"]), bad)
+
+
+def _is_whole(target: Path) -> bool:
+    """A pack with bad images tries them again, and one that is damaged writes its index anew and what is not whole."""
+    if not (target / INDEX).exists():
+        return False
+    try:
+        load_pack(target)
+        if not (target / BAD).exists():
+            return True
+    except UserError:
+        pass
+    (target / INDEX).unlink()
+    return False
+
+
+def _check_not_empty(splits: dict[str, ImageIndex], parts: dict[str, dict[str, np.ndarray]], target: Path) -> None:
+    for split, index in splits.items():
+        lost = np.setdiff1d(index.labels, parts[split]["labels"])
+        if len(lost):
+            raise UserError(
+                f"not one image of {index.root / index.classes[lost[0]]} can be read: {target / BAD} says why; mend "
+                "them, or remove the class"
+            )
 
 
 def _begin(target: Path, settings: dict[str, Any]) -> None:
     """Writes pack.json, or checks that the one there says the same."""
     if is_pack(target):
         kept = read_settings(target)
-        other = [key for key in settings if key != "source" and kept.get(key) != settings[key]]
-        if other:
-            key = other[0]
+        if kept["fingerprints"] != settings["fingerprints"]:
             raise UserError(
-                f"{target} was begun with {key}={kept.get(key)}, now it is {settings[key]}: "
-                f"give the same, or another folder than {target}"
+                f"{settings['source']} has other images than when {target} was begun: restore them, or give another "
+                f"folder than {target}"
+            )
+        if (kept["short_side"], kept["shard_bytes"]) != (settings["short_side"], settings["shard_bytes"]):
+            raise UserError(
+                f"{target} was begun with other options, by `{describe_command(target)}`: repeat that, or give another "
+                f"folder than {target}"
             )
         return
-    if target.exists() and any(target.iterdir()):
+    aside = target / f".{SETTINGS}"
+    if target.exists() and any(path != aside for path in target.iterdir()):
         raise UserError(f"{target} holds something else: give a new folder, or an empty one")
     target.mkdir(parents=True, exist_ok=True)
-    aside = target / f".{SETTINGS}"
     aside.write_text(json.dumps(settings, indent=2) + "\n")
     os.replace(aside, target / SETTINGS)
 
@@ -197,10 +147,6 @@ def _pack_split(
                     writer.add(image, _member(index, image, data), data, label)
                 advance(1)
             writer.end_shard()
-        except OSError as error:
-            raise UserError(
-                f"{target} cannot be written: {error.strerror}; whole shards are kept, and the same command goes on"
-            ) from error
         finally:
             writer.abandon_shard()
     return _arrays(index, writer.places)
@@ -211,7 +157,11 @@ def _encode(index: ImageIndex, image: int, short_side: int | None) -> bytes | Us
         data = index.read(image)
         pixels = decode_image(data, index.name(image))
     except UserError as error:
-        return error
+        if is_damaged(error):
+            return error
+        raise UserError(
+            f"{str(error).rpartition(':')[0]}: whole shards are kept, and the same command goes on"
+        ) from error
     if short_side is None or min(pixels.shape[:2]) <= short_side:
         return data
     small = resize_short_side(pixels, short_side, "bicubic")
