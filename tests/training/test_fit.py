@@ -219,6 +219,29 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, split: str, worker
     assert "a/0.png cannot be read" in (run.path / "log.txt").read_text()
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_may_skip_is_exact_and_counts(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Interrupted and resumed with the other number of workers, and from memory: the same image is left out."""
+    write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
+    (tmp_path / "images/train/a/0.png").write_bytes(b"broken")
+    options = {"recipe__batch_size": 4, "recipe__epochs": 3, "recipe__augmentation": {"erasing": 0.5, "repeats": 2}}
+    whole, parts = (
+        make_run(small_config(tmp_path / "images", **options, run=name, data__workers=workers, data__max_skipped=1))
+        for name in ("whole", "parts")
+    )
+    fit(whole)
+    with monkeypatch.context() as patch:
+        interrupt_at(6, patch)
+        with pytest.raises(Interrupted):
+            fit(parts)
+    data = replace(parts.config.data, workers=1 - workers, cache="ram")
+    parts.add_start(replace(parts.config, data=data))
+    fit(parts)
+    assert_same_result(whole, parts)
+    assert len((parts.path / "skipped.txt").read_text().splitlines()) == 1
+    assert "left out, as it cannot be read: train/a/0.png" in capsys.readouterr().out
+
+
 def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(self: object, batch: object, batch_idx: int) -> None:
         raise ZeroDivisionError("out of luck")

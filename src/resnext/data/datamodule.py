@@ -154,7 +154,7 @@ class ImageLoader(DataLoader[Any]):
         if self._guard is None:
             yield from super().__iter__()
             return
-        with self._guard:
+        with self._guard.watching():
             with self._guard.waiting():
                 batches = super().__iter__()
             self._guard.watch_children()

@@ -25,16 +25,17 @@ class LoaderGuard:
         self.timeout = timeout
         self._deadline: float | None = None
         self._hung = False
-        self._closed = threading.Event()
         self._processes: list[BaseProcess] = []
 
-    def __enter__(self) -> "LoaderGuard":
-        self._closed.clear()
-        threading.Thread(target=self._watch, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closed.set()
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around one iteration."""
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=[over], daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def watch_children(self) -> None:
         """To be called when the loader processes have been started.
@@ -80,8 +81,8 @@ class LoaderGuard:
         """Of a process that failed, None if none did."""
         return next((process.exitcode for process in self._processes if process.exitcode), None)
 
-    def _watch(self) -> None:
-        while not self._closed.wait(min(1, self.timeout / 10)):
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(min(1, self.timeout / 10)):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
                 self._hung = self._exit_code() is None  # a dead one is noticed late, every 5 s
