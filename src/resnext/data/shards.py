@@ -21,9 +21,7 @@ from resnext.data.shard_writer import Place, ShardWriter
 from resnext.errors import UserError
 from resnext.progress import progress
 
-JPEG_QUALITY = (
-    85  # at 90 a pack is decoded 9 % slower (docs/performance.md); what either costs in accuracy is unmeasured
-)
+JPEG_QUALITY = 85  # 90 is 9 % slower to decode; what either costs in accuracy is unmeasured
 BAD = "bad.txt"
 
 T = TypeVar("T")
