@@ -128,3 +128,13 @@ def empty(split: Path) -> None:
 def replace_by_file(root: Path) -> None:
     shutil.rmtree(root)
     root.write_text("")
+
+
+def test_a_dangling_link_is_named_when_it_is_read(image_folder: Path):
+    (image_folder / "train/cat/link.png").symlink_to("nowhere.png")
+    train, _ = load(image_folder)
+    image = next(image for image in range(len(train)) if train.path(image).name == "link.png")
+    with pytest.raises(
+        UserError, match=r"cat/link.png cannot be read as an image \(No such file or directory\): replace"
+    ):
+        train.read(image)
