@@ -43,9 +43,14 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("source", type=Path, metavar="SRC", help="holds train/CLASS/ and val/CLASS/")
     pack.add_argument("target", type=Path, metavar="DST")
     pack.add_argument(
-        "--short-side", type=_pixels, help="resize larger images, in pixels; without it every file stays as it is"
+        "--short-side",
+        type=_pixels,
+        metavar="PIXELS",
+        help="resize larger images, in pixels; without it every file stays as it is",
     )
-    pack.add_argument("--shard-size", type=_bytes, default="1GiB", help="such as 500MB (1GiB)")
+    pack.add_argument(
+        "--shard-size", type=_bytes, metavar="SIZE", default="1GiB", help="such as 500MB, at least 1MiB (1GiB)"
+    )
     pack.set_defaults(prepare=_pack)
 
     for name in ("cifar10", "cifar100"):

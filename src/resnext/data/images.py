@@ -14,10 +14,10 @@ HOW_TO_GET = {
     "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/, or a pack, as DATA=PATH (data.root=PATH)",
     "imagenet": (
         "give the folder of ImageNet that holds train/ and val/, with one folder for each class, as DATA=PATH "
-        "(data.root=PATH), or link it there; `resnext prepare imagenet --help` tells how to make it from the archives"
+        '(data.root=PATH), or link it there; `make prepare ARGS="imagenet SRC DST"` makes it of the archives'
     ),
-    "cifar10": "`resnext prepare cifar10` downloads it there",
-    "cifar100": "`resnext prepare cifar100` downloads it there",
+    "cifar10": "`make prepare ARGS=cifar10` downloads it there",
+    "cifar100": "`make prepare ARGS=cifar100` downloads it there",
 }
 
 
