@@ -13,7 +13,7 @@ from resnext.data.crop import RandomResizedCrop, resize
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (20, 900), (900, 20), (1, 1), (2, 700)])
 def test_boxes_are_timms(size: tuple[int, int]):
     height, width = size
-    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), ("bilinear",))
+    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), "bilinear")
     image = Image.new("RGB", (width, height))
     for draw in range(300):
         random.seed(draw)
@@ -32,7 +32,7 @@ def test_pixels_are_within_45_db_of_pillows_on_the_same_boxes(interpolation: str
     noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
     photo = np.array(Image.fromarray(noise[:94, :125]).resize((500, 375), Image.Resampling.BICUBIC))
     random.seed(0)
-    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), ("bilinear",))
+    crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), "bilinear")
     for pixels in (noise, photo):
         ratios = []
         for _ in range(50):
@@ -49,7 +49,7 @@ def test_pixels_are_within_45_db_of_pillows_on_the_same_boxes(interpolation: str
 def test_random_interpolation_takes_both():
     random.seed(0)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    crop = RandomResizedCrop(20, (1.0, 1.0), (1.0, 1.0), ("bilinear", "bicubic"))
+    crop = RandomResizedCrop(20, (1.0, 1.0), (1.0, 1.0), "random")
     expected = {resize(noise, 20, 20, mode).tobytes() for mode in ("bilinear", "bicubic")}
     assert {crop(noise).tobytes() for _ in range(30)} == expected
     assert len(expected) == 2

@@ -106,6 +106,20 @@ def test_without_a_budget_the_image_is_named(image_folder: Path):
         list(build_loader(image_folder))
 
 
+@pytest.mark.parametrize("max_skipped", [0, 100])
+def test_storage_that_fails_is_neither_skipped_nor_said_to_be(
+    image_folder: Path, max_skipped: int, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments, **options):
+        raise OSError(5, "Input/output error")
+
+    loader = build_loader(image_folder, max_skipped=max_skipped)
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError, match=r"cannot be read as an image \(Input/output error\)") as error:
+        list(loader)
+    assert "max_skipped" not in str(error.value)
+
+
 def test_a_process_that_hangs_in_a_read_ends_the_iteration(image_folder: Path):
     """A pipe that nobody writes to is opened for ever."""
     loader = build_loader(image_folder, workers=1)

@@ -92,10 +92,13 @@ def erase(images: Tensor, seeds: Tensor, config: AugmentationConfig) -> Tensor:
 
 def _build_crop(config: AugmentationConfig, image_size: int) -> Transform:
     if config.pad is not None:
-        return PadAndCrop(image_size, config.pad, "bicubic" if config.interpolation == "bicubic" else "bilinear")
-    both = ("bilinear", "bicubic")
-    interpolations = both if config.interpolation == "random" else (config.interpolation,)
-    return RandomResizedCrop(image_size, config.scale, config.ratio, interpolations)
+        return PadAndCrop(image_size, config.pad, _fixed(config.interpolation))
+    return RandomResizedCrop(image_size, config.scale, config.ratio, config.interpolation)
+
+
+def _fixed(interpolation: str) -> str:
+    """For what takes one and the same each time."""
+    return "bilinear" if interpolation == "random" else interpolation
 
 
 def _flip(pixels: np.ndarray, probability: float) -> np.ndarray:
@@ -123,7 +126,10 @@ def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataC
             f"recipe.augmentation.auto_augment={policy} is unknown: of timm it begins with one of "
             f"{', '.join(TIMM_POLICIES)}; of torchvision it is {', '.join(TORCHVISION_POLICIES)}{nearest(first, known)}"
         )
-    hints: dict[str, Any] = {"translate_const": int(image_size * 0.45), "img_mean": _fill(data)}
+    hints: dict[str, Any] = {
+        "translate_const": int(image_size * 0.45),
+        "img_mean": tuple(round(255 * value) for value in data.mean),
+    }
     if config.interpolation != "random":
         hints["interpolation"] = str_to_pil_interp(config.interpolation)
     if first == "augmix":
@@ -136,8 +142,7 @@ def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataC
 
 def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callable[..., Any]:
     """As torchvision's classification references build it."""
-    name = "bicubic" if config.interpolation == "bicubic" else "bilinear"
-    interpolation = transforms.InterpolationMode(name)
+    interpolation = transforms.InterpolationMode(_fixed(config.interpolation))
     if policy == "ra":
         return transforms.RandAugment(interpolation=interpolation)
     if policy == "ta_wide":
@@ -145,10 +150,6 @@ def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callab
     if policy == "augmix":
         return transforms.AugMix(interpolation=interpolation)
     return transforms.AutoAugment(transforms.AutoAugmentPolicy(policy), interpolation=interpolation)
-
-
-def _fill(data: DataConfig) -> tuple[int, ...]:
-    return tuple(round(255 * value) for value in data.mean)
 
 
 @functools.cache

@@ -94,8 +94,8 @@ def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, T
     The pipelines take turns, so that a slow minute is every one's; a ratio is of one turn, and the median of them
     counts. `packed` is a second source for ours, relative to the reference on `images`.
     """
-    pipelines = {name: (build(), images.files) for name, build in PEERS.items()}
-    pipelines = {"ours": (_ours(images), range(len(images))), **pipelines}
+    peers = {name: (build(), images.files) for name, build in PEERS.items()}
+    pipelines = {"ours": (_ours(images), range(len(images))), **peers}
     if packed is not None:
         pipelines[PACKED] = (_ours(packed), range(len(packed)))
     times: dict[str, list[float]] = {name: [] for name in pipelines}
@@ -198,9 +198,7 @@ class _PeerDataset(Dataset[Any]):
 
 def _evenly(items: Any) -> list[Any]:
     """At most IMAGES of them."""
-    return (
-        [items[position] for position in np.unique(np.linspace(0, len(items) - 1, IMAGES).astype(int))] if items else []
-    )
+    return [items[position] for position in np.linspace(0, len(items) - 1, min(IMAGES, len(items))).astype(int)]
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

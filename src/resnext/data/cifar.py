@@ -43,6 +43,6 @@ def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
                     image.save(folder / f"{number:05d}.png")
                     advance(1)
             counts.append(len(images))
-    shutil.rmtree(download)
-    os.replace(aside, target)
+        shutil.rmtree(download)
+        os.replace(aside, target)
     return counts[0], counts[1]

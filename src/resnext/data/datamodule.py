@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from resnext.config import DataConfig, RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
-from resnext.data.decode import decode_image, is_damaged
+from resnext.data.decode import is_damaged
 from resnext.data.index import ImageIndex, printable
 from resnext.data.loader_guard import LoaderGuard
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
@@ -111,9 +111,7 @@ class ImageDataset(Dataset[Any]):
         return self._transformed(self._pixels(sample.image)), int(self.index.labels[sample.image])
 
     def _pixels(self, image: int) -> np.ndarray:
-        if self.cache is not None:
-            return self.cache[image]
-        return decode_image(self.index.read(image), self.index.name(image))
+        return self.index.pixels(image) if self.cache is None else self.cache[image]
 
     def _transformed(self, pixels: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(self.transform(pixels)))
@@ -135,7 +133,9 @@ class TrainImages(ImageDataset):
         try:
             pixels = self._pixels(sample.image)
         except UserError as error:
-            if self.may_skip and is_damaged(error):
+            if not is_damaged(error):
+                raise
+            if self.may_skip:
                 return Skipped(printable(self.index.relative_path(sample.image)), str(error))
             raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)

@@ -17,6 +17,7 @@ from pathlib import Path
 from resnext.data.exclusive import exclusive
 from resnext.errors import UserError
 from resnext.progress import progress
+from resnext.whole_file import replace_text
 
 CHUNK = 2**22
 LINK_THREADS = 16
@@ -94,9 +95,7 @@ def _check_md5(archive: Path, md5: str, stamps: Path) -> None:
             advance(len(chunk) >> 20)
     if digest.hexdigest() != md5:
         raise UserError(f"{archive} has md5 {digest.hexdigest()}, not {md5}: it is damaged, download it again")
-    fresh = stamps.with_suffix(".new")
-    fresh.write_text(json.dumps({**known, archive.name: stamp}))
-    os.replace(fresh, stamps)
+    replace_text(stamps, json.dumps({**known, archive.name: stamp}))
 
 
 def _read_val_wnids(devkit: Path) -> list[str]:

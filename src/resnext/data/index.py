@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from resnext.data.decode import unreadable
+from resnext.data.decode import decode_image, unreadable
 from resnext.errors import UserError
 from resnext.progress import progress
 
@@ -57,6 +57,10 @@ class ImageIndex:
                 return file.read()
         except OSError as error:
             raise unreadable(self.name(image), OSError(error.strerror)) from error
+
+    def pixels(self, image: int) -> np.ndarray:
+        """uint8 [height, width, 3]. Raises UserError, as `read` and `decode_image` do."""
+        return decode_image(self.read(image), self.name(image))
 
     @property
     def fingerprint(self) -> str:

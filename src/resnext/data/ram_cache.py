@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from resnext.data.decode import decode_image
 from resnext.data.index import ImageIndex
 from resnext.errors import UserError
 from resnext.progress import progress
@@ -51,7 +50,7 @@ class RamCache:
         """uint8 [height, width, 3]; a copy, as transforms may write to it. Raises UserError for an unreadable image."""
         height, width = self._shapes[image].tolist()
         if not height:
-            return decode_image(self._index.read(image), self._index.name(image))
+            return self._index.pixels(image)
         start = int(self._starts[image])
         return np.frombuffer(self._memory, np.uint8, height * width * 3, start).reshape(height, width, 3).copy()
 
@@ -76,7 +75,7 @@ def _decode_all(index: ImageIndex) -> Iterator[np.ndarray]:
     with progress(f"decoding {index.root}", len(index)) as advance:
         for image in range(len(index)):
             try:
-                yield decode_image(index.read(image), index.name(image))
+                yield index.pixels(image)
             except UserError:
                 yield np.empty((0, 0, 3), np.uint8)
             advance(1)

@@ -20,6 +20,7 @@ from resnext.data.pack import INDEX, SETTINGS, describe_command, is_pack, load_p
 from resnext.data.shard_writer import Place, ShardWriter
 from resnext.errors import UserError
 from resnext.progress import progress
+from resnext.whole_file import replace_text
 
 JPEG_QUALITY = 85  # 90 is 9 % slower to decode; what either costs in accuracy is unmeasured
 BAD = "bad.txt"
@@ -56,8 +57,9 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
         "shard_bytes": shard_bytes,
     }
     try:
-        _begin(target, settings)
+        target.mkdir(parents=True, exist_ok=True)
         with exclusive(target):
+            _begin(target, settings)
             return _pack(splits, target, settings)
     except OSError as error:
         raise UserError(
@@ -71,7 +73,7 @@ def _pack(splits: dict[str, ImageIndex], target: Path, settings: dict[str, Any])
     names: list[str] = []
     bad: list[str] = []
     parts = {split: _pack_split(split, index, target, settings, names, bad) for split, index in splits.items()}
-    (target / BAD).write_text("".join(f"{line}\n" for line in bad))
+    replace_text(target / BAD, "".join(f"{line}\n" for line in bad))
     _check_not_empty(splits, parts, target)
     classes, short_side = splits["train"].classes, settings["short_side"]
     write_index(target, names, **parts, classes=classes, short_side=short_side)
@@ -119,12 +121,9 @@ def _begin(target: Path, settings: dict[str, Any]) -> None:
                 f"folder than {target}"
             )
         return
-    aside = target / f".{SETTINGS}"
-    if target.exists() and any(path != aside for path in target.iterdir()):
+    if any(not path.name.startswith(f".{SETTINGS}") for path in target.iterdir()):
         raise UserError(f"{target} holds something else: give a new folder, or an empty one")
-    target.mkdir(parents=True, exist_ok=True)
-    aside.write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(aside, target / SETTINGS)
+    replace_text(target / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 
 def _pack_split(

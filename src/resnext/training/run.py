@@ -14,7 +14,6 @@ A run is built aside and renamed into place, so that half a run never exists. Im
 import errno
 import json
 import logging
-import os
 import re
 import shutil
 import tempfile
@@ -31,6 +30,7 @@ from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.training.lock import RunLock
 from resnext.training.provenance import describe_code, describe_machine, new_wandb_id, write_diff
+from resnext.whole_file import replace_text
 
 RUNS = Path("runs")
 
@@ -189,7 +189,7 @@ def read_config(path: Path) -> Config:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Atomically: a reader, or a kill, finds the old file or the new one."""
-    _replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def _make(config: Config, data: DataIdentity, command: list[str], path: Path) -> bool:
@@ -227,16 +227,7 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
 
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    _replace(path, OmegaConf.to_yaml(OmegaConf.create(content)))
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    replace_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
 
 
 def _differences(made: Any, asked: Any, key: str = "") -> Any:
