@@ -12,6 +12,7 @@ VERBS = {
     "train": "make a run from a configuration and train it, or go on with it",
     "fit": "train a run directory: one process, or one rank of torchrun or srun",
     "resume": "go on with a run; without a name, with the latest that is not finished",
+    "compare": "say whether two runs are identical, and where they first differ",
     "evaluate": "count the validation images that a checkpoint of a run gets right",
     "prepare": "write images where a run finds them: ImageNet, CIFAR, packed shards",
     "benchmark": "measure the data path beside torchvision's and timm's own code",

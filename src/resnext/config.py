@@ -213,6 +213,9 @@ class TrainerConfig:
 
     `micro_batch_size` is what one device takes at once; null: its whole share of the global batch.
     What is `auto` is resolved at the run's first start, on the machine that trains, and kept.
+    `on_nonfinite`: a loss that is not finite ends the training, or its step is skipped (which looks at every step, and
+    so waits for the device). After `timeout_minutes` without an answer from a process the others end. `max_restarts`:
+    so often are the processes of this machine started again after one of them was lost.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -223,14 +226,21 @@ class TrainerConfig:
     compile: bool | Literal["auto"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    timeout_minutes: Positive = 30.0
+    max_restarts: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CheckpointConfig:
-    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps."""
+    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps.
+
+    After `max_failures` saves in a row that failed the training ends; before, it goes on with a warning.
+    """
 
     every_minutes: Positive | None = 15.0
     every_steps: Count | None = None
+    max_failures: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

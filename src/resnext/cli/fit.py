@@ -7,10 +7,11 @@ from pathlib import Path
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
+    parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
     options = parser.parse_args(arguments)
 
     from resnext.training.fit import fit
     from resnext.training.run import Run
 
-    fit(Run.open(options.run))
+    fit(Run.open(options.run, options.start))
     return 0

@@ -1,5 +1,7 @@
 """ClassificationTask: the LightningModule. One network, one loss, and what is logged of them."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch.optim import Optimizer
 from resnext.config import RecipeConfig
 from resnext.data.order import derive_seed
 from resnext.task.accuracy import EvaluationScores, Scores
+from resnext.task.finite import FiniteGuard
 from resnext.task.optimization import build_optimizer, lr_at, total_steps
 
 
@@ -25,13 +28,23 @@ class ClassificationTask(LightningModule):
         recipe: its slice of the configuration.
         seed: the run's; dropout and the like follow from (seed, step, micro-step, rank).
         log_every_steps: between two lines; an epoch's last step is always logged.
+        skip_nonfinite: a step whose loss is not finite changes nothing, instead of ending the training.
     """
 
-    def __init__(self, network: nn.Module, recipe: RecipeConfig, *, seed: int, log_every_steps: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: RecipeConfig,
+        *,
+        seed: int,
+        log_every_steps: int,
+        skip_nonfinite: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
         self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.loss.label_smoothing)
+        self.guard = FiniteGuard(network, skip=skip_nonfinite)
         self.scores = EvaluationScores()
         self.last_scores: Scores | None = None  # of the last validation
         self._losses: list[Tensor] = []  # of this step's micro-steps; empty between two steps, so never in a checkpoint
@@ -46,17 +59,30 @@ class ClassificationTask(LightningModule):
     def steps_per_epoch(self) -> int:
         return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step that was done, counted from 1."""
+        return math.ceil(self.global_step / self.steps_per_epoch)
+
+    def on_train_start(self) -> None:
+        """A resumed training may have nothing left to do but the validation in which it was interrupted."""
+        if self.global_step >= total_steps(self.recipe, self.steps_per_epoch):
+            self.trainer.should_stop = True
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step, micro_step = self.global_step, batch_idx % self.trainer.accumulate_grad_batches
         torch.manual_seed(derive_seed(self.seed, step, micro_step, self.global_rank))
         lr = lr_at(step, self.recipe, self.steps_per_epoch)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = lr
+        if micro_step == 0:
+            self.guard.begin_step()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
         loss = self.criterion(self(images), targets)
         self._losses.append(loss.detach())
+        self.guard.add(self.global_step + 1, loss)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
             self._end_step(self.global_step + 1, ends_epoch=batch_idx + 1 == self.trainer.num_training_batches)
         return loss
@@ -65,11 +91,23 @@ class ClassificationTask(LightningModule):
         """Logs here, not at the batch's end, where callbacks come first and one of them may interrupt the training."""
         losses, self._losses = self._losses, []
         if ends_epoch or step % self.log_every_steps == 0:
-            loss = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
+            loss = float(self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean"))
+            if not math.isfinite(loss) and not self.guard.skip:
+                self.guard.check(step)
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
-            self.log_metrics({"lr": lr, "train/loss": float(loss)}, step)
+            self.log_metrics({"lr": lr, "train/loss": loss}, step)
         if step >= total_steps(self.recipe, self.steps_per_epoch):
             self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        assert optimizer_closure is not None
+        if self.guard.skip:
+            scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+            self.guard.take_step(self.global_step + 1, optimizer, optimizer_closure, scaled=scaled)
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_validation_start(self) -> None:
         """All ranks take rank 0's batch statistics; they kept their own, and no rank waits for another from here."""
@@ -92,4 +130,4 @@ class ClassificationTask(LightningModule):
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """To every logger, with the epoch counted from 1."""
         for logger in self.loggers:
-            logger.log_metrics({"epoch": self.current_epoch + 1, **metrics}, step=step)
+            logger.log_metrics({"epoch": math.ceil(step / self.steps_per_epoch), **metrics}, step=step)

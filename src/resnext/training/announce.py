@@ -8,7 +8,8 @@ from typing import Any
 from resnext.config import Config, to_dict
 from resnext.data.index import ImageIndex
 from resnext.data.order import steps_per_epoch
-from resnext.task.optimization import total_steps
+from resnext.task.optimization import lr_at, total_steps
+from resnext.training.checkpoint import Checkpoint
 from resnext.training.device import World
 from resnext.training.run import Run
 
@@ -48,6 +49,24 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     warmup = recipe.schedule.warmup_epochs
     if warmup * per_epoch >= total:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+
+
+def log_resume(run: Run, config: Config, checkpoint: Checkpoint, per_epoch: int) -> None:
+    """From where the training goes on, and whether more epochs change its learning rate."""
+    missing = "" if checkpoint.validated else ", with the validation"
+    _log_lines(resumed=f"from step {checkpoint.step:,}{missing}: {checkpoint.path.name}")
+    before, recipe = run.find_last_start(), config.recipe
+    if before is None or before.recipe.epochs == recipe.epochs:
+        return
+    rates = [lr_at(checkpoint.step, each, per_epoch) for each in (before.recipe, recipe)]
+    if rates[0] != rates[1]:
+        log.warning(
+            "recipe.epochs was %d and is now %d: the learning rate goes on at %.3g instead of %.3g",
+            before.recipe.epochs,
+            recipe.epochs,
+            rates[1],
+            rates[0],
+        )
 
 
 def log_result(run: Run, seconds: float) -> None:

@@ -1,6 +1,9 @@
 """metrics.csv: what the training computes, exact. perf.csv: what the machine took. Later starts append."""
 
 import csv
+import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 
 Row = dict[str, str]
 
+log = logging.getLogger(__name__)
+
 
 class CsvLogger(Logger):
     """One line for each call with a step, written through at once, so that a killed run keeps all it logged.
@@ -21,14 +26,17 @@ class CsvLogger(Logger):
     Args:
         folder: the run directory.
         resume_step: rows of later steps, which this start computes again, are dropped.
+        validated: whether the validation at that step is not computed again.
     """
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    def __init__(self, folder: Path, resume_step: int, *, validated: bool = True) -> None:
         super().__init__()
-        self._files = {METRICS: folder / "metrics.csv", PERF: folder / "perf.csv"}
-        for columns, path in self._files.items():
-            rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step]
-            _write_rows(path, columns, rows)
+        self._files = [_CsvFile(folder / "metrics.csv", METRICS), _CsvFile(folder / "perf.csv", PERF)]
+        for file in self._files:
+            rows = [row for row in read_rows(file.path) if int(row["step"]) <= resume_step]
+            if not validated:
+                rows = [row for row in rows if int(row["step"]) < resume_step or not row.get("val/top1")]
+            file.rewrite(rows)
 
     @property
     def name(self) -> str:
@@ -45,11 +53,40 @@ class CsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
-        for columns, path in self._files.items():
-            if metrics.keys() & set(columns[2:]):
-                with open(path, "a", newline="") as file:
-                    row = {"step": step, **{key: value for key, value in metrics.items() if key in columns}}
-                    csv.DictWriter(file, columns).writerow(row)
+        for file in self._files:
+            if metrics.keys() & set(file.columns[2:]):
+                file.append({"step": step, **{key: value for key, value in metrics.items() if key in file.columns}})
+
+
+class _CsvFile:
+    """Lines that cannot be written, as on a full disk, wait for the next one: a training does not end for its log."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path, self.columns = path, columns
+        self._waiting: list[dict[str, Any]] = []
+        self._size = 0
+
+    def rewrite(self, rows: list[Row]) -> None:
+        aside = self.path.with_name(f".{self.path.name}")
+        with open(aside, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        aside.replace(self.path)
+        self._size = self.path.stat().st_size
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._waiting.append(row)
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerows(self._waiting)
+            self._waiting = []
+            self._size = self.path.stat().st_size
+        except OSError as error:
+            if len(self._waiting) == 1:
+                log.warning("%s cannot be written: %s; its lines are kept until it can", self.path, error.strerror)
+            with suppress(OSError):
+                os.truncate(self.path, self._size)  # what went in may end in the middle of a line
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -59,12 +96,3 @@ def read_rows(path: Path) -> list[Row]:
     text = path.read_text()
     lines = text[: text.rfind("\n") + 1].splitlines()
     return list(csv.DictReader(lines))
-
-
-def _write_rows(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    aside = path.with_name(f".{path.name}")
-    with open(aside, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    aside.replace(path)

@@ -12,7 +12,7 @@ from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
-from resnext.training.checkpoint import read_step
+from resnext.training.checkpoint import check_network, read_checkpoint
 from resnext.training.device import World, resolve_auto
 from resnext.training.log import ignore_harmless_warnings, quiet_lightning
 from resnext.training.preemption import StopRequest
@@ -37,13 +37,14 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
-    step = read_step(path)
+    step = read_checkpoint(path).step
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
+    check_network(path, task.state_dict())
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -50,9 +51,9 @@ class StopRequest:
 class Agreement:
     """The largest value that any rank brings, on every rank, over CPU memory: it never waits for a GPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: timedelta) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self._group: Any = torch.distributed.new_group(backend="gloo") if distributed else None
+        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout) if distributed else None
 
     def largest(self, value: int) -> int:
         """A collective: every rank calls it at the same step."""

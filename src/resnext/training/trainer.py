@@ -1,5 +1,7 @@
 """build_trainer: Lightning's Trainer for a run."""
 
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 from lightning.fabric.plugins.environments import (
@@ -16,6 +18,8 @@ from resnext.config import Config, TrainerConfig
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.device import World
 
+NEVER = sys.maxsize
+
 
 def build_trainer(
     config: Config, world: World, folder: Path, *, callbacks: list[Callback], loggers: list[Logger]
@@ -29,7 +33,8 @@ def build_trainer(
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
-        max_epochs=config.recipe.epochs,
+        max_epochs=-1,  # ClassificationTask counts the steps, and ends
+        check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
         deterministic=trainer.deterministic,
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
         plugins=[AtomicCheckpointIO(), _find_environment()],
@@ -54,4 +59,9 @@ def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
     if world.size == 1:
         return "auto"
     backend = "nccl" if config.accelerator == "gpu" else "gloo"
-    return DDPStrategy(process_group_backend=backend, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return DDPStrategy(
+        process_group_backend=backend,
+        timeout=timedelta(minutes=config.timeout_minutes),
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )
