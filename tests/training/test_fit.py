@@ -98,7 +98,7 @@ def test_interrupted_and_resumed_is_bit_identical(
     config = small_config(
         digits,
         recipe__batch_size=64,
-        model__drop_path_rate=0.2,
+        recipe__drop_path_rate=0.2,
         trainer__micro_batch_size=micro_batch_size,
         recipe__augmentation={"auto_augment": "rand-m5-mstd0.5"},
     )

@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
+AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
 PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 
 Row = dict[str, str]
@@ -21,11 +22,13 @@ class CsvLogger(Logger):
     Args:
         folder: the run directory.
         resume_step: rows of later steps, which this start computes again, are dropped.
+        average: whether the run also validates an average of its weights.
     """
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    def __init__(self, folder: Path, resume_step: int, *, average: bool) -> None:
         super().__init__()
-        self._files = {METRICS: folder / "metrics.csv", PERF: folder / "perf.csv"}
+        metrics = METRICS + AVERAGE if average else METRICS
+        self._files = {metrics: folder / "metrics.csv", PERF: folder / "perf.csv"}
         for columns, path in self._files.items():
             rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step]
             _write_rows(path, columns, rows)

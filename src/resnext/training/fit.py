@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
+from resnext.config_recipe import RecipeConfig
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
@@ -23,10 +24,12 @@ from resnext.errors import Interrupted, RunFailed, UserError, first_cause
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.optimization import total_steps
+from resnext.task.teacher import Teacher, build_teacher
 from resnext.training.announce import describe_best, log_header, log_result
 from resnext.training.checkpoint import BestCheckpoint, LastCheckpoint, read_step
 from resnext.training.csv_logger import CsvLogger
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
+from resnext.training.ema import WeightEma
 from resnext.training.log import logging_to
 from resnext.training.preemption import StopRequest
 from resnext.training.progress import ProgressReport
@@ -111,20 +114,24 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
     network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
-    task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps)
+    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    task = ClassificationTask(
+        network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps, teacher=teacher
+    )
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
+        *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
-        SummaryWriter(run, throughput),
-        BestCheckpoint(run.checkpoints),
+        SummaryWriter(run, throughput, config.recipe.best_by),
+        BestCheckpoint(run.checkpoints, config.recipe.best_by),
         LastCheckpoint(run.checkpoints / "last.ckpt", config.checkpoint, stop),
     ]
     loggers = _build_loggers(run, config, done) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
         device, values = describe_device(config.trainer), resolved_values(config.trainer)
-        run.record_start(world_size=world.size, from_step=done, device=device, **values)
+        run.record_start(world_size=world.size, from_step=done, lr=config.recipe.lr, device=device, **values)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step < steps:
@@ -146,12 +153,28 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     """`model.weights` are for the first start; afterwards the checkpoint has them."""
     torch.manual_seed(config.seed)
     model = config.model if pretrained else replace(config.model, weights=None)
-    network = build_model(model, num_classes)
+    network = build_model(model, num_classes, drop_path_rate=config.recipe.drop_path_rate)
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.trainer.compile:
         network.compile()  # in place: torch.compile(network) would rename every weight
     return network
+
+
+def _build_teacher(run: Run, recipe: RecipeConfig, num_classes: int, *, is_writer: bool) -> Teacher | None:
+    """Raises UserError if its weights are not those that the run began with."""
+    teacher = build_teacher(recipe.teacher, num_classes)
+    if teacher is None:
+        return None
+    fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
+    if kept not in (None, fingerprint):
+        raise UserError(
+            f"the weights of recipe.teacher.name={recipe.teacher.name} are not those that {run.path} began with: "
+            "restore them, or start another RUN (run=NAME)"
+        )
+    if kept is None and is_writer:
+        run.update_info(teacher=fingerprint)
+    return teacher
 
 
 def _is_of_a_peer(error: Exception) -> bool:
@@ -160,7 +183,7 @@ def _is_of_a_peer(error: Exception) -> bool:
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int) -> list[Logger]:
-    loggers: list[Logger] = [CsvLogger(run.path, resume_step)]
+    loggers: list[Logger] = [CsvLogger(run.path, resume_step, average=config.recipe.ema.decay is not None)]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers

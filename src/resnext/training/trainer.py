@@ -29,6 +29,7 @@ def build_trainer(
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
+        gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
         max_epochs=config.recipe.epochs,
         deterministic=trainer.deterministic,
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
