@@ -1,6 +1,7 @@
 """What the tests share: a tiny image folder, and a configuration of a network that trains on it in seconds."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,3 +97,18 @@ def resnext(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def kill_at_file_operation(number: int) -> None:
+    """Counts what changes the file system: files opened for writing, folders made, names changed or removed."""
+    seen = 0
+
+    def count(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if writes or event in ("os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "tempfile.mkdtemp"):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)

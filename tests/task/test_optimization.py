@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from conftest import small_config
-from resnext.config import OptimizerConfig
+from resnext.config_recipe import OptimizerConfig
 from resnext.errors import UserError
 from resnext.task.optimization import build_optimizer, lr_at, total_steps
 
@@ -60,7 +60,9 @@ def test_max_steps_shortens_the_cosine():
 @pytest.mark.parametrize("decayed", [True, False])
 def test_norms_and_biases_are_decayed_or_not(decayed: bool):
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decay_norms_and_biases=decayed)
+    config = OptimizerConfig(
+        name="momentum", lr=0.1, weight_decay=1e-4, decayed="all" if decayed else "all_but_norms_and_biases"
+    )
     groups = build_optimizer(network, config).param_groups
     by_decay = {group["weight_decay"]: [parameter.ndim for parameter in group["params"]] for group in groups}
     if decayed:

@@ -11,6 +11,7 @@ from resnext.data.order import steps_per_epoch
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.task.optimization import build_optimizer
+from resnext.task.teacher import build_teacher
 from resnext.training.checkpoint import find_latest
 from resnext.training.device import count_devices, resolve_auto
 from resnext.training.run import Run
@@ -23,12 +24,14 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
             f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"
         )
     devices = count_devices(config.trainer)
-    config.split_batch(devices)
+    micro = config.split_batch(devices).micro
+    if micro == 1 and config.recipe.mixing.on:
+        raise UserError("recipe.mixing mixes the images of a micro-batch: take trainer.micro_batch_size=2 or more")
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < devices:
         raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")
     resolve_auto(config.trainer)
-    build_train_transform(config.recipe, config.data)
+    build_train_transform(config.recipe, config.data, config.recipe.image_size)
     _check_network(config, len(train.classes))
 
 
@@ -46,9 +49,11 @@ def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
 
 
 def _check_network(config: Config, num_classes: int) -> None:
-    network = build_model(config.model, num_classes)
-    build_optimizer(network, config.recipe.optimizer)
-    for size in {config.recipe.image_size, config.recipe.eval_image_size}:
+    recipe = config.recipe
+    network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate)
+    build_optimizer(network, recipe.optimizer)
+    build_teacher(recipe.teacher, num_classes)
+    for size in {recipe.eval_image_size, *map(recipe.train_image_size, range(recipe.epochs))}:
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, 3, size, size))

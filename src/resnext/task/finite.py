@@ -54,7 +54,7 @@ class FiniteGuard:
             )
 
     def take_step(self, step: int, optimizer: Any, closure: Callable[[], Any], *, scaled: bool) -> None:
-        """Takes or skips `step`. Gradients that are `scaled` are the scaler's: it looks at them, skips, and scales less."""
+        """Takes or skips `step`. `scaled` gradients are the scaler's: it looks at them, skips, and scales less."""
         loss = closure()
         finite = self._first_nonfinite() == NEVER and (scaled or _are_finite(_gradients(optimizer)))
         if self._smallest(int(finite)) == 1:

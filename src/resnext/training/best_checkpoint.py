@@ -9,10 +9,10 @@ from resnext.training.checkpoint import BEST
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt: the first epoch of the highest val/top1."""
+    """Writes best.ckpt: the first epoch of the highest `monitor`."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/top1", mode="max", save_top_k=1, enable_version_counter=False)
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(folder, "best", monitor=monitor, mode="max", save_top_k=1, enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Where the run directory was moved, Lightning would forget the best score and overwrite best.ckpt."""

@@ -171,8 +171,10 @@ def _keep(path: Path, other: Path) -> None:
     try:
         os.link(path, aside)
     except OSError:  # a file system without hard links
-        aside = path
+        os.replace(path, other)
+        return
     os.replace(aside, other)
+    aside.unlink(missing_ok=True)  # where both were already names of one file, the replacement does nothing
 
 
 def _set_aside(path: Path, error: UserError) -> None:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from resnext.errors import UserError
+from resnext.models.weights import EMA_KEY
 from resnext.training.checkpoint import LAST, load_checkpoint
 from resnext.training.csv_logger import Row, read_rows
 from resnext.training.run import Run
-
-EMA = "EMA"  # in the name of the callback whose state it is
 
 
 class Part(NamedTuple):
@@ -31,11 +30,10 @@ def compare(one: Run, other: Run) -> list[Part]:
     """
     checkpoints = [_load(run) for run in (one, other)]
     metrics = [read_rows(run.path / "metrics.csv") for run in (one, other)]
-    ema = [{name: state for name, state in each["callbacks"].items() if EMA in name} for each in checkpoints]
     parts = {
         "position": [{"step": each["global_step"], "validated": each["validated"]} for each in checkpoints],
         "weights": [each["state_dict"] for each in checkpoints],
-        "EMA": ema,
+        "EMA": [each.get(EMA_KEY, {}) for each in checkpoints],
         "optimizer": [each["optimizer_states"] for each in checkpoints],
     }
     return [_compare_rows(*metrics), *(_compare_trees(name, *trees) for name, trees in parts.items())]

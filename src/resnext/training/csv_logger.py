@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
+AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
 PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 
 Row = dict[str, str]
@@ -27,11 +28,13 @@ class CsvLogger(Logger):
         folder: the run directory.
         resume_step: rows of later steps, which this start computes again, are dropped.
         validated: whether the validation at that step is not computed again.
+        average: whether the run also validates an average of its weights.
     """
 
-    def __init__(self, folder: Path, resume_step: int, *, validated: bool = True) -> None:
+    def __init__(self, folder: Path, resume_step: int, *, validated: bool, average: bool) -> None:
         super().__init__()
-        self._files = [_CsvFile(folder / "metrics.csv", METRICS), _CsvFile(folder / "perf.csv", PERF)]
+        metrics = METRICS + AVERAGE if average else METRICS
+        self._files = [_CsvFile(folder / "metrics.csv", metrics), _CsvFile(folder / "perf.csv", PERF)]
         for file in self._files:
             rows = [row for row in read_rows(file.path) if int(row["step"]) <= resume_step]
             if not validated:

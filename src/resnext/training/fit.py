@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
+from resnext.config_recipe import RecipeConfig
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
@@ -24,11 +25,13 @@ from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.finite import NonFiniteLoss
 from resnext.task.optimization import total_steps
+from resnext.task.teacher import Teacher, build_teacher
 from resnext.training.announce import describe_best, log_header, log_result, log_resume
 from resnext.training.best_checkpoint import BestCheckpoint
 from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_latest
 from resnext.training.csv_logger import CsvLogger, read_rows
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
+from resnext.training.ema import WeightEma
 from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.training.log import logging_to
 from resnext.training.preemption import StopRequest
@@ -106,7 +109,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
     if done >= steps and validated:
         if world.rank == 0:
-            run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv")))
+            run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv"), config.recipe.best_by))
             log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
@@ -117,13 +120,15 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
-    task = _build_task(config, len(train.classes), checkpoint)
+    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    task = _build_task(config, len(train.classes), checkpoint, teacher)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
+        *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
-        SummaryWriter(run, throughput),
-        BestCheckpoint(run.checkpoints),
+        SummaryWriter(run, throughput, config.recipe.best_by),
+        BestCheckpoint(run.checkpoints, config.recipe.best_by),
         LastCheckpoint(
             run.checkpoints / LAST, config.checkpoint, stop, timedelta(minutes=config.trainer.timeout_minutes)
         ),
@@ -132,7 +137,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
         device, values = describe_device(config.trainer), resolved_values(config.trainer)
-        run.record_start(world_size=world.size, from_step=done, device=device, **values)
+        run.record_start(world_size=world.size, from_step=done, lr=config.recipe.lr, device=device, **values)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint.path if checkpoint is not None else None, weights_only=True)
     if trainer.global_step < steps:
@@ -150,13 +155,16 @@ def _resolve(run: Run, world: World) -> Config:
     return replace(config, trainer=trainer)
 
 
-def _build_task(config: Config, num_classes: int, checkpoint: Checkpoint | None) -> ClassificationTask:
+def _build_task(
+    config: Config, num_classes: int, checkpoint: Checkpoint | None, teacher: Teacher | None
+) -> ClassificationTask:
     """Raises UserError if the checkpoint is of another network."""
     task = ClassificationTask(
         _build_network(config, num_classes, pretrained=checkpoint is None),
         config.recipe,
         seed=config.seed,
         log_every_steps=config.logger.every_steps,
+        teacher=teacher,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
     )
     if checkpoint is not None:
@@ -168,12 +176,28 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     """`model.weights` are for the first start; afterwards the checkpoint has them."""
     torch.manual_seed(config.seed)
     model = config.model if pretrained else replace(config.model, weights=None)
-    network = build_model(model, num_classes)
+    network = build_model(model, num_classes, drop_path_rate=config.recipe.drop_path_rate)
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.trainer.compile:
         network.compile()  # in place: torch.compile(network) would rename every weight
     return network
+
+
+def _build_teacher(run: Run, recipe: RecipeConfig, num_classes: int, *, is_writer: bool) -> Teacher | None:
+    """Raises UserError if its weights are not those that the run began with."""
+    teacher = build_teacher(recipe.teacher, num_classes)
+    if teacher is None:
+        return None
+    fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
+    if kept not in (None, fingerprint):
+        raise UserError(
+            f"the weights of recipe.teacher.name={recipe.teacher.name} are not those that {run.path} began with: "
+            "restore them, or start another RUN (run=NAME)"
+        )
+    if kept is None and is_writer:
+        run.update_info(teacher=fingerprint)
+    return teacher
 
 
 def _is_said_elsewhere(error: Exception, world: World) -> bool:
@@ -184,7 +208,8 @@ def _is_said_elsewhere(error: Exception, world: World) -> bool:
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:
-    loggers: list[Logger] = [CsvLogger(run.path, resume_step, validated=validated)]
+    average = config.recipe.ema.decay is not None
+    loggers: list[Logger] = [CsvLogger(run.path, resume_step, validated=validated, average=average)]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers

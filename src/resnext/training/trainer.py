@@ -33,6 +33,7 @@ def build_trainer(
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
+        gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
         max_epochs=-1,  # ClassificationTask counts the steps, and ends
         check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
         deterministic=trainer.deterministic,
