@@ -76,14 +76,18 @@ class ClassificationTask(LightningModule):
         """The epoch of the last step that was done, counted from 1."""
         return math.ceil(self.global_step / self.steps_per_epoch)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are."""
+        return self.global_step >= total_steps(self.recipe, self.steps_per_epoch)
+
     def on_fit_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
 
     def on_train_start(self) -> None:
         """A resumed training may have nothing left to do but the validation in which it was interrupted."""
-        if self.global_step >= total_steps(self.recipe, self.steps_per_epoch):
-            self.trainer.should_stop = True
+        self.trainer.should_stop = self.is_done
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step, micro_step = self.global_step, batch_idx % self.trainer.accumulate_grad_batches

@@ -73,8 +73,6 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer, pl_module)
         self._stop_if_asked()
         self._validate(trainer, pl_module)
-        if not trainer.should_stop:
-            self._stop_if_asked()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._common_batches = -self._agree(-int(sum(trainer.num_val_batches)))
@@ -93,7 +91,8 @@ class LastCheckpoint(Checkpoint):
             self._stop_if_asked()
 
     def _validate(self, trainer: Trainer, task: LightningModule) -> None:
-        """Does what Lightning's training loop does around its own."""
+        """Does what Lightning's training loop does around its own validation."""
+        assert isinstance(task, ClassificationTask)
         connector = trainer._logger_connector
         first_loop_iter = connector._first_loop_iter
         trainer.validating = True
@@ -103,6 +102,8 @@ class LastCheckpoint(Checkpoint):
         connector._first_loop_iter = first_loop_iter
         self._validated = True
         self._save(trainer, task)
+        if not task.is_done:
+            self._stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_saved(trainer, allowed=1)
