@@ -1,17 +1,22 @@
 """What the tests share: a tiny image folder, and a configuration of a network that trains on it in seconds."""
 
+import csv
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnext.config import Config, parse_config
+
+if TYPE_CHECKING:
+    from resnext.training.run import Run
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault(
@@ -80,6 +85,19 @@ def small_config(root: Path, **changes: object) -> Config:
             branch = branch.setdefault(group, {})
         branch[leaf] = value
     return parse_config(tree)
+
+
+def make_run(config: Config) -> "Run":
+    from resnext.data.images import load_images
+    from resnext.data.index import DataIdentity
+    from resnext.training.run import Run
+
+    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
+
+
+def read_metrics(run: "Run") -> list[dict[str, str]]:
+    with open(run.path / "metrics.csv") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ def describe_schedule(recipe: RecipeConfig) -> str:
         "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g} epochs",
         "multistep": f"× {schedule.decay_rate:g} at {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
     }.get(schedule.name, schedule.name + (f" to {schedule.min_lr:g}" if schedule.min_lr else ""))
-    warmup = f", {schedule.warmup_epochs:g} epochs of warm-up" if schedule.warmup_epochs else ""
+    epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
+    warmup = f", {schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else ""
     return shape + warmup + (", by the epoch" if schedule.every == "epoch" and schedule.name != "multistep" else "")
 
 
@@ -76,4 +77,4 @@ def _average(config: EmaConfig, decay: float | None) -> str:
         return ""
     steps = "every step" if config.every_steps == 1 else f"every {config.every_steps} steps"
     warmup = f", from epoch {config.warmup_epochs + 1:g} on" if config.warmup_epochs else ""
-    return f"EMA of the weights, {decay:.6g} {steps}{warmup}; it chooses best.ckpt"
+    return f"EMA, {decay:.6g} {steps}{warmup}; chooses best.ckpt"

@@ -1,6 +1,5 @@
 """fit(run) in this process: results, interruption and resumption, bit for bit, and what ends it."""
 
-import csv
 import json
 import signal
 import threading
@@ -12,10 +11,7 @@ import torch
 import wandb
 from lightning.pytorch.callbacks import Callback
 
-from conftest import small_config, write_images
-from resnext.config import Config
-from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
+from conftest import make_run, read_metrics, small_config, write_images
 from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
@@ -24,15 +20,6 @@ from resnext.training.checkpoint import read_checkpoint
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
 from resnext.training.run import Run
-
-
-def make_run(config: Config) -> Run:
-    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
-
-
-def read_metrics(run: Run) -> list[dict[str, str]]:
-    with open(run.path / "metrics.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

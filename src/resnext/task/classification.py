@@ -63,8 +63,8 @@ class ClassificationTask(LightningModule):
         return build_optimizer(self.network, self.recipe.optimizer)
 
     def validate_also(self, prefix: str, network: nn.Module) -> None:
-        """Validates `network` beside the trained one, into metrics that begin with `prefix`."""
-        self.validated[prefix] = network
+        """Validates `network`, which is not trained, beside the one that is, into metrics that begin with `prefix`."""
+        self.validated[prefix] = network.eval().requires_grad_(False)
         self.scores[prefix] = EvaluationScores()
 
     @property

@@ -58,14 +58,15 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
 
 def _announce_lr(recipe: RecipeConfig) -> None:
     """A learning rate taken to another batch has cost others four points of accuracy."""
-    meant = f"recipe.optimizer.lr={recipe.optimizer.lr:g} is meant for batches of {recipe.lr_batch_size}"
+    lr, meant_for, batch_size = recipe.optimizer.lr, recipe.lr_batch_size, recipe.batch_size
     if recipe.lr_scaling != "none":
-        log.info(
-            "lr        %s; %s scaling makes it %.6g for %d", meant, recipe.lr_scaling, recipe.lr, recipe.batch_size
-        )
-    else:
-        linear = replace(recipe, lr_scaling="linear").lr
-        log.warning("%s, not of %d; recipe.lr_scaling=linear would take %.6g", meant, recipe.batch_size, linear)
+        meant = f"{lr:g} at batches of {meant_for}, {recipe.lr_scaling}"
+        _log_lines(lr=f"{recipe.lr:.6g} at batches of {batch_size} ({meant})")
+        return
+    log.warning(
+        "recipe.optimizer.lr=%g is meant for batches of %d, not of %d; recipe.lr_scaling=linear would take %.6g",
+        *(lr, meant_for, batch_size, replace(recipe, lr_scaling="linear").lr),
+    )
 
 
 def _sizes(recipe: RecipeConfig) -> str:

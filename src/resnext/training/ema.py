@@ -26,7 +26,7 @@ class WeightEma(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         assert isinstance(pl_module, ClassificationTask)
-        self.network = copy.deepcopy(pl_module.network).eval().requires_grad_(False)
+        self.network = copy.deepcopy(pl_module.network)
         pl_module.validate_also("val_ema", self.network)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
