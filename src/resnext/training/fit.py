@@ -107,6 +107,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
     steps = total_steps(config.recipe, per_epoch)
     done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
+    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    task = _build_task(config, len(train.classes), checkpoint, teacher)
     if done >= steps and validated:
         if world.rank == 0:
             run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv"), config.recipe.best_by))
@@ -120,8 +122,6 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
-    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
-    task = _build_task(config, len(train.classes), checkpoint, teacher)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
         *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
