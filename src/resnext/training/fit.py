@@ -42,6 +42,8 @@ from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
 from resnext.training.wandb_logger import build_wandb_logger, is_wanted
 
+COLLECTIVES = ("gloo", "NCCL", "pair closure")  # in what they raise
+
 log = logging.getLogger(__name__)
 
 
@@ -86,8 +88,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_said_elsewhere(error, world):
             raise RunFailed from error
-        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-        raise RunFailed(f"{reason} (traceback in {run.path}/log.txt)") from error
+        raise RunFailed(f"{_reason(error, run.config)} (traceback in {run.path}/log.txt)") from error
     finally:
         for loader in multiprocessing.active_children():
             loader.kill()  # one that hangs would be waited for at the interpreter's exit
@@ -204,7 +205,22 @@ def _is_said_elsewhere(error: Exception, world: World) -> bool:
     """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+    return _is_of_a_collective(error) and not _is_timeout(error)
+
+
+def _reason(error: Exception, config: Config) -> str:
+    if _is_of_a_collective(error) and _is_timeout(error):
+        minutes = config.trainer.timeout_minutes
+        return f"another process has not answered for trainer.timeout_minutes={minutes:g}: it hangs, or is far behind"
+    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+
+
+def _is_of_a_collective(error: Exception) -> bool:
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in COLLECTIVES)
+
+
+def _is_timeout(error: Exception) -> bool:
+    return any(word in str(error).lower() for word in ("timed out", "timeout"))
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:
