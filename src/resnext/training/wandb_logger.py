@@ -1,6 +1,6 @@
 """The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error.
 
-All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last half minute.
+All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last seconds.
 So each start first sends again, from metrics.csv and perf.csv, what the server lacks; and what a start keeps offline is
 the whole run so far. A step that was sent twice has the same values both times.
 """
