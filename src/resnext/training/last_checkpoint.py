@@ -12,6 +12,7 @@ from resnext.config import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
 from resnext.task.classification import ClassificationTask
 from resnext.training.checkpoint import AtomicCheckpointIO
+from resnext.training.csv_logger import CsvLogger
 from resnext.training.preemption import Agreement, StopRequest
 
 
@@ -48,6 +49,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agreement = Agreement(self.timeout)
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLogger):
+                _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
         self.stop.install(deferred=True)  # again: Lightning has just put its own handlers in their place
         if not self._validated:
             self._validate(trainer, pl_module)
@@ -118,9 +122,7 @@ class LastCheckpoint(Checkpoint):
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:
         """Raises SaveFailed, on every rank, when `allowed` saves in a row have failed."""
-        io = trainer.strategy.checkpoint_io
-        assert isinstance(io, AtomicCheckpointIO)
-        failures = self._agree(io.failures)
+        failures = self._agree(_io(trainer).failures)
         if failures >= allowed:
             raise SaveFailed(
                 f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
@@ -139,3 +141,9 @@ class LastCheckpoint(Checkpoint):
         minutes, steps = self.config.every_minutes, self.config.every_steps
         by_time = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
         return by_time or (steps is not None and step % steps == 0)
+
+
+def _io(trainer: Trainer) -> AtomicCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, AtomicCheckpointIO)
+    return io
