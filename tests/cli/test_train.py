@@ -174,7 +174,7 @@ def test_completion_through_the_installed_script(resnext):
 def test_help_of_everything(resnext):
     text = resnext("--help").stdout
     assert all(verb in text for verb in VERBS)
-    for verb in VERBS.keys() - {"train"}:
+    for verb in VERBS.keys() - {"train", "slurm"}:
         assert f"usage: resnext {verb}" in resnext(verb, "--help").stdout
 
 
@@ -182,7 +182,8 @@ def test_an_unknown_verb(resnext):
     result = resnext("tarin")
     assert (result.returncode, result.stdout) == (2, "")
     assert (
-        result.stderr == "resnext tarin: unknown verb; it is one of train, fit, resume, evaluate, prepare, benchmark\n"
+        result.stderr == "resnext tarin: unknown verb; it is one of "
+        "train, fit, slurm, status, resume, evaluate, prepare, benchmark\n"
     )
 
 

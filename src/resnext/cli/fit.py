@@ -3,14 +3,18 @@
 import argparse
 from pathlib import Path
 
+from resnext.training.preemption import StopRequest
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
     options = parser.parse_args(arguments)
 
-    from resnext.training.fit import fit
-    from resnext.training.run import Run
+    stop = StopRequest()
+    with stop.received(deferred=True):  # from here on, also while torch is being imported
+        from resnext.training.fit import fit
+        from resnext.training.run import Run
 
-    fit(Run.open(options.run))
+        fit(Run.open(options.run), stop)
     return 0

@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from resnext.config import CheckpointConfig
 from resnext.errors import Interrupted, UserError
-from resnext.training.preemption import Agreement, StopRequest
+from resnext.training.agreement import Agreement
+from resnext.training.preemption import StopRequest
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -61,7 +62,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agreement = Agreement()
-        self.stop.install(deferred=True)  # again: Lightning has just put its own handlers in their place
+        self.stop.defer()
+        if signum := self._agree(self.stop.signum):
+            raise Interrupted(signum)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._agreement = None  # its process group must not outlive the training

@@ -28,9 +28,10 @@ from resnext.training.checkpoint import BestCheckpoint, LastCheckpoint, read_ste
 from resnext.training.csv_logger import CsvLogger
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
 from resnext.training.log import logging_to
-from resnext.training.preemption import StopRequest
+from resnext.training.preemption import NEAR_THE_END, StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
+from resnext.training.slurm_job import SlurmJob, is_slurm_rank
 from resnext.training.summary import SummaryWriter
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
@@ -39,17 +40,19 @@ from resnext.training.wandb_logger import build_wandb_logger, is_wanted
 log = logging.getLogger(__name__)
 
 
-def fit(run: Run) -> None:
+def fit(run: Run, stop: StopRequest | None = None) -> None:
     """Trains `run` from its newest checkpoint to its end. Every rank calls it.
+
+    `stop` knows of signals that came before. Under srun no rank leaves alone: srun would end the others.
 
     Raises:
         UserError: if another process trains it, or its data, configuration or machine do not allow it.
         Interrupted: after a signal, with the state saved.
         RunFailed: after any other error; its traceback is in log.txt.
     """
-    world, stop = World.from_environment(), StopRequest()
+    world, stop = World.from_environment(), stop or StopRequest()
     with ExitStack() as stack:
-        stack.enter_context(stop.received_at_once())
+        stack.enter_context(stop.received(deferred=is_slurm_rank()))
         if world.rank == 0:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
@@ -66,12 +69,8 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         _train(run, world, stop)
         status = "finished"
     except Interrupted as error:
-        status = "interrupted"
-        log.info(
-            "interrupted after %d steps; `make resume RUN=%s` goes on",
-            run.summary.get("steps", 0),
-            shlex.quote(str(run.path)),
-        )
+        status = "preempted" if error.signum in NEAR_THE_END else "interrupted"
+        log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
     except UserError as error:
         log.error("refused", exc_info=True)
@@ -89,12 +88,15 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
             run.update_summary(status=status)
             wandb.finish(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
+            if is_slurm_rank():
+                torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
             torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:
     began = time.monotonic()
     config = _resolve(run, world)
+    world.check(config.trainer)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     checkpoint = run.find_latest()
@@ -105,7 +107,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
             log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
-        log_header(run, config, world, train, val)
+        log_header(run, config, world, train, val, done)
 
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
@@ -124,7 +126,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
         device, values = describe_device(config.trainer), resolved_values(config.trainer)
-        run.record_start(world_size=world.size, from_step=done, device=device, **values)
+        run.record_start(world_size=world.size, from_step=done, steps=steps, device=device, **values)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.global_step < steps:
@@ -152,6 +154,12 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     if config.trainer.compile:
         network.compile()  # in place: torch.compile(network) would rename every weight
     return network
+
+
+def _what_next(run: Run) -> str:
+    if SlurmJob.current() is not None:
+        return "the batch script says whether the job goes on"
+    return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
 
 
 def _is_of_a_peer(error: Exception) -> bool:
