@@ -1,16 +1,22 @@
 """What the tests share: a tiny image folder, and a configuration of a network that trains on it in seconds."""
 
+import csv
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnext.config import Config, parse_config
+
+if TYPE_CHECKING:
+    from resnext.training.run import Run
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault(
@@ -81,6 +87,19 @@ def small_config(root: Path, **changes: object) -> Config:
     return parse_config(tree)
 
 
+def make_run(config: Config) -> "Run":
+    from resnext.data.images import load_images
+    from resnext.data.index import DataIdentity
+    from resnext.training.run import Run
+
+    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
+
+
+def read_metrics(run: "Run") -> list[dict[str, str]]:
+    with open(run.path / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture
 def resnext(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `resnext ARGUMENTS` as a user does, in the test's folder."""
@@ -96,3 +115,18 @@ def resnext(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+def kill_at_file_operation(number: int) -> None:
+    """Counts what changes the file system: files opened for writing, folders made, names changed or removed."""
+    seen = 0
+
+    def count(event: str, arguments: tuple) -> None:
+        nonlocal seen
+        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+        if writes or event in ("os.mkdir", "os.rename", "os.link", "os.remove", "os.chmod", "tempfile.mkdtemp"):
+            seen += 1
+            if seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)

@@ -15,6 +15,7 @@ VERBS = {
     "slurm": "make a run and submit it as a SLURM job, or go on with it",
     "status": "say where runs are: state, position, time left, SLURM job",
     "resume": "go on with a run; without a name, with the latest that is not finished",
+    "compare": "say whether two runs are identical, and where they first differ",
     "evaluate": "count the validation images that a checkpoint of a run gets right",
     "prepare": "write images where a run finds them: ImageNet, CIFAR, packed shards",
     "benchmark": "measure the data path beside torchvision's and timm's own code",

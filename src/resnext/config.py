@@ -1,4 +1,4 @@
-"""The whole configuration, typed and frozen. Imports no torch.
+"""The whole configuration, typed and frozen; its recipe is in config_recipe.py. Imports no torch.
 
 `parse_config` is the door: a plain mapping goes in (composed by Hydra, or read from a run directory), a `Config`
 comes out, or a `UserError` of one line. Past it nothing is parsed again.
@@ -9,25 +9,15 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.batch import BatchSplit, split_batch
 from resnext.config_errors import describe
+from resnext.config_recipe import RecipeConfig
 from resnext.config_slurm import SlurmConfig
+from resnext.config_types import STRICT, Count, Fraction, Layers, Name, Positive
 from resnext.errors import UserError
-
-# strict: `epochs=true` is not 1, and "3" is not 3
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-Name = Annotated[str, Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Pair = tuple[float, float]
-Layers = Annotated[tuple[Count, ...], Field(min_length=1)]
-Interpolation = Literal["bilinear", "bicubic", "random"]
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
 
@@ -47,7 +37,6 @@ class ModelConfig:
     base_width: Count | None = None
     width: Count | None = None
     stem: Literal["imagenet", "cifar"] | None = None
-    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
     zero_init_last: bool = False
 
     @property
@@ -108,112 +97,14 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class OptimizerConfig:
-    """A timm optimizer by its registry name. `lr` holds for the recipe's global batch size."""
-
-    name: Name
-    lr: Positive
-    weight_decay: NonNegative = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    decay_norms_and_biases: bool = True
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScheduleConfig:
-    """The learning rate over the steps: linear warm-up from `warmup_lr`, then `name`.
-
-    `step` multiplies by `decay_rate` every `decay_epochs`; `cosine` reaches `min_lr` one step after the last.
-    """
-
-    name: Literal["constant", "step", "cosine"] = "cosine"
-    warmup_epochs: NonNegative = 0.0
-    warmup_lr: NonNegative = 0.0
-    decay_epochs: Positive = 30.0
-    decay_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
-    min_lr: NonNegative = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LossConfig:
-    """Cross-entropy; `label_smoothing` as in torch."""
-
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class AugmentationConfig:
-    """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
-
-    `scale` is the crop's share of the area, `ratio` its aspect ratio; with `pad`, it is a plain random crop after so
-    many black pixels were added on each side instead. `auto_augment` is a timm string such as rand-m7-mstd0.5-inc1,
-    original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet, cifar10, svhn.
-    `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode and largest
-    count are timm's. `repeats`: so often does an image occur in an epoch (repeated augmentation), which has no more
-    steps for it and sees fewer images.
-    """
-
-    scale: Pair = (0.08, 1.0)
-    ratio: Pair = (3 / 4, 4 / 3)
-    interpolation: Interpolation = "bilinear"
-    pad: Annotated[int, Field(ge=0)] | None = None
-    hflip: Fraction = 0.5
-    color_jitter: NonNegative = 0.0
-    auto_augment: str | None = None
-    lighting: NonNegative = 0.0
-    erasing: Fraction = 0.0
-    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
-    erasing_count: Count = 1
-    repeats: Count = 1
-
-    @model_validator(mode="after")
-    def _check_ranges(self) -> Self:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high"
-                )
-        if self.scale[1] > 1:
-            raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not go beyond 1")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class EvaluationConfig:
-    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training."""
-
-    image_size: Count | None = None
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class RecipeConfig:
-    """How to train: the mathematics, independent of the machine. `batch_size` is the global one.
-
-    `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first.
-    """
-
-    epochs: Count
-    max_steps: Count | None = None
-    batch_size: Count
-    image_size: Count = 224
-    optimizer: OptimizerConfig
-    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
-    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
-
-    @property
-    def eval_image_size(self) -> int:
-        return self.evaluation.image_size or self.image_size
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainerConfig:
     """Where to train: the machine. `devices` is per node; auto takes every GPU, or one process on a CPU.
 
     `micro_batch_size` is what one device takes at once; null: its whole share of the global batch.
     What is `auto` is resolved at the run's first start, on the machine that trains, and kept.
+    `on_nonfinite`: a loss that is not finite ends the training, or its step is skipped (which looks at every step, and
+    so waits for the device). After `timeout_minutes` without an answer from a process the others end. `max_restarts`:
+    so often are the processes of this machine started again after one of them was lost.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -224,14 +115,21 @@ class TrainerConfig:
     compile: bool | Literal["auto"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    timeout_minutes: Positive = 30.0
+    max_restarts: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CheckpointConfig:
-    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps."""
+    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps.
+
+    After `max_failures` saves in a row that failed the training ends; before, it goes on with a warning.
+    """
 
     every_minutes: Positive | None = 15.0
     every_steps: Count | None = None
+    max_failures: Count = 10
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

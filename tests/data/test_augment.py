@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from conftest import small_config
-from resnext.config import AugmentationConfig, EvaluationConfig
+from resnext.config_recipe import AugmentationConfig, EvaluationConfig
 from resnext.data.augment import (
     LIGHTING_VALUES,
     LIGHTING_VECTORS,
@@ -49,7 +49,7 @@ def seed(value: int) -> None:
 
 def build(tmp_path, size: int = 32, **augmentation: object):
     config = small_config(tmp_path, recipe__augmentation=augmentation, recipe__image_size=size)
-    return build_train_transform(config.recipe, config.data)
+    return build_train_transform(config.recipe, config.data, size)
 
 
 def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from conftest import small_config
-from resnext.data.augment import build_train_transform
 from resnext.data.datamodule import TrainImages, TrainLoader
 from resnext.data.index import scan_splits
 from resnext.data.loader_guard import LoaderFailed
@@ -24,15 +23,10 @@ AUGMENTATION = {"scale": [0.3, 1.0], "auto_augment": "rand-m7-mstd0.5", "lightin
 
 
 def build_loader(root: Path, *, workers: int = 0, max_skipped: int = 0, cached: bool = False) -> TrainLoader:
-    config = small_config(root, recipe__augmentation=AUGMENTATION)
+    config = small_config(root, recipe__augmentation=AUGMENTATION, data__max_skipped=max_skipped)
     index = scan_splits(root).train
-    images = TrainImages(
-        index,
-        build_train_transform(config.recipe, config.data),
-        RamCache(index, devices=1) if cached else None,
-        seed=5,
-        may_skip=max_skipped > 0,
-    )
+    cache = RamCache(index, devices=1) if cached else None
+    images = TrainImages(index, cache, config.recipe, config.data, 5)
     batches = RankBatches(5, len(index), 4, 0, 1, 1, repeats=2)
     return TrainLoader(
         images, batches, SkipBudget(root / "skipped.txt", max_skipped), num_workers=workers, worker_timeout=TIMEOUT

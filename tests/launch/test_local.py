@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import write_images
-from resnext.training.checkpoint import read_step
+from resnext.training.checkpoint import read_checkpoint
 from resnext.training.csv_logger import read_rows
 
 TINY = (
@@ -87,7 +87,7 @@ def test_a_signal_saves_and_resume_ends_bit_identical(
     assert output.count("interrupted after") == 1
     assert "`make resume RUN=runs/parts` goes on" in output
     assert not {"Traceback", "W1", "elastic"} & set(output.replace("[", " ").split()), output
-    step = read_step(tmp_path / "runs/parts/checkpoints/last.ckpt")
+    step = read_checkpoint(tmp_path / "runs/parts/checkpoints/last.ckpt").step
     assert 5 <= step < 4 * 22
     assert f"interrupted after {step} steps" in output
     assert json.loads((tmp_path / "runs/parts/summary.json").read_text())["status"] == "interrupted"

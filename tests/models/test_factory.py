@@ -42,7 +42,7 @@ def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str):
 
 def test_timm_networks_are_timms():
     torch.manual_seed(0)
-    ours = build_model(ModelConfig(name="timm/resnet18", drop_path_rate=0.1), 7).eval()
+    ours = build_model(ModelConfig(name="timm/resnet18"), 7, drop_path_rate=0.1).eval()
     torch.manual_seed(0)
     theirs = timm.create_model("resnet18", num_classes=7, drop_path_rate=0.1).eval()
     images = torch.randn(1, 3, 32, 32)
@@ -51,7 +51,7 @@ def test_timm_networks_are_timms():
 
 def test_timm_networks_refuse_what_they_do_not_have():
     with pytest.raises(UserError, match=r"model.name=timm/vgg11 takes no drop_path_rate"):
-        build_model(ModelConfig(name="timm/vgg11", drop_path_rate=0.1), 7)
+        build_model(ModelConfig(name="timm/vgg11"), 7, drop_path_rate=0.1)
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])

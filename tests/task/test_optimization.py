@@ -3,19 +3,25 @@
 import math
 
 import pytest
+import timm
+import timm.optim
+import timm.scheduler
 import torch
 from torch import nn
 
 from conftest import small_config
-from resnext.config import OptimizerConfig
+from resnext.config import ModelConfig
+from resnext.config_recipe import OptimizerConfig
 from resnext.errors import UserError
-from resnext.task.optimization import build_optimizer, lr_at, total_steps
+from resnext.models.factory import build_model
+from resnext.task.optimization import build_optimizer, lr_at, set_lr, total_steps
 
 STEPS = 50  # an epoch
 
 
 def recipe(**changes):
-    return small_config("/x", recipe__epochs=100, recipe__optimizer__lr=0.1, **changes).recipe
+    epochs = changes.pop("epochs", 100)
+    return small_config("/x", recipe__epochs=epochs, recipe__optimizer__lr=0.1, **changes).recipe
 
 
 def test_step_schedule_is_torchs_step_lr():
@@ -60,7 +66,9 @@ def test_max_steps_shortens_the_cosine():
 @pytest.mark.parametrize("decayed", [True, False])
 def test_norms_and_biases_are_decayed_or_not(decayed: bool):
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decay_norms_and_biases=decayed)
+    config = OptimizerConfig(
+        name="momentum", lr=0.1, weight_decay=1e-4, decayed="all" if decayed else "all_but_norms_and_biases"
+    )
     groups = build_optimizer(network, config).param_groups
     by_decay = {group["weight_decay"]: [parameter.ndim for parameter in group["params"]] for group in groups}
     if decayed:
@@ -107,3 +115,83 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest():
         UserError, match=r"recipe.optimizer.name=adamww is not an optimizer of timm; did you mean adamw\?"
     ):
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="adamww", lr=0.1))
+
+
+def test_layer_decay_is_timms_for_the_same_network():
+    ours = build_model(ModelConfig(name="resnext50_32x4d"), 10)
+    theirs = timm.create_model("resnext50_32x4d", num_classes=10)
+    config = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.01, layer_decay=0.7, decayed="all_but_norms_and_biases")
+    expected = timm.optim.param_groups_layer_decay(theirs, weight_decay=0.01, layer_decay=0.7)
+    for our_group, their_group in zip(build_optimizer(ours, config).param_groups, expected, strict=True):
+        assert our_group["lr_scale"] == their_group["lr_scale"]
+        assert our_group["weight_decay"] == their_group["weight_decay"]
+        assert [each.shape for each in our_group["params"]] == [each.shape for each in their_group["params"]]
+
+
+def test_the_rate_of_a_layer_is_scaled_at_every_step():
+    network = build_model(ModelConfig(name="resnext29_8x64d"), 10)
+    optimizer = build_optimizer(network, OptimizerConfig(name="sgd", lr=0.1, layer_decay=0.5))
+    set_lr(optimizer, 0.02)
+    rates = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    assert rates[id(network.get_parameter("fc.weight"))] == 0.02
+    assert rates[id(network.get_parameter("layer3.2.conv1.weight"))] == pytest.approx(0.01)
+    assert rates[id(network.get_parameter("conv1.weight"))] == pytest.approx(0.02 * 0.5**10)
+
+
+@pytest.mark.parametrize("name", ["step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_any_timm_schedule_by_name(name: str, every: str):
+    """What timm's own training builds from the same words, over all steps."""
+    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
+    ours_too = {"milestones": [5, 9.5]} if name == "multistep" else {}
+    schedule = {"name": name, "every": every, "min_lr": 1e-4, **words, **ours_too}
+    ours = recipe(recipe__schedule=schedule, epochs=20)
+    theirs, _ = timm.scheduler.create_scheduler_v2(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
+        name,
+        num_epochs=20,
+        min_lr=1e-4,
+        decay_milestones=[5, 9.5],  # pyright: ignore
+        step_on_epochs=every == "epoch",
+        updates_per_epoch=STEPS,
+        **words,
+    )
+    assert theirs is not None
+    for step in range(20 * STEPS):
+        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
+        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+
+
+@pytest.mark.parametrize(("scaling", "lr"), [("none", 0.1), ("linear", 0.4), ("sqrt", 0.2)])
+def test_a_deliberate_change_of_batch_scales_the_rate(scaling: str, lr: float):
+    changed = recipe(recipe__batch_size=1024, recipe__lr_batch_size=256, recipe__lr_scaling=scaling)
+    assert changed.lr == pytest.approx(lr)
+    assert lr_at(0, changed, STEPS) == pytest.approx(lr)
+
+
+def test_scaling_needs_to_know_from_where():
+    with pytest.raises(UserError, match=r"recipe.lr_scaling=linear needs recipe.lr_batch_size"):
+        recipe(recipe__lr_scaling="linear")
+
+
+def test_options_that_an_optimizer_has_not_are_refused():
+    adam = build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="adamw", lr=0.1, betas=(0.8, 0.95), eps=1e-4))
+    assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.8, 0.95), 1e-4)
+    with pytest.raises(UserError, match=r"recipe.optimizer.name=sgd takes no recipe.optimizer.betas"):
+        build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="sgd", lr=0.1, betas=(0.8, 0.95)))
+
+
+def test_only_norms_are_spared():
+    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4))
+    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decayed="all_but_norms")
+    groups = build_optimizer(network, config).param_groups
+    decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
+    assert [decays[id(each)] for each in network.parameters()] == [1e-4] * 2 + [0.0] * 6
+
+
+def test_what_a_network_of_timm_spares_is_spared():
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=3)
+    groups = build_optimizer(network, OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.1)).param_groups
+    spared = {id(each) for group in groups if group["weight_decay"] == 0 for each in group["params"]}
+    names = {name for name, each in network.named_parameters() if id(each) in spared}
+    assert names == {"pos_embed", "cls_token"}

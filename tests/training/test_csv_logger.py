@@ -7,7 +7,7 @@ from resnext.training.csv_logger import CsvLogger, read_rows
 
 
 def test_values_come_back_with_the_same_bits(tmp_path: Path):
-    logger = CsvLogger(tmp_path, resume_step=0)
+    logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
     logger.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": math.pi / 7}, step=3)
     logger.log_metrics({"epoch": 1, "perf/images_per_sec": 12.5, "perf/data_wait_percent": 1.0}, step=3)
     (row,) = read_rows(tmp_path / "metrics.csv")
@@ -16,12 +16,12 @@ def test_values_come_back_with_the_same_bits(tmp_path: Path):
 
 
 def test_a_later_start_appends_and_drops_what_it_computes_again(tmp_path: Path):
-    first = CsvLogger(tmp_path, resume_step=0)
+    first = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
     for step in range(1, 6):
         first.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / step}, step=step)
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("1,6,0.1,0.16")  # killed in the middle of a line
-    second = CsvLogger(tmp_path, resume_step=3)
+    second = CsvLogger(tmp_path, resume_step=3, validated=True, average=False)
     for step in range(4, 7):
         second.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / step}, step=step)
     rows = read_rows(tmp_path / "metrics.csv")

@@ -1,6 +1,5 @@
 """fit(run) in this process: results, interruption and resumption, bit for bit, and what ends it."""
 
-import csv
 import json
 import signal
 import threading
@@ -12,27 +11,15 @@ import torch
 import wandb
 from lightning.pytorch.callbacks import Callback
 
-from conftest import small_config, write_images
-from resnext.config import Config
-from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
+from conftest import make_run, read_metrics, small_config, write_images
 from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
 from resnext.training import fit as fit_module
-from resnext.training.checkpoint import read_step
+from resnext.training.checkpoint import read_checkpoint
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
 from resnext.training.run import Run
-
-
-def make_run(config: Config) -> Run:
-    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
-
-
-def read_metrics(run: Run) -> list[dict[str, str]]:
-    with open(run.path / "metrics.csv") as file:
-        return list(csv.DictReader(file))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -67,7 +54,7 @@ def test_a_training_learns_and_says_so(digits: Path, capsys: pytest.CaptureFixtu
     output = capsys.readouterr().out
     assert "batch     32 = 32 images × 1 device × 1 micro-step" in output
     assert "steps     132 = 3 epochs × 44" in output
-    assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
 
 
 def test_evaluation_prints_what_training_did(digits: Path):
@@ -89,36 +76,6 @@ def test_max_steps_are_optimizer_steps(digits: Path, micro_batch_size: int):
     assert [row["step"] for row in read_metrics(run) if row["val/top1"]] == ["44", "50"]
 
 
-@pytest.mark.parametrize(("micro_batch_size", "workers"), [(64, 0), (16, 2)])
-@pytest.mark.parametrize("step", [10, 22, 30])
-def test_interrupted_and_resumed_is_bit_identical(
-    digits: Path, monkeypatch: pytest.MonkeyPatch, step: int, micro_batch_size: int, workers: int
-):
-    """In the middle of the first epoch, at its end, and in the middle of the second."""
-    config = small_config(
-        digits,
-        recipe__batch_size=64,
-        model__drop_path_rate=0.2,
-        trainer__micro_batch_size=micro_batch_size,
-        recipe__augmentation={"auto_augment": "rand-m5-mstd0.5"},
-    )
-    whole = make_run(replace(config, run="whole"))
-    fit(whole)
-    parts = make_run(replace(config, run="parts"))
-    with monkeypatch.context() as patch:
-        interrupt_at(step, patch)
-        with pytest.raises(Interrupted) as interruption:
-            fit(parts)
-    assert interruption.value.signum == signal.SIGINT
-    assert parts.summary["status"] == "interrupted"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    parts.add_start(replace(parts.config, data=replace(config.data, workers=workers)))
-    fit(parts)
-    assert parts.summary["status"] == "finished"
-    assert [start["from_step"] for start in parts.info["starts"]] == [0, step]
-    assert_same_result(whole, parts)
-
-
 def test_a_moved_run_keeps_its_best(digits: Path, monkeypatch: pytest.MonkeyPatch):
     """Accuracies fall after the first epoch; the run is interrupted, moved, and resumed."""
     run = make_run(small_config(digits, recipe__batch_size=720, recipe__epochs=3))
@@ -132,7 +89,7 @@ def test_a_moved_run_keeps_its_best(digits: Path, monkeypatch: pytest.MonkeyPatc
     moved = Run(run.path.rename("elsewhere"))
     fit(moved)
     assert moved.summary["best_epoch"] == 1
-    assert read_step(moved.checkpoints / "best.ckpt") == 1
+    assert read_checkpoint(moved.checkpoints / "best.ckpt").step == 1
 
 
 def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pytest.MonkeyPatch):
@@ -148,36 +105,6 @@ def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pyt
     assert all(f"-{run.info['wandb_id']}" in name for name in folders)  # W&B adds -1 within one second
 
 
-def test_a_signal_in_the_last_validation_does_not_interrupt_what_is_done(digits: Path, monkeypatch: pytest.MonkeyPatch):
-    run = make_run(small_config(digits, recipe__max_steps=3))
-    on_validation_start = ClassificationTask.on_validation_start
-
-    def interrupt(task: ClassificationTask) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        on_validation_start(task)
-
-    monkeypatch.setattr(ClassificationTask, "on_validation_start", interrupt)
-    fit(run)
-    assert run.summary["status"] == "finished"
-
-
-def test_a_signal_in_a_validation_is_honoured_after_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
-    run = make_run(small_config(digits, recipe__batch_size=720, recipe__epochs=3))
-    on_validation_start = ClassificationTask.on_validation_start
-
-    def interrupt(task: ClassificationTask) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        on_validation_start(task)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted) as interruption:
-        patch.setattr(ClassificationTask, "on_validation_start", interrupt)
-        fit(run)
-    assert interruption.value.signum == signal.SIGTERM
-    assert run.summary["epochs"] == 1
-    fit(run)
-    assert [row["epoch"] for row in read_metrics(run) if row["val/top1"]] == ["1", "2", "3"]
-
-
 def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)
@@ -185,16 +112,6 @@ def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pyte
     with pytest.raises(Interrupted):
         evaluate(run, run.config, "last")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_a_truncated_checkpoint_is_named(digits: Path):
-    run = make_run(small_config(digits, recipe__max_steps=2))
-    fit(run)
-    last = run.checkpoints / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    run.update_summary(status="interrupted")
-    with pytest.raises(UserError, match=r"runs/test/checkpoints/last.ckpt cannot be read as a checkpoint"):
-        fit(run)
 
 
 def test_a_finished_run_says_so_and_stays(digits: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from conftest import small_config
+from conftest import kill_at_file_operation, small_config
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.training.run import RUNS, Run, find_unfinished, free_name, list_runs
@@ -218,18 +217,3 @@ def test_names_are_made_of_experiment_and_time_and_never_taken():
     for each in (name, f"{name}-2"):
         (RUNS / each).mkdir(parents=True)
     assert free_name("digits") not in {name, f"{name}-2"}
-
-
-def kill_at_file_operation(number: int) -> None:
-    """Counts what changes the file system: files opened for writing, folders made, names changed or removed."""
-    seen = 0
-
-    def count(event: str, arguments: tuple) -> None:
-        nonlocal seen
-        writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if writes or event in ("os.mkdir", "os.rename", "os.remove", "os.chmod", "tempfile.mkdtemp"):
-            seen += 1
-            if seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)

@@ -98,11 +98,18 @@ def _convert(composed: DictConfig) -> Config:
 
 def _absolute(config: Config) -> Config:
     """Paths as they are from here: a rank or a later start may be elsewhere."""
-    data = replace(config.data, root=_absolute_path(config.data.root))
-    weights = config.model.weights
-    if weights is not None and Path(weights).expanduser().exists():
-        weights = _absolute_path(weights)
-    return replace(config, data=data, model=replace(config.model, weights=weights))
+    teacher = config.recipe.teacher
+    return replace(
+        config,
+        data=replace(config.data, root=_absolute_path(config.data.root)),
+        model=replace(config.model, weights=_absolute_weights(config.model.weights)),
+        recipe=replace(config.recipe, teacher=replace(teacher, weights=_absolute_weights(teacher.weights))),
+    )
+
+
+def _absolute_weights(weights: str | None) -> str | None:
+    """A file's path, or a hub's name as it is."""
+    return _absolute_path(weights) if weights is not None and Path(weights).expanduser().exists() else weights
 
 
 def _absolute_path(path: str) -> str:

@@ -26,9 +26,12 @@ def main(arguments: list[str]) -> int:
 
     config = apply_overrides(run.config, options.overrides)
     run.check_identity(config, run.data_identity)
-    scores, step = evaluate(run, config, options.checkpoint)
-    print(
-        f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {step}: top-1 {100 * scores.top1:.2f} %, "
-        f"top-5 {100 * scores.top5:.2f} %, loss {scores.loss:.4f}, {scores.images:,} images"
-    )
+    evaluation = evaluate(run, config, options.checkpoint)
+    for name, scores in ((", its average (EMA)", evaluation.average), ("", evaluation.scores)):
+        if scores is not None:
+            print(
+                f"{run.path}/checkpoints/{options.checkpoint}.ckpt{name}, step {evaluation.step}: "
+                f"top-1 {100 * scores.top1:.2f} %, top-5 {100 * scores.top5:.2f} %, loss {scores.loss:.4f}, "
+                f"{scores.images:,} images"
+            )
     return 0

@@ -9,6 +9,7 @@ from resnext.training.preemption import StopRequest
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
+    parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
     options = parser.parse_args(arguments)
 
     stop = StopRequest()
@@ -16,5 +17,5 @@ def main(arguments: list[str]) -> int:
         from resnext.training.fit import fit
         from resnext.training.run import Run
 
-        fit(Run.open(options.run), stop)
+        fit(Run.open(options.run, options.start), stop)
     return 0

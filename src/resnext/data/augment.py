@@ -18,8 +18,9 @@ from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision import transforms
 
-from resnext.config import AugmentationConfig, DataConfig, EvaluationConfig, RecipeConfig
+from resnext.config import DataConfig
 from resnext.config_errors import nearest
+from resnext.config_recipe import AugmentationConfig, EvaluationConfig, RecipeConfig
 from resnext.data.crop import PadAndCrop, RandomResizedCrop
 from resnext.errors import UserError
 
@@ -38,18 +39,18 @@ LIGHTING_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.81
 LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
-def build_train_transform(recipe: RecipeConfig, data: DataConfig) -> Transform:
-    """Crop, flip, `auto_augment` or colour jitter, lighting: uint8 [H, W, 3] → uint8 [size, size, 3].
+def build_train_transform(recipe: RecipeConfig, data: DataConfig, image_size: int) -> Transform:
+    """Crop, flip, `auto_augment` or colour jitter, lighting: uint8 [H, W, 3] → uint8 [image_size, image_size, 3].
 
     Raises:
         UserError: if neither timm nor torchvision knows `recipe.augmentation.auto_augment`.
     """
     config = recipe.augmentation
-    steps: list[Transform] = [_build_crop(config, recipe.image_size)]
+    steps: list[Transform] = [_build_crop(config, image_size)]
     if config.hflip:
         steps.append(functools.partial(_flip, probability=config.hflip))
     if config.auto_augment is not None:
-        steps.append(_on_pillow(_build_auto_augment(config, recipe.image_size, data)))
+        steps.append(_on_pillow(_build_auto_augment(config, image_size, data)))
     if config.color_jitter and (config.auto_augment is None or "3a" in config.auto_augment):  # as in timm
         steps.append(_on_pillow(transforms.ColorJitter(*[config.color_jitter] * 3)))
     if config.lighting:

@@ -20,8 +20,8 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
-from resnext.config import DataConfig, OptimizerConfig, RecipeConfig
-from resnext.data.augment import build_train_transform
+from resnext.config import DataConfig
+from resnext.config_recipe import OptimizerConfig, RecipeConfig
 from resnext.data.datamodule import TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
@@ -137,8 +137,7 @@ def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
 def _our_dataset(images: HeldImages) -> TrainImages:
     """What a training with random resized crop and flip takes its samples from."""
     recipe = RecipeConfig(epochs=1, batch_size=BATCH, image_size=SIZE, optimizer=OptimizerConfig(name="sgd", lr=0.1))
-    transform = build_train_transform(recipe, DataConfig(name="image_folder", root=str(images.root)))
-    return TrainImages(images, transform, None, 0, may_skip=False)
+    return TrainImages(images, None, recipe, DataConfig(name="image_folder", root=str(images.root)), 0)
 
 
 def _ours(images: HeldImages) -> Callable[[int], Any]:

@@ -13,7 +13,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from resnext.config import DataConfig, RecipeConfig
+from resnext.config import DataConfig
+from resnext.config_recipe import RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
 from resnext.data.decode import is_damaged
 from resnext.data.index import ImageIndex, printable
@@ -47,7 +48,6 @@ class ImageDataModule(LightningDataModule):
         self.data, self.recipe, self.seed = data, recipe, seed
         self.train, self.val = train, val
         self.skips = SkipBudget(skipped, data.max_skipped)
-        self.train_transform = build_train_transform(recipe, data)
         self.eval_transform = build_eval_transform(recipe.evaluation, recipe.eval_image_size)
 
     def train_dataloader(self) -> "TrainLoader":
@@ -61,15 +61,14 @@ class ImageDataModule(LightningDataModule):
             self.trainer.accumulate_grad_batches,
             self.recipe.augmentation.repeats,
         )
-        may_skip = self.data.max_skipped > 0
-        images = TrainImages(self.train, self.train_transform, self._cache(self.train), self.seed, may_skip=may_skip)
+        images = TrainImages(self.train, self._cache(self.train), self.recipe, self.data, self.seed)
         return TrainLoader(images, batches, self.skips, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
         world_size = self.trainer.world_size
         return ImageLoader(
-            ImageDataset(self.val, self.eval_transform, self._cache(self.val)),
+            EvalImages(self.val, self._cache(self.val), self.eval_transform),
             batch_size=min(MAX_EVAL_BATCH, math.ceil(self.recipe.batch_size / world_size)),
             sampler=RankImages(len(self.val), self.trainer.global_rank, world_size),
             **self._loading(),
@@ -99,39 +98,46 @@ class ImageDataModule(LightningDataModule):
 
 
 class ImageDataset(Dataset[Any]):
-    """Sample → pixels uint8 [H, W, 3] and label. Raises UserError for an image that cannot be read."""
+    """The images of a split; their pixels raise UserError where they cannot be read."""
 
-    def __init__(self, index: ImageIndex, transform: Transform, cache: RamCache | None) -> None:
-        self.index, self.transform, self.cache = index, transform, cache
+    def __init__(self, index: ImageIndex, cache: RamCache | None) -> None:
+        self.index, self.cache = index, cache
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
-        return self._transformed(self._pixels(sample.image)), int(self.index.labels[sample.image])
-
-    def _pixels(self, image: int) -> np.ndarray:
+    def pixels(self, image: int) -> np.ndarray:
         return self.index.pixels(image) if self.cache is None else self.cache[image]
 
-    def _transformed(self, pixels: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(self.transform(pixels)))
+
+class EvalImages(ImageDataset):
+    """Sample → pixels uint8 [size, size, 3] and label."""
+
+    def __init__(self, index: ImageIndex, cache: RamCache | None, transform: Transform) -> None:
+        super().__init__(index, cache)
+        self.transform = transform
+
+    def __getitem__(self, sample: Sample) -> tuple[Tensor, int]:
+        return _transformed(self.pixels(sample.image), self.transform), int(self.index.labels[sample.image])
 
 
 class TrainImages(ImageDataset):
-    """Sample → pixels uint8 [H, W, 3], label, and a seed for what is random on the device; or Skipped, where it may.
+    """Sample → pixels uint8 [size, size, 3], label, a seed for what is random on the device; or Skipped, where it may.
 
-    Everything random in a sample follows from (seed, epoch, image, copy).
+    Everything random in a sample follows from (seed, epoch, image, copy); its size is that of the epoch.
     """
 
     def __init__(
-        self, index: ImageIndex, transform: Transform, cache: RamCache | None, seed: int, *, may_skip: bool
+        self, index: ImageIndex, cache: RamCache | None, recipe: RecipeConfig, data: DataConfig, seed: int
     ) -> None:
-        super().__init__(index, transform, cache)
-        self.seed, self.may_skip = seed, may_skip
+        super().__init__(index, cache)
+        self.size_at, self.seed, self.may_skip = recipe.train_image_size, seed, data.max_skipped > 0
+        sizes = {self.size_at(epoch) for epoch in range(recipe.epochs)}
+        self.transforms = {size: build_train_transform(recipe, data, size) for size in sizes}
 
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
         try:
-            pixels = self._pixels(sample.image)
+            pixels = self.pixels(sample.image)
         except UserError as error:
             if not is_damaged(error):
                 raise
@@ -140,7 +146,8 @@ class TrainImages(ImageDataset):
             raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)
         _seed_everything(drawing)
-        return self._transformed(pixels), int(self.index.labels[sample.image]), erasing
+        transform = self.transforms[self.size_at(sample.epoch)]
+        return _transformed(pixels, transform), int(self.index.labels[sample.image]), erasing
 
 
 class ImageLoader(DataLoader[Any]):
@@ -201,6 +208,10 @@ def count_workers(data: DataConfig, devices: int) -> int:
         return data.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(MAX_WORKERS, max(1, cores // devices))
+
+
+def _transformed(pixels: np.ndarray, transform: Transform) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(transform(pixels)))
 
 
 def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[Skipped]]:

@@ -1,5 +1,7 @@
 """What is checked before a run directory is made, or a start of it kept: arithmetic, devices, names, weights."""
 
+import math
+
 import torch
 
 from resnext.config import Config
@@ -9,7 +11,10 @@ from resnext.data.order import steps_per_epoch
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.task.optimization import build_optimizer
+from resnext.task.teacher import build_teacher
+from resnext.training.checkpoint import find_latest
 from resnext.training.device import count_devices, resolve_auto
+from resnext.training.run import Run
 
 
 def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None:
@@ -19,19 +24,36 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
             f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"
         )
     devices = count_devices(config.trainer)
-    config.split_batch(devices)
+    micro = config.split_batch(devices).micro
+    if micro == 1 and config.recipe.mixing.on:
+        raise UserError("recipe.mixing mixes the images of a micro-batch: take trainer.micro_batch_size=2 or more")
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < devices:
         raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")
     resolve_auto(config.trainer)
-    build_train_transform(config.recipe, config.data)
+    build_train_transform(config.recipe, config.data, config.recipe.image_size)
     _check_network(config, len(train.classes))
 
 
+def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
+    """Raises UserError for fewer epochs than the run was made with, or than are done."""
+    asked, made = config.recipe.epochs, run.made.recipe.epochs
+    checkpoint = find_latest(run.checkpoints, set_aside=False)
+    done = checkpoint.step / steps_per_epoch(len(train), config.recipe.batch_size) if checkpoint is not None else 0
+    if asked < made:
+        raise UserError(
+            f"{run.path} is another run: recipe.epochs was {made} and is now {asked}; it can only be raised"
+        )
+    if asked < done and asked < run.config.recipe.epochs:
+        raise UserError(f"recipe.epochs={asked}: {run.path} has done {done:.4g} epochs; take {math.ceil(done)} or more")
+
+
 def _check_network(config: Config, num_classes: int) -> None:
-    network = build_model(config.model, num_classes)
-    build_optimizer(network, config.recipe.optimizer)
-    for size in {config.recipe.image_size, config.recipe.eval_image_size}:
+    recipe = config.recipe
+    network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate)
+    build_optimizer(network, recipe.optimizer)
+    build_teacher(recipe.teacher, num_classes)
+    for size in {recipe.eval_image_size, *map(recipe.train_image_size, range(recipe.epochs))}:
         try:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, 3, size, size))

@@ -18,16 +18,17 @@ log = logging.getLogger(__name__)
 TIMM_PREFIX = "timm/"
 
 
-def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
+def build_model(config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0) -> nn.Module:
     """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` where they are given.
+
+    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be had or do not fit.
     """
     check_model_name(config.name)
-    network = (
-        _build_timm(config, num_classes) if config.name.startswith(TIMM_PREFIX) else _build_ours(config, num_classes)
-    )
+    build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours
+    network = build(config, num_classes, drop_path_rate)
     if config.weights is not None:
         load_into(network, load_weights(config.weights), config)
     return network
@@ -44,15 +45,17 @@ def check_model_name(name: str) -> None:
         raise UserError(f"model.name={name} is not a network of ours, and timm's are {TIMM_PREFIX}NAME{hint}")
 
 
-def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig) -> None:
+def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig, *, new_head: bool = True) -> None:
     """Copies `weights` into `network`, strictly; only a head of another size keeps its fresh values, and that is said.
+
+    Without `new_head`, it must fit as well.
 
     Raises:
         UserError: if a weight is missing, unexpected, or of another shape.
     """
     own = network.state_dict()
     head = [key for key in own if key.startswith(f"{_head_name(network)}.")]
-    fresh_head = any(key not in weights or weights[key].shape != own[key].shape for key in head)
+    fresh_head = new_head and any(key not in weights or weights[key].shape != own[key].shape for key in head)
     if fresh_head:
         weights = {key: value for key, value in weights.items() if not key.startswith(f"{_head_name(network)}.")}
         weights |= {key: own[key] for key in head}
@@ -69,7 +72,7 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
         log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
 
 
-def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:
+def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
     if config.name in NAMES:
         variant = parse_variant(config.name)
         config = replace(
@@ -83,13 +86,13 @@ def _build_ours(config: ModelConfig, num_classes: int) -> nn.Module:
     return ResNeXt(
         **config.structure,
         num_classes=num_classes,
-        drop_path_rate=config.drop_path_rate,
+        drop_path_rate=drop_path_rate,
         zero_init_last=config.zero_init_last,
     )
 
 
-def _build_timm(config: ModelConfig, num_classes: int) -> nn.Module:
-    arguments: dict[str, Any] = {"drop_path_rate": config.drop_path_rate} if config.drop_path_rate else {}
+def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
+    arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if config.zero_init_last:
         arguments["zero_init_last"] = True
     try:

@@ -92,6 +92,10 @@ class ResNeXt(nn.Module):
             x = getattr(self, name)(x)
         return self.fc(self.avgpool(x).flatten(1))
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Which parameters make a layer, for timm's layer-wise learning rates: the stem, then each block or stage."""
+        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
     def _init_weights(self, zero_init_last: bool) -> None:
         """He initialisation by fan-out; `zero_init_last` starts each block as its shortcut (Goyal et al. 2017)."""
         for module in self.modules():

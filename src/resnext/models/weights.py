@@ -19,6 +19,7 @@ from resnext.errors import UserError
 log = logging.getLogger(__name__)
 
 NETWORK_PREFIX = "network."  # where ClassificationTask holds the network in our checkpoints
+EMA_KEY = "state_dict_ema"  # their average in our checkpoints, and in timm's
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
@@ -82,17 +83,24 @@ def _read_file(name: str) -> dict[str, Tensor]:
     return _network_weights(name, content)
 
 
+def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The network's part of a task's state, by its own names."""
+    own = {key: value for key, value in state.items() if key.startswith(NETWORK_PREFIX)}
+    return {key.removeprefix(NETWORK_PREFIX): value for key, value in own.items()}
+
+
 def _network_weights(name: str, content: Any) -> dict[str, Tensor]:
-    """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are."""
+    """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are.
+
+    Where there is an average of the weights, it is taken: it is what was validated as the best.
+    """
     if isinstance(content, dict):
-        for key in ("state_dict", "model"):
+        if isinstance(content.get(EMA_KEY), dict):
+            log.info("weights   the average (EMA) in %s", name)
+        for key in (EMA_KEY, "state_dict", "model"):
             content = content.get(key, content) if isinstance(content.get(key), dict) else content
         if any(key.startswith(NETWORK_PREFIX) for key in content):
-            content = {
-                key.removeprefix(NETWORK_PREFIX): value
-                for key, value in content.items()
-                if key.startswith(NETWORK_PREFIX)
-            }
+            content = network_weights(content)
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return content
     raise UserError(f"model.weights={name} holds no weights: expected a dict of tensors, or one under state_dict")

@@ -1,5 +1,7 @@
 """ClassificationTask: the LightningModule. One network, one loss, and what is logged of them."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,10 +10,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from resnext.config import RecipeConfig
-from resnext.data.order import derive_seed
+from resnext.config_recipe import RecipeConfig
+from resnext.data.order import derive_seeds
 from resnext.task.accuracy import EvaluationScores, Scores
-from resnext.task.optimization import build_optimizer, lr_at, total_steps
+from resnext.task.finite import FiniteGuard
+from resnext.task.loss import classification_loss
+from resnext.task.mixing import draw_mix, mix_images, mix_targets
+from resnext.task.optimization import build_optimizer, lr_at, set_lr, total_steps
+from resnext.task.teacher import Teacher
 
 
 class ClassificationTask(LightningModule):
@@ -23,17 +29,31 @@ class ClassificationTask(LightningModule):
     Args:
         network: in the memory format it is to train in.
         recipe: its slice of the configuration.
-        seed: the run's; dropout and the like follow from (seed, step, micro-step, rank).
+        seed: the run's; dropout, mixing and the like follow from (seed, step, micro-step, rank).
         log_every_steps: between two lines; an epoch's last step is always logged.
+        teacher: whose answers are learned besides the targets.
+        skip_nonfinite: a step whose loss is not finite changes nothing, instead of ending the training.
     """
 
-    def __init__(self, network: nn.Module, recipe: RecipeConfig, *, seed: int, log_every_steps: int) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: RecipeConfig,
+        *,
+        seed: int,
+        log_every_steps: int,
+        teacher: Teacher | None = None,
+        skip_nonfinite: bool = False,
+    ) -> None:
         super().__init__()
         self.network = network
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=recipe.loss.label_smoothing)
-        self.scores = EvaluationScores()
-        self.last_scores: Scores | None = None  # of the last validation
+        self.teacher = teacher
+        self.validated = {"val": network}  # by the prefix of its metrics
+        self.guard = FiniteGuard(network, skip=skip_nonfinite)
+        self.scores = nn.ModuleDict({"val": EvaluationScores()})
+        self.last_scores: dict[str, Scores] = {}  # of the last validation, by prefix
+        self._mixing_seed = 0
         self._losses: list[Tensor] = []  # of this step's micro-steps; empty between two steps, so never in a checkpoint
 
     def forward(self, images: Tensor) -> Tensor:
@@ -42,54 +62,111 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.network, self.recipe.optimizer)
 
+    def validate_also(self, prefix: str, network: nn.Module) -> None:
+        """Validates `network`, which is not trained, beside the one that is, into metrics that begin with `prefix`."""
+        self.validated[prefix] = network.eval().requires_grad_(False)
+        self.scores[prefix] = EvaluationScores()
+
     @property
     def steps_per_epoch(self) -> int:
         return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
 
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last step that was done, counted from 1."""
+        return math.ceil(self.global_step / self.steps_per_epoch)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are."""
+        return self.global_step >= total_steps(self.recipe, self.steps_per_epoch)
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_train_start(self) -> None:
+        """A resumed training may have nothing left to do but the validation in which it was interrupted."""
+        self.trainer.should_stop = self.is_done
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step, micro_step = self.global_step, batch_idx % self.trainer.accumulate_grad_batches
-        torch.manual_seed(derive_seed(self.seed, step, micro_step, self.global_rank))
-        lr = lr_at(step, self.recipe, self.steps_per_epoch)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = lr
+        network_seed, self._mixing_seed = derive_seeds(2, self.seed, step, micro_step, self.global_rank)
+        torch.manual_seed(network_seed)
+        set_lr(self.trainer.optimizers[0], lr_at(step, self.recipe, self.steps_per_epoch))
+        if micro_step == 0:
+            self.guard.begin_step()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, targets = batch
-        loss = self.criterion(self(images), targets)
+        loss = self._loss(*batch)
         self._losses.append(loss.detach())
+        self.guard.add(self.global_step + 1, loss)
         if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
             self._end_step(self.global_step + 1, ends_epoch=batch_idx + 1 == self.trainer.num_training_batches)
         return loss
+
+    def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Of images [N, 3, H, W] and labels int64 [N]: mixed, classified, and compared with the teacher's answers."""
+        mix = None
+        if self.recipe.mixing.on:
+            mix = draw_mix(self.recipe.mixing, images.shape[2], images.shape[3], self._mixing_seed)
+            images = mix_images(images, mix)
+        logits = self(images)
+        if mix is not None:
+            targets = mix_targets(targets, mix, logits.shape[1])
+        loss = classification_loss(logits, targets, self.recipe.loss)
+        return loss if self.teacher is None else self.teacher.blend(loss, images, logits)
 
     def _end_step(self, step: int, *, ends_epoch: bool) -> None:
         """Logs here, not at the batch's end, where callbacks come first and one of them may interrupt the training."""
         losses, self._losses = self._losses, []
         if ends_epoch or step % self.log_every_steps == 0:
-            loss = self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean")
+            loss = float(self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean"))
+            if not math.isfinite(loss) and not self.guard.skip:
+                self.guard.check(step)
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
-            self.log_metrics({"lr": lr, "train/loss": float(loss)}, step)
+            self.log_metrics({"lr": lr, "train/loss": loss}, step)
         if step >= total_steps(self.recipe, self.steps_per_epoch):
             self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
 
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        assert optimizer_closure is not None
+        if self.guard.skip:
+            scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+            self.guard.take_step(self.global_step + 1, optimizer, optimizer_closure, scaled=scaled)
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
     def on_validation_start(self) -> None:
         """All ranks take rank 0's batch statistics; they kept their own, and no rank waits for another from here."""
-        if self.trainer.world_size > 1:
-            for buffer in self.network.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+        for network in self.validated.values():
+            network.to(self.device)
+            if self.trainer.world_size > 1:
+                for buffer in network.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, targets = batch
-        self.scores.update(self(images), targets)
+        for prefix, network in self.validated.items():
+            self._scores(prefix).update(network(images), targets)
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.scores.compute()
-        self.scores.reset()
-        metrics = {"val/loss": scores.loss, "val/top1": scores.top1, "val/top5": scores.top5}
+        self.last_scores = {prefix: self._scores(prefix).compute() for prefix in self.validated}
+        metrics = {}
+        for prefix, scores in self.last_scores.items():
+            self._scores(prefix).reset()
+            metrics |= {f"{prefix}/loss": scores.loss, f"{prefix}/top1": scores.top1, f"{prefix}/top5": scores.top5}
         self.log_dict(metrics, logger=False)  # for the checkpoint of the best, and for `evaluate`
         self.log_metrics(metrics, self.global_step)
-        self.last_scores = scores
+
+    def _scores(self, prefix: str) -> EvaluationScores:
+        scores = self.scores[prefix]
+        assert isinstance(scores, EvaluationScores)
+        return scores
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """To every logger, with the epoch counted from 1."""
         for logger in self.loggers:
-            logger.log_metrics({"epoch": self.current_epoch + 1, **metrics}, step=step)
+            logger.log_metrics({"epoch": math.ceil(step / self.steps_per_epoch), **metrics}, step=step)

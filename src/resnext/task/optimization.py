@@ -1,32 +1,34 @@
 """Parameter groups, the optimizer, and the learning rate as a pure function of the step."""
 
-import math
+import functools
+from typing import Any
 
-from timm.optim import create_optimizer_v2, list_optimizers
+import torch
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
-from resnext.config import OptimizerConfig, RecipeConfig
 from resnext.config_errors import nearest
+from resnext.config_recipe import OptimizerConfig, RecipeConfig
 from resnext.errors import UserError
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def lr_at(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
-    """The learning rate of the optimizer step `step`, counted from 0.
-
-    Linear from warmup_lr to lr over the warm-up; then the schedule over the whole length as if there were no warm-up,
-    as timm and torchvision have it for `step`, and over the rest for `cosine`, whose last step is one before min_lr.
-    """
-    lr, schedule = recipe.optimizer.lr, recipe.schedule
-    warmup_steps = schedule.warmup_epochs * steps_per_epoch
-    if step < warmup_steps:
-        return schedule.warmup_lr + (lr - schedule.warmup_lr) * step / warmup_steps
-    if schedule.name == "step":
-        return lr * schedule.decay_rate ** (step // max(1, round(schedule.decay_epochs * steps_per_epoch)))
-    if schedule.name == "cosine":
-        progress = (step - warmup_steps) / max(total_steps(recipe, steps_per_epoch) - warmup_steps, 1)
-        return schedule.min_lr + (lr - schedule.min_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1)))
-    return lr
+    """The learning rate of the optimizer step `step`, counted from 0, before any layer-wise decay."""
+    schedule = _build_schedule(recipe, steps_per_epoch)
+    schedule.step_update(step // steps_per_epoch if recipe.schedule.every == "epoch" else step)
+    return float(schedule.optimizer.param_groups[0]["lr"])
 
 
 def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
@@ -35,11 +37,17 @@ def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
     return min(steps, recipe.max_steps) if recipe.max_steps else steps
 
 
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """`lr` for every group, times its layer-wise `lr_scale` where it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """A timm optimizer by name. Without `decay_norms_and_biases`, parameters of one dimension are not decayed.
+    """A timm optimizer by name, over groups of parameters with and without decay.
 
     Raises:
-        UserError: if timm does not know the name, or cannot build it here.
+        UserError: if timm does not know the name, it takes no such option, or it cannot be built here.
     """
     known = [str(each) for each in list_optimizers()]
     if config.name not in known:
@@ -49,9 +57,71 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
             network,
             opt=config.name,
             lr=config.lr,
-            weight_decay=config.weight_decay,
             momentum=config.momentum,
-            filter_bias_and_bn=not config.decay_norms_and_biases,
+            param_group_fn=functools.partial(group_parameters, config=config),
+            **_options(config),
         )
+    except UserError:
+        raise
     except Exception as error:  # a library or a device that it needs: timm asserts, or fails to import
         raise UserError(f"recipe.optimizer.name={config.name} cannot be built here: {error}") from error
+
+
+def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """timm's parameter groups: by decay, and by layer where the learning rate falls with the depth below the head.
+
+    Parameters that a timm network itself exempts, such as position embeddings, are not decayed either.
+    """
+    exempt = set(getattr(network, "no_weight_decay", set)())
+    options: dict[str, Any] = {
+        "weight_decay": config.weight_decay,
+        "no_weight_decay_list": exempt | (_norm_parameters(network) if config.decayed == "all_but_norms" else set()),
+        "weight_decay_exclude_1d": config.decayed == "all_but_norms_and_biases",
+    }
+    if config.layer_decay is None:
+        return param_groups_weight_decay(network, **options)
+    return param_groups_layer_decay(network, layer_decay=config.layer_decay, **options)
+
+
+def _norm_parameters(network: nn.Module) -> set[str]:
+    return {
+        f"{name}.{parameter}" if name else parameter
+        for name, module in network.named_modules()
+        if isinstance(module, NORMS)
+        for parameter, _ in module.named_parameters(recurse=False)
+    }
+
+
+def _options(config: OptimizerConfig) -> dict[str, Any]:
+    """timm would pass over betas and eps in silence where an optimizer has none."""
+    info = get_optimizer_info(config.name)
+    options = {name: getattr(config, name) for name in ("betas", "eps") if getattr(config, name) is not None}
+    for name in options:
+        if not getattr(info, f"has_{name}"):
+            raise UserError(f"recipe.optimizer.name={config.name} takes no recipe.optimizer.{name}: leave it out")
+    return options
+
+
+@functools.lru_cache(maxsize=16)
+def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
+    """timm's schedule over a made-up optimizer; its rate is a function of the time alone, in steps or in epochs."""
+    config = recipe.schedule
+    per_epoch = 1 if config.every == "epoch" else steps_per_epoch
+    warmup = config.warmup_epochs * per_epoch
+    total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch)
+    schedule, _ = create_scheduler_v2(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),
+        sched=config.name,
+        num_epochs=max(total - warmup, 1) if config.warmup_prefix else total,  # pyright: ignore[reportArgumentType]
+        decay_epochs=config.decay_epochs * per_epoch,
+        decay_milestones=[epoch * per_epoch for epoch in config.milestones],  # pyright: ignore[reportArgumentType]
+        decay_rate=config.decay_rate,
+        min_lr=config.min_lr,
+        warmup_lr=config.warmup_lr,
+        warmup_epochs=warmup,  # pyright: ignore[reportArgumentType]
+        warmup_prefix=config.warmup_prefix,
+        step_on_epochs=False,
+        updates_per_epoch=1,  # the time above is in the schedule's own unit
+    )
+    assert schedule is not None
+    return schedule

@@ -10,7 +10,7 @@ import torch.distributed
 class Agreement:
     """The largest value that any rank brings, on every rank, over CPU memory: it never waits for a GPU."""
 
-    def __init__(self, timeout: timedelta | None = None) -> None:
+    def __init__(self, timeout: timedelta) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout) if distributed else None
 

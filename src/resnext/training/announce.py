@@ -2,13 +2,17 @@
 
 import logging
 import shlex
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from resnext.config import Config, to_dict
+from resnext.config_recipe import RecipeConfig
 from resnext.data.index import ImageIndex
 from resnext.data.order import steps_per_epoch
-from resnext.task.optimization import total_steps
+from resnext.recipe_text import describe_recipe
+from resnext.task.optimization import lr_at, total_steps
+from resnext.training.checkpoint import Checkpoint
 from resnext.training.device import World
 from resnext.training.run import Run
 from resnext.training.slurm_job import SlurmJob
@@ -30,7 +34,7 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
-        images=f"{recipe.image_size} pixels in training, {recipe.eval_image_size} in evaluation",
+        images=f"{_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=" × ".join(
             [
                 f"{recipe.batch_size} = {_plural(micro, 'image')}",
@@ -39,7 +43,7 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
             ]
         ),
         steps=f"{total:,}{planned}",
-        recipe=f"{recipe.optimizer.name}, lr {recipe.optimizer.lr:g}, weight decay {recipe.optimizer.weight_decay:g}",
+        **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
     seen = set(val.labels.tolist())
@@ -48,9 +52,47 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
         log.warning("%s without validation images: %s", _plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))
+    if recipe.lr_batch_size not in (None, recipe.batch_size):
+        _announce_lr(recipe)
     warmup = recipe.schedule.warmup_epochs
     if warmup * per_epoch >= total:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+
+
+def _announce_lr(recipe: RecipeConfig) -> None:
+    """A learning rate taken to another batch has cost others four points of accuracy."""
+    lr, meant_for, batch_size = recipe.optimizer.lr, recipe.lr_batch_size, recipe.batch_size
+    if recipe.lr_scaling != "none":
+        meant = f"{lr:g} at batches of {meant_for}, {recipe.lr_scaling}"
+        _log_lines(lr=f"{recipe.lr:.6g} at batches of {batch_size} ({meant})")
+        return
+    log.warning(
+        "recipe.optimizer.lr=%g is meant for batches of %d, not of %d; recipe.lr_scaling=linear would take %.6g",
+        *(lr, meant_for, batch_size, replace(recipe, lr_scaling="linear").lr),
+    )
+
+
+def _sizes(recipe: RecipeConfig) -> str:
+    sizes = dict.fromkeys(recipe.train_image_size(epoch) for epoch in range(recipe.epochs))
+    return " → ".join(map(str, sizes))
+
+
+def log_resume(run: Run, config: Config, checkpoint: Checkpoint, per_epoch: int) -> None:
+    """From where the training goes on, and whether more epochs change its learning rate."""
+    missing = "" if checkpoint.validated else ", with the validation"
+    _log_lines(resumed=f"from step {checkpoint.step:,}{missing}: {checkpoint.path.name}")
+    before, recipe = run.find_last_start(), config.recipe
+    if before is None or before.recipe.epochs == recipe.epochs:
+        return
+    rates = [lr_at(checkpoint.step, each, per_epoch) for each in (before.recipe, recipe)]
+    if rates[0] != rates[1]:
+        log.warning(
+            "recipe.epochs was %d and is now %d: the learning rate goes on at %.3g instead of %.3g",
+            before.recipe.epochs,
+            recipe.epochs,
+            rates[1],
+            rates[0],
+        )
 
 
 def log_result(run: Run, seconds: float) -> None:
@@ -60,7 +102,7 @@ def log_result(run: Run, seconds: float) -> None:
     _log_lines(
         finished=f"{summary['steps']:,} steps in {took}, {summary.get('images_per_sec', 0):,.0f} images/s",
         best=describe_best(run),
-        last=f"top-1 {100 * last['val/top1']:.2f} %, top-5 {100 * last['val/top5']:.2f} %",
+        last=_accuracies(last),
         run=run.path,
         next=f"make evaluate RUN={shlex.quote(str(run.path))}",
     )
@@ -71,9 +113,16 @@ def describe_best(run: Run) -> str:
     summary = run.summary
     if "val/top1" not in summary:
         return "nothing validated yet"
+    return f"{_accuracies(summary)} at epoch {summary['best_epoch']} of {summary['epochs']}"
+
+
+def _accuracies(results: dict[str, Any]) -> str:
+    """Of the average, where there is one, and then of the weights themselves too."""
+    if "val_ema/top1" not in results:
+        return f"top-1 {100 * results['val/top1']:.2f} %, top-5 {100 * results['val/top5']:.2f} %"
     return (
-        f"top-1 {100 * summary['val/top1']:.2f} %, top-5 {100 * summary['val/top5']:.2f} % "
-        f"at epoch {summary['best_epoch']} of {summary['epochs']}"
+        f"top-1 {100 * results['val_ema/top1']:.2f} %, top-5 {100 * results['val_ema/top5']:.2f} % "
+        f"(EMA; the weights: {100 * results['val/top1']:.2f} %)"
     )
 
 

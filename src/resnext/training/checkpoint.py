@@ -1,113 +1,189 @@
-"""Checkpoint files, written whole or not at all, and when last.ckpt is written."""
+"""Checkpoint files: written whole or not at all, and read only after every byte of them was checked.
 
+torch writes a zip archive, which carries a CRC-32 of each of its records: the checksum is in the file, and the file
+stays one that `torch.load(path, weights_only=True)` takes. torch itself does not look at it.
+"""
+
+import logging
 import os
+import pickle
+import shutil
 import time
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from resnext.config import CheckpointConfig
-from resnext.errors import Interrupted, UserError
-from resnext.training.agreement import Agreement
-from resnext.training.preemption import StopRequest
+from resnext.errors import UserError
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint: how many optimizer steps are done, and whether the validation due at that step is."""
+
+    path: Path
+    step: int
+    validated: bool
+
+
+class DamagedCheckpoint(UserError):
+    """A file that is truncated, empty, altered, or no checkpoint at all."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was."""
+    """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was.
+
+    The last.ckpt before becomes previous.ckpt. A save that fails is a warning, and `failures` counts them in a row: the
+    training goes on, and whoever called decides for how long.
+    """
+
+    def __init__(self) -> None:
+        self.failures = 0
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         target = Path(path)
-        aside = target.with_name(f".{target.name}.partial")  # one writer: the run's lock
         try:
-            with open(aside, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-        finally:
-            aside.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+            _write(checkpoint, target)
+            self.failures = 0
+        except OSError as error:
+            self.failures += 1
+            log.warning(
+                "%s could not be saved: %s; the file before is whole and the training goes on (failure %d in a row)",
+                target,
+                error.strerror or error,
+                self.failures,
+            )
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Writes best.ckpt: the first epoch of the highest val/top1."""
+def find_latest(folder: Path, *, set_aside: bool) -> Checkpoint | None:
+    """The newest whole checkpoint in `folder`, if there is one. Damaged ones are passed over.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/top1", mode="max", save_top_k=1, enable_version_counter=False)
+    Every rank calls it, and one of them, with `set_aside`, says so and gives them another name.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Where the run directory was moved, Lightning would forget the best score and overwrite best.ckpt."""
-        super().load_state_dict(state_dict | {"dirpath": self.dirpath})
-        if self.best_model_score is not None:
-            self.best_model_path = self.kth_best_model_path = str(Path(self.dirpath or "") / "best.ckpt")
-            self.best_k_models = {self.best_model_path: self.best_model_score}
-
-
-class LastCheckpoint(Checkpoint):
-    """Writes last.ckpt by time, by step, at the end of every epoch, and when a signal asks the run to stop.
-
-    Always between two optimizer steps: inside an accumulation window the gradients gathered so far would be lost.
-    After an epoch's last step it waits for the validation, which Lightning would skip when resuming from there.
+    Raises:
+        UserError: for one that is whole and holds more than tensors and plain values.
     """
-
-    def __init__(self, path: Path, config: CheckpointConfig, stop: StopRequest) -> None:
-        self.path, self.config, self.stop = path, config, stop
-        self._saved_at = time.monotonic()
-        self._agreement: Agreement | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._agreement = Agreement()
-        self.stop.defer()
-        if signum := self._agree(self.stop.signum):
-            raise Interrupted(signum)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._agreement = None  # its process group must not outlive the training
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        validation_is_next = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
-        if not between_steps or validation_is_next:
-            return
-        due, signum = divmod(self._agree(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
-        if due or signum:
-            self._save(trainer)
-        if signum:
-            raise Interrupted(signum)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer)
-        signum = self._agree(self.stop.signum)
-        if signum and not trainer.should_stop:
-            raise Interrupted(signum)
-
-    def _agree(self, value: int) -> int:
-        assert self._agreement is not None, "made when the training starts"
-        return self._agreement.largest(value)
-
-    def _is_due(self, step: int) -> bool:
-        minutes, steps = self.config.every_minutes, self.config.every_steps
-        by_time = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
-        return by_time or (steps is not None and step % steps == 0)
-
-    def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        self._saved_at = time.monotonic()
+    found: list[Checkpoint] = []
+    for name in (LAST, PREVIOUS, BEST):
+        try:
+            found.append(read_checkpoint(folder / name))
+        except FileNotFoundError:
+            continue
+        except DamagedCheckpoint as error:
+            if set_aside:
+                _set_aside(folder / name, error)
+    return max(found, key=lambda each: (each.step, each.validated), default=None)
 
 
-def read_step(path: Path) -> int:
-    """The optimizer steps done in a checkpoint; raises UserError if it cannot be read."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Checks the whole file and reads its position.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        DamagedCheckpoint: if it is not as it was written.
+        UserError: if it holds more than tensors and plain values; nothing of it is run.
+    """
+    content = load_checkpoint(path)
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
-    except Exception as error:  # truncated, empty, or no checkpoint: torch raises many types
-        raise UserError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): remove it") from error
+        return Checkpoint(path, int(content["global_step"]), bool(content["validated"]))
+    except (KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path} is no checkpoint of a training: it has no {error}") from error
+
+
+def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
+    """Raises UserError with the first difference if the weights in `path` are not of this network."""
+    theirs = {name: list(value.shape) for name, value in load_checkpoint(path)["state_dict"].items()}
+    ours = {name: list(value.shape) for name, value in network.items()}
+    for name in ours | theirs:
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"{path} is of another network: {name} is {theirs.get(name, 'missing')} in it and "
+                f"{ours.get(name, 'missing')} in this run; put the run's own file back, or remove it"
+            )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """All that is in it, tensors mapped from the file; raises as `read_checkpoint` does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (FileNotFoundError, PermissionError, UserError):
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values, and loading those could run code: it was not written "
+            "by a training; remove it"
+        ) from error
+    except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
+        raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
+
+
+def _write(checkpoint: dict[str, Any], target: Path) -> None:
+    aside = target.with_name(f".{target.name}.partial")  # one writer: the run's lock
+    aside.unlink(missing_ok=True)
+    _check_free_space(checkpoint, target.parent)
+    try:
+        with open(aside, "wb") as file:
+            _save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.name == LAST and target.exists():
+            _keep(target, target.with_name(PREVIOUS))
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _save(checkpoint: dict[str, Any], file: Any) -> None:
+    """torch.save, with the OSError that its own RuntimeError about the position in the file hides."""
+    try:
+        torch.save(checkpoint, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def _check_free_space(checkpoint: dict[str, Any], folder: Path) -> None:
+    """Before the disk is full to the brim: the run's other files are on it."""
+    needed = sum(leaf.nbytes for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free")
+
+
+def _keep(path: Path, other: Path) -> None:
+    """`path` under a second name, at every instant under one at least."""
+    aside = other.with_name(f".{other.name}.partial")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:  # a file system without hard links
+        os.replace(path, other)
+        return
+    os.replace(aside, other)
+    aside.unlink(missing_ok=True)  # where both were already names of one file, the replacement does nothing
+
+
+def _set_aside(path: Path, error: UserError) -> None:
+    aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+    try:
+        path.rename(aside)
+        log.warning("%s; it is now %s, and passed over", error, aside.name)
+    except OSError as reason:
+        log.warning("%s; it is passed over, but cannot be renamed: %s", error, reason.strerror)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -116,3 +192,7 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]

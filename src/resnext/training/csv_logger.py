@@ -1,6 +1,9 @@
 """metrics.csv: what the training computes, exact. perf.csv: what the machine took. Later starts append."""
 
 import csv
+import logging
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
+AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
 PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 
 Row = dict[str, str]
+
+log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
@@ -21,14 +27,19 @@ class CsvLogger(Logger):
     Args:
         folder: the run directory.
         resume_step: rows of later steps, which this start computes again, are dropped.
+        validated: whether the validation at that step is not computed again.
+        average: whether the run also validates an average of its weights.
     """
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    def __init__(self, folder: Path, resume_step: int, *, validated: bool, average: bool) -> None:
         super().__init__()
-        self._files = {METRICS: folder / "metrics.csv", PERF: folder / "perf.csv"}
-        for columns, path in self._files.items():
-            rows = [row for row in read_rows(path) if int(row["step"]) <= resume_step]
-            _write_rows(path, columns, rows)
+        metrics = METRICS + AVERAGE if average else METRICS
+        self._files = [_CsvFile(folder / "metrics.csv", metrics), _CsvFile(folder / "perf.csv", PERF)]
+        for file in self._files:
+            rows = [row for row in read_rows(file.path) if int(row["step"]) <= resume_step]
+            if not validated:
+                rows = [row for row in rows if int(row["step"]) < resume_step or not row.get("val/top1")]
+            file.rewrite(rows)
 
     @property
     def name(self) -> str:
@@ -45,11 +56,40 @@ class CsvLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
-        for columns, path in self._files.items():
-            if metrics.keys() & set(columns[2:]):
-                with open(path, "a", newline="") as file:
-                    row = {"step": step, **{key: value for key, value in metrics.items() if key in columns}}
-                    csv.DictWriter(file, columns).writerow(row)
+        for file in self._files:
+            if metrics.keys() & set(file.columns[2:]):
+                file.append({"step": step, **{key: value for key, value in metrics.items() if key in file.columns}})
+
+
+class _CsvFile:
+    """Lines that cannot be written, as on a full disk, wait for the next one: a training does not end for its log."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path, self.columns = path, columns
+        self._waiting: list[dict[str, Any]] = []
+        self._size = 0
+
+    def rewrite(self, rows: list[Row]) -> None:
+        aside = self.path.with_name(f".{self.path.name}")
+        with open(aside, "w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        aside.replace(self.path)
+        self._size = self.path.stat().st_size
+
+    def append(self, row: dict[str, Any]) -> None:
+        self._waiting.append(row)
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerows(self._waiting)
+            self._waiting = []
+            self._size = self.path.stat().st_size
+        except OSError as error:
+            if len(self._waiting) == 1:
+                log.warning("%s cannot be written: %s; its lines are kept until it can", self.path, error.strerror)
+            with suppress(OSError):
+                os.truncate(self.path, self._size)  # what went in may end in the middle of a line
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -59,12 +99,3 @@ def read_rows(path: Path) -> list[Row]:
     text = path.read_text()
     lines = text[: text.rfind("\n") + 1].splitlines()
     return list(csv.DictReader(lines))
-
-
-def _write_rows(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
-    aside = path.with_name(f".{path.name}")
-    with open(aside, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    aside.replace(path)

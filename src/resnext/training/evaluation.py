@@ -1,8 +1,11 @@
 """evaluate(run): a checkpoint of a run on its validation images, in one process."""
 
+import copy
 import warnings
 from dataclasses import replace
 from typing import NamedTuple
+
+import torch
 
 from resnext.config import Config
 from resnext.data.datamodule import ImageDataModule
@@ -10,9 +13,10 @@ from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.models.factory import build_model
+from resnext.models.weights import EMA_KEY, network_weights
 from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
-from resnext.training.checkpoint import read_step
+from resnext.training.checkpoint import check_network, read_checkpoint
 from resnext.training.device import World, resolve_auto
 from resnext.training.log import ignore_harmless_warnings, quiet_lightning
 from resnext.training.preemption import StopRequest
@@ -21,9 +25,10 @@ from resnext.training.trainer import build_trainer
 
 
 class Evaluation(NamedTuple):
-    """The scores of the checkpoint that was written after `step` optimizer steps."""
+    """The scores of a checkpoint's network after `step` optimizer steps, and of its average where it has one."""
 
     scores: Scores
+    average: Scores | None
     step: int
 
 
@@ -37,13 +42,18 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
-    step = read_step(path)
+    step = read_checkpoint(path).step
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
+    check_network(path, task.state_dict())
+    if config.recipe.ema.decay is not None:
+        average = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[EMA_KEY]
+        task.validate_also("val_ema", copy.deepcopy(network))
+        task.validated["val_ema"].load_state_dict(network_weights(average))
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(
@@ -52,5 +62,4 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     with warnings.catch_warnings(), StopRequest().received(deferred=False):
         ignore_harmless_warnings()
         trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
-    assert task.last_scores is not None
-    return Evaluation(task.last_scores, step)
+    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), step)

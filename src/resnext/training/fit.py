@@ -6,6 +6,7 @@ import shlex
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 
 import torch
 import torch.distributed
@@ -14,25 +15,30 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
+from resnext.config_recipe import RecipeConfig
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
-from resnext.data.loader_guard import LoaderFailed
 from resnext.data.order import steps_per_epoch
 from resnext.errors import Interrupted, RunFailed, UserError, first_cause
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
+from resnext.task.finite import NonFiniteLoss
 from resnext.task.optimization import total_steps
-from resnext.training.announce import describe_best, log_header, log_result
-from resnext.training.checkpoint import BestCheckpoint, LastCheckpoint, read_step
-from resnext.training.csv_logger import CsvLogger
+from resnext.task.teacher import Teacher, build_teacher
+from resnext.training.announce import describe_best, log_header, log_result, log_resume
+from resnext.training.best_checkpoint import BestCheckpoint
+from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_latest
+from resnext.training.csv_logger import CsvLogger, read_rows
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
+from resnext.training.ema import WeightEma
+from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.training.log import logging_to
 from resnext.training.preemption import NEAR_THE_END, StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
 from resnext.training.slurm_job import SlurmJob, is_slurm_rank
-from resnext.training.summary import SummaryWriter
+from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
 from resnext.training.wandb_logger import build_wandb_logger, is_wanted
@@ -77,9 +83,9 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         raise UserError(first_cause(error)) from error
     except Exception as error:
         log.error("the training broke", exc_info=True)
-        if world.size > 1 and _is_of_a_peer(error):
-            raise RunFailed from error  # the rank that broke first says why
-        reason = str(error) if isinstance(error, LoaderFailed) else f"{type(error).__name__}: {error}"
+        if world.size > 1 and _is_said_elsewhere(error, world):
+            raise RunFailed from error
+        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
         raise RunFailed(f"{reason} (traceback in {run.path}/log.txt)") from error
     finally:
         for loader in multiprocessing.active_children():
@@ -99,36 +105,44 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     world.check(config.trainer)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
-    checkpoint = run.find_latest()
-    steps = total_steps(config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
-    done = read_step(checkpoint) if checkpoint is not None else 0
-    if done >= steps:
+    checkpoint = find_latest(run.checkpoints, set_aside=world.rank == 0)
+    per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
+    steps = total_steps(config.recipe, per_epoch)
+    done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
+    if done >= steps and validated:
         if world.rank == 0:
+            run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv"), config.recipe.best_by))
             log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
         log_header(run, config, world, train, val, done)
+        if checkpoint is not None:
+            log_resume(run, config, checkpoint, per_epoch)
 
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
-    network = _build_network(config, len(train.classes), pretrained=checkpoint is None)
-    task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=config.logger.every_steps)
+    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    task = _build_task(config, len(train.classes), checkpoint, teacher)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     callbacks = [
+        *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
-        SummaryWriter(run, throughput),
-        BestCheckpoint(run.checkpoints),
-        LastCheckpoint(run.checkpoints / "last.ckpt", config.checkpoint, stop),
+        SummaryWriter(run, throughput, config.recipe.best_by),
+        BestCheckpoint(run.checkpoints, config.recipe.best_by),
+        LastCheckpoint(
+            run.checkpoints / LAST, config.checkpoint, stop, timedelta(minutes=config.trainer.timeout_minutes)
+        ),
     ]
-    loggers = _build_loggers(run, config, done) if world.rank == 0 else []
+    loggers = _build_loggers(run, config, done, validated=validated) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
         device, values = describe_device(config.trainer), resolved_values(config.trainer)
-        run.record_start(world_size=world.size, from_step=done, steps=steps, device=device, **values)
+        facts = {"world_size": world.size, "from_step": done, "steps": steps, "lr": config.recipe.lr}
+        run.record_start(**facts, device=device, **values)
         run.update_summary(status="running")
-    trainer.fit(task, datamodule, ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(task, datamodule, ckpt_path=checkpoint.path if checkpoint is not None else None, weights_only=True)
     if trainer.global_step < steps:
         raise RuntimeError(f"training ended after {trainer.global_step} of {steps} steps")
     if world.rank == 0:
@@ -144,11 +158,28 @@ def _resolve(run: Run, world: World) -> Config:
     return replace(config, trainer=trainer)
 
 
+def _build_task(
+    config: Config, num_classes: int, checkpoint: Checkpoint | None, teacher: Teacher | None
+) -> ClassificationTask:
+    """Raises UserError if the checkpoint is of another network."""
+    task = ClassificationTask(
+        _build_network(config, num_classes, pretrained=checkpoint is None),
+        config.recipe,
+        seed=config.seed,
+        log_every_steps=config.logger.every_steps,
+        teacher=teacher,
+        skip_nonfinite=config.trainer.on_nonfinite == "skip",
+    )
+    if checkpoint is not None:
+        check_network(checkpoint.path, task.state_dict())
+    return task
+
+
 def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.Module:
     """`model.weights` are for the first start; afterwards the checkpoint has them."""
     torch.manual_seed(config.seed)
     model = config.model if pretrained else replace(config.model, weights=None)
-    network = build_model(model, num_classes)
+    network = build_model(model, num_classes, drop_path_rate=config.recipe.drop_path_rate)
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.trainer.compile:
@@ -162,13 +193,32 @@ def _what_next(run: Run) -> str:
     return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
 
 
-def _is_of_a_peer(error: Exception) -> bool:
-    """Whether a collective failed because another process left it."""
+def _build_teacher(run: Run, recipe: RecipeConfig, num_classes: int, *, is_writer: bool) -> Teacher | None:
+    """Raises UserError if its weights are not those that the run began with."""
+    teacher = build_teacher(recipe.teacher, num_classes)
+    if teacher is None:
+        return None
+    fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
+    if kept not in (None, fingerprint):
+        raise UserError(
+            f"the weights of recipe.teacher.name={recipe.teacher.name} are not those that {run.path} began with: "
+            "restore them, or start another RUN (run=NAME)"
+        )
+    if kept is None and is_writer:
+        run.update_info(teacher=fingerprint)
+    return teacher
+
+
+def _is_said_elsewhere(error: Exception, world: World) -> bool:
+    """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
+    if isinstance(error, NonFiniteLoss | SaveFailed):
+        return world.rank > 0
     return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
 
 
-def _build_loggers(run: Run, config: Config, resume_step: int) -> list[Logger]:
-    loggers: list[Logger] = [CsvLogger(run.path, resume_step)]
+def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:
+    average = config.recipe.ema.decay is not None
+    loggers: list[Logger] = [CsvLogger(run.path, resume_step, validated=validated, average=average)]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return loggers

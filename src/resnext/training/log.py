@@ -29,13 +29,20 @@ class ConsoleHandler(logging.Handler):
         console.print(prefix + record.getMessage(), markup=False)
 
 
+class LogFile(logging.FileHandler):
+    """log.txt. What it cannot take, as on a full disk, is on the terminal at least."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own
+        """Nothing: logging would print a traceback for each line."""
+
+
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
     """Ours go to the terminal and to folder/log.txt; ranks but the first say only what is wrong.
 
     Warnings of libraries are for whoever reads the log, not for the terminal.
     """
-    file = logging.FileHandler(folder / "log.txt")
+    file = LogFile(folder / "log.txt")
     name = f"[rank {rank}] " if rank else ""
     file.setFormatter(logging.Formatter(f"%(asctime)s {name}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     ours, warned = logging.getLogger("resnext"), logging.getLogger("py.warnings")

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, Progress, TextColumn
 
+from resnext.task.classification import ClassificationTask
 from resnext.training.log import console
 from resnext.training.throughput import Throughput
 
@@ -47,25 +48,27 @@ class ProgressReport(Callback):
         if not trainer.is_global_zero:
             return
         if console.is_terminal:
-            self._bar.update(
-                self._task, completed=trainer.global_step, description=self._epoch(trainer), text=self._speed(trainer)
-            )
+            epoch = self._epoch(trainer.current_epoch + 1)
+            self._bar.update(self._task, completed=trainer.global_step, description=epoch, text=self._speed(trainer))
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_SECONDS
             position = f"step {trainer.global_step}/{self.total_steps}"
-            log.info("%s  %s  %s", self._epoch(trainer), position, self._speed(trainer))
+            epoch = self._epoch(trainer.current_epoch + 1)
+            log.info("%s  %s  %s", epoch, position, self._speed(trainer))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar.update(self._task, text="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ClassificationTask)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         log.info(
-            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%%s",
-            self._epoch(trainer),
+            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%%s%s",
+            self._epoch(pl_module.epoch),
             metrics["val/loss"],
             100 * metrics["val/top1"],
             100 * metrics["val/top5"],
+            f"  EMA {100 * metrics['val_ema/top1']:6.2f} %" if "val_ema/top1" in metrics else "",
             f"  {speed:,.0f} images/s" if (speed := self.throughput.images_per_sec) else "",
         )
 
@@ -77,8 +80,8 @@ class ProgressReport(Callback):
         if self._bar.live.is_started:
             self._bar.stop()
 
-    def _epoch(self, trainer: Trainer) -> str:
-        return f"epoch {trainer.current_epoch + 1:{len(str(self.epochs))}}/{self.epochs}"
+    def _epoch(self, number: int) -> str:
+        return f"epoch {number:{len(str(self.epochs))}}/{self.epochs}"
 
     def _speed(self, trainer: Trainer) -> str:
         speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec

@@ -39,9 +39,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory. Everything after `create` reads it; only rank 0, which holds the lock, writes to it."""
+    """One run directory. Everything after `create` reads it; only rank 0, which holds the lock, writes to it.
+
+    `start` is the number of the start whose configuration counts, None for the newest: between the making of a start
+    and its training another one may be made.
+    """
 
     path: Path
+    start: int | None = None
 
     @classmethod
     def create(cls, config: Config, data: DataIdentity, command: list[str]) -> "Run":
@@ -57,14 +62,15 @@ class Run:
                 return cls(path)
             if config.run is None:  # another process took the name meanwhile
                 return cls.create(config, data, command)
-        config = replace(config, run=path.name)
         run = cls.open(path)
+        config = replace(config, run=path.name)
+        if config.recipe.epochs == run.made.recipe.epochs:
+            config = _with_epochs(config, run.config.recipe.epochs)
         run.check_identity(config, data)
-        run.add_start(config)
-        return run
+        return run.add_start(config)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path, start: int | None = None) -> "Run":
         """The run at `path`, or of that name in runs/; raises UserError if there is none."""
         if not (path / "config.yaml").is_file() and (RUNS / path / "config.yaml").is_file():
             path = RUNS / path
@@ -73,12 +79,17 @@ class Run:
             found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
             asked = "no run was named" if path == Path() else f"{path} is no run directory"
             raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
-        return cls(path)
+        return cls(path, start)
+
+    @property
+    def made(self) -> Config:
+        """The configuration with which the run was made."""
+        return read_config(self.path / "config.yaml")
 
     @property
     def config(self) -> Config:
-        """The configuration of the newest start."""
-        return read_config(self.path / "starts" / f"{self._starts()[-1]}.yaml")
+        """The configuration of this start."""
+        return read_config(self.path / self._start_file)
 
     @property
     def checkpoints(self) -> Path:
@@ -100,22 +111,16 @@ class Run:
     def lock(self) -> RunLock:
         return RunLock(self.path / "lock")
 
-    def find_latest(self) -> Path | None:
-        """The checkpoint to go on from."""
-        last = self.checkpoints / "last.ckpt"
-        return last if last.is_file() else None
-
     def check_identity(self, config: Config, data: DataIdentity) -> None:
         """Raises UserError with the first difference if `config` or `data` would make another run of this one."""
-        made = read_config(self.path / "config.yaml").identity()
         self.check_data(data)
-        differences = list(_differences(made, config.identity()))
+        made = _with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
+        differences = list(_differences(made.identity(), config.identity()))
         if differences:
             more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-            raise UserError(
-                f"{self.path} is another run: {differences[0]}{more}; give the values it was made with, "
-                "or another RUN (run=NAME)"
-            )
+            longer = f"resnext resume {self.path} recipe.epochs={config.recipe.epochs} raises them"
+            remedy = longer if differences[0].startswith("recipe.epochs ") else "give the values it was made with"
+            raise UserError(f"{self.path} is another run: {differences[0]}{more}; {remedy}, or another RUN (run=NAME)")
 
     def check_data(self, data: DataIdentity) -> None:
         """Raises UserError if `data` is not what the run was made with."""
@@ -127,21 +132,31 @@ class Run:
             "made; restore them, or start another RUN (run=NAME)"
         )
 
-    def add_start(self, config: Config) -> None:
-        """Keeps the configuration of another start. Refused while a process trains the run.
+    def add_start(self, config: Config) -> "Run":
+        """Keeps the configuration of another start, and returns the run with that. With more epochs it is not finished.
 
         Raises:
-            UserError: who is training it.
+            UserError: while a process trains the run: which.
         """
         with self.lock():
-            if config != self.config:
-                _write_yaml(self.path / "starts" / f"{self._starts()[-1] + 1}.yaml", to_dict(config))
+            newest = Run(self.path)
+            number = newest._starts()[-1]
+            if config != newest.config:
+                number += 1
+                if config.recipe.epochs != newest.config.recipe.epochs:
+                    self.update_summary(status="interrupted")
+                _write_yaml(self.path / "starts" / f"{number}.yaml", to_dict(config))
+        return Run(self.path, number)
 
     def update_info(self, **changes: Any) -> None:
         _write_json(self.path / "run.json", self.info | changes)
 
     def update_summary(self, **changes: Any) -> None:
-        _write_json(self.path / "summary.json", self.summary | changes)
+        """A training does not end for it: where it cannot be written, as on a full disk, that is a warning."""
+        try:
+            _write_json(self.path / "summary.json", self.summary | changes)
+        except OSError as error:
+            log.warning("%s/summary.json cannot be written: %s", self.path, error.strerror)
 
     def record_start(self, **facts: Any) -> None:
         """Adds a start to run.json: when and where, `facts`, and with which code; changed code is a warning."""
@@ -149,8 +164,17 @@ class Run:
         before = info["starts"][-1]["code"] if info["starts"] else info["code"]
         if code != before:
             log.warning("the code has changed since the last start (%s → %s): results may differ", before, code)
-        time_and_config = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": f"starts/{self._starts()[-1]}.yaml"}
+        time_and_config = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": self._start_file}
         self.update_info(starts=[*info["starts"], {**time_and_config, **facts, **describe_machine(), "code": code}])
+
+    def find_last_start(self) -> Config | None:
+        """The configuration of the start that trained last."""
+        starts = self.info["starts"]
+        return read_config(self.path / starts[-1]["config"]) if starts else None
+
+    @property
+    def _start_file(self) -> str:
+        return f"starts/{self.start or self._starts()[-1]}.yaml"
 
     def _starts(self) -> list[int]:
         return sorted(int(path.stem) for path in (self.path / "starts").glob("*.yaml"))
@@ -185,6 +209,10 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from None
     except YAMLError as error:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+
+
+def _with_epochs(config: Config, epochs: int) -> Config:
+    return replace(config, recipe=replace(config.recipe, epochs=epochs))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

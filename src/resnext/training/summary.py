@@ -7,18 +7,16 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from resnext.task.classification import ClassificationTask
-from resnext.training.csv_logger import Row, read_rows
+from resnext.training.csv_logger import AVERAGE, METRICS, Row, read_rows
 from resnext.training.run import Run
 from resnext.training.throughput import Throughput
-
-VALIDATED = ("val/loss", "val/top1", "val/top5")
 
 
 class SummaryWriter(Callback):
     """Rewrites summary.json after each validation, and when the training ends or breaks."""
 
-    def __init__(self, run: Run, throughput: Throughput) -> None:
-        self.run, self.throughput = run, throughput
+    def __init__(self, run: Run, throughput: Throughput, best_by: str) -> None:
+        self.run, self.throughput, self.best_by = run, throughput, best_by
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, pl_module)
@@ -35,17 +33,17 @@ class SummaryWriter(Callback):
             self.run.update_summary(
                 steps=trainer.global_step,
                 **({"images_per_sec": round(speed, 2)} if (speed := self.throughput.images_per_sec) else {}),
-                **({"val_images": task.last_scores.images} if task.last_scores else {}),
-                **summarize(read_rows(self.run.path / "metrics.csv")),
+                **({"val_images": task.last_scores["val"].images} if task.last_scores else {}),
+                **summarize(read_rows(self.run.path / "metrics.csv"), self.best_by),
             )
 
 
-def summarize(rows: list[Row]) -> dict[str, Any]:
-    """The best epoch's results (the first of the highest val/top1), the last's, and the epochs validated."""
+def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
+    """The best epoch's results (the first of the highest `best_by`), the last's, and the epochs validated."""
     validated = [row for row in rows if row["val/top1"]]
     if not validated:
         return {}
-    best = max(validated, key=lambda row: float(row["val/top1"]))
+    best = max(validated, key=lambda row: float(row[best_by]))
     return {
         "epochs": int(validated[-1]["epoch"]),
         "best_epoch": int(best["epoch"]),
@@ -56,5 +54,5 @@ def summarize(rows: list[Row]) -> dict[str, Any]:
 
 def _results(row: Row) -> dict[str, float | None]:
     """JSON has no NaN: a loss that is none is null."""
-    values = {name: float(row[name]) for name in VALIDATED}
+    values = {name: float(row[name]) for name in METRICS + AVERAGE if name.startswith("val") and row.get(name)}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

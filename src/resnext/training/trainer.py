@@ -1,5 +1,7 @@
 """build_trainer: Lightning's Trainer for a run."""
 
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 from lightning.fabric.plugins.environments import (
@@ -18,6 +20,8 @@ from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.device import World
 from resnext.training.slurm_job import is_slurm_rank
 
+NEVER = sys.maxsize
+
 
 def build_trainer(
     config: Config, world: World, folder: Path, *, callbacks: list[Callback], loggers: list[Logger]
@@ -31,7 +35,9 @@ def build_trainer(
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
-        max_epochs=config.recipe.epochs,
+        gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
+        max_epochs=-1,  # ClassificationTask counts the steps, and ends
+        check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
         deterministic=trainer.deterministic,
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
         plugins=[AtomicCheckpointIO(), _find_environment(world)],
@@ -69,4 +75,9 @@ def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
     if world.size == 1:
         return "auto"
     backend = "nccl" if config.accelerator == "gpu" else "gloo"
-    return DDPStrategy(process_group_backend=backend, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return DDPStrategy(
+        process_group_backend=backend,
+        timeout=timedelta(minutes=config.timeout_minutes),
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )

@@ -1,0 +1,27 @@
+"""resnext compare RUN RUN: are two runs the same, bit for bit."""
+
+import argparse
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    """0 if they are, 1 if not."""
+    parser = argparse.ArgumentParser(
+        "resnext compare",
+        description="Say whether metrics, weights, EMA and optimizer of two runs are identical, and if not, where "
+        "they differ first and by how much. Exit code 0: identical, 1: different.",
+    )
+    parser.add_argument("one", type=Path, help="a run directory, runs/NAME")
+    parser.add_argument("other", type=Path, help="another")
+    options = parser.parse_args(arguments)
+
+    from resnext.training.run import Run
+
+    one, other = Run.open(options.one), Run.open(options.other)
+
+    from resnext.training.comparison import compare
+
+    parts = compare(one, other)
+    for part in parts:
+        print(f"{part.name:12}{'identical' if part.same else 'different'}  {part.text}")
+    return 0 if all(part.same for part in parts) else 1

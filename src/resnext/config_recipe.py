@@ -1,0 +1,248 @@
+"""The recipe's part of the configuration: how to train, the mathematics, independent of the machine."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from resnext.config_types import (
+    STRICT,
+    BelowOne,
+    Count,
+    Fraction,
+    Interpolation,
+    Name,
+    NonNegative,
+    Pair,
+    Positive,
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimizerConfig:
+    """A timm optimizer by its registry name, in which `sgd` has Nesterov's momentum and `momentum` has not.
+
+    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts.
+    `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the learning rate of a layer by itself for
+    each layer above it. `clip_grad_norm` bounds the norm of all gradients of a step.
+    """
+
+    name: Name
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    decayed: Literal["all", "all_but_norms", "all_but_norms_and_biases"] = "all"
+    momentum: BelowOne = 0.9
+    betas: tuple[BelowOne, BelowOne] | None = None
+    eps: Positive | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    clip_grad_norm: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScheduleConfig:
+    """The learning rate over the training: linear warm-up from `warmup_lr`, then `name`, as timm's of that name.
+
+    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
+    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
+    last `decay_epochs`. With `warmup_prefix` they begin when the warm-up ends, else they run from the first step and
+    the warm-up covers their beginning. `every`: the rate changes at each optimizer step, or is that of an epoch's
+    first step for the whole epoch.
+    """
+
+    name: Literal["constant", "step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    warmup_lr: NonNegative = 0.0
+    warmup_prefix: bool = True
+    decay_epochs: Positive = 30.0
+    decay_rate: Positive = 0.1
+    milestones: tuple[Positive, ...] = ()
+    min_lr: NonNegative = 0.0
+    every: Literal["step", "epoch"] = "step"
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("recipe.schedule.milestones belongs to recipe.schedule.name=multistep, which needs it")
+        if self.decay_rate > 1 and self.name in ("step", "multistep"):
+            raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} would raise the learning rate: 1 or less")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LossConfig:
+    """Softmax cross-entropy, or binary cross-entropy of each class on its own, a mean over images and classes.
+
+    `label_smoothing` as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
+    others 0, so that both classes of a mixed image are simply there (Wightman et al. 2021).
+    """
+
+    name: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    label_smoothing: BelowOne = 0.0
+    target_threshold: BelowOne | None = None
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> Self:
+        if self.target_threshold is not None and self.name != "binary_cross_entropy":
+            raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MixingConfig:
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a micro-batch; an alpha of 0 turns one off.
+
+    A micro-batch is mixed with probability `prob`; where both are on, by CutMix with probability `switch_prob`.
+    """
+
+    mixup_alpha: NonNegative = 0.0
+    cutmix_alpha: NonNegative = 0.0
+    prob: Fraction = 1.0
+    switch_prob: Fraction = 0.5
+
+    @property
+    def on(self) -> bool:
+        return self.prob > 0 and (self.mixup_alpha > 0 or self.cutmix_alpha > 0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EmaConfig:
+    """An exponential moving average of weights and batch statistics, validated beside them; `decay` null: none.
+
+    It is updated every `every_steps` optimizer steps, from the first one on; until `warmup_epochs` are over it is a
+    copy of the weights. `scaled`: `decay` is for an update each image and a training of one epoch, as torchvision
+    has it.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    every_steps: Count = 1
+    warmup_epochs: NonNegative = 0.0
+    scaled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeacherConfig:
+    """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: none.
+
+    `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
+    temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images,
+    normalised by data.mean and data.std.
+    """
+
+    name: Name | None = None
+    weights: Name | None = None
+    weight: Fraction = 0.5
+    temperature: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AugmentationConfig:
+    """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
+
+    `scale` is the crop's share of the area, `ratio` its aspect ratio; with `pad`, it is a plain random crop after so
+    many black pixels were added on each side instead. `auto_augment` is a timm string such as rand-m7-mstd0.5-inc1,
+    original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet, cifar10, svhn.
+    `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode and largest
+    count are timm's. `repeats`: so often does an image occur in an epoch (repeated augmentation), which has no more
+    steps for it and sees fewer images.
+    """
+
+    scale: Pair = (0.08, 1.0)
+    ratio: Pair = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+    pad: Annotated[int, Field(ge=0)] | None = None
+    hflip: Fraction = 0.5
+    color_jitter: NonNegative = 0.0
+    auto_augment: str | None = None
+    lighting: NonNegative = 0.0
+    erasing: Fraction = 0.0
+    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    erasing_count: Count = 1
+    repeats: Count = 1
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(
+                    f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high"
+                )
+        if self.scale[1] > 1:
+            raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not go beyond 1")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EvaluationConfig:
+    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training."""
+
+    image_size: Count | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecipeConfig:
+    """How to train. `batch_size` is the global one.
+
+    `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
+    global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` takes the rate from it to
+    `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
+    `image_size_schedule`, [[epoch, pixels], …] with epochs from 1: from that epoch on the training images are of that
+    size; before the first, of `image_size`.
+    """
+
+    epochs: Count
+    max_steps: Count | None = None
+    batch_size: Count
+    lr_batch_size: Count | None = None
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    image_size: Count = 224
+    image_size_schedule: tuple[tuple[Count, Count], ...] = ()
+    drop_path_rate: BelowOne = 0.0
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    mixing: MixingConfig = Field(default_factory=MixingConfig)
+    ema: EmaConfig = Field(default_factory=EmaConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        epochs = [epoch for epoch, _ in self.image_size_schedule]
+        if epochs != sorted(set(epochs)):
+            raise ValueError(f"recipe.image_size_schedule has epochs {epochs}, which must rise")
+        if self.lr_scaling != "none" and self.lr_batch_size is None:
+            raise ValueError(
+                f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"
+            )
+        return self
+
+    @property
+    def lr(self) -> float:
+        """The learning rate for `batch_size`: `optimizer.lr`, scaled by `lr_scaling`."""
+        ratio = self.batch_size / (self.lr_batch_size or self.batch_size)
+        return self.optimizer.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
+
+    @property
+    def ema_decay(self) -> float | None:
+        """What an update of the average keeps of it; None without an average."""
+        if self.ema.decay is None or not self.ema.scaled:
+            return self.ema.decay
+        return 1 - min(1.0, (1 - self.ema.decay) * self.batch_size * self.ema.every_steps / self.epochs)
+
+    @property
+    def best_by(self) -> str:
+        """The metric whose highest value best.ckpt holds: that of the average, where there is one."""
+        return "val/top1" if self.ema.decay is None else "val_ema/top1"
+
+    @property
+    def eval_image_size(self) -> int:
+        return self.evaluation.image_size or self.train_image_size(self.epochs - 1)
+
+    def train_image_size(self, epoch: int) -> int:
+        """Pixels of the training images of `epoch`, counted from 0."""
+        sizes = [size for start, size in self.image_size_schedule if start <= epoch + 1]
+        return sizes[-1] if sizes else self.image_size

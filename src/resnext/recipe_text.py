@@ -1,0 +1,80 @@
+"""A recipe in words: the first lines of a run, and the table of all recipes."""
+
+from resnext.config_recipe import AugmentationConfig, EmaConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
+
+OPTIMIZERS = {"sgd": "SGD with Nesterov", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
+NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_biases": ", not on norms and biases"}
+
+
+def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
+    """Lines by their names, of which those that a recipe does without are left out."""
+    lines = {
+        "recipe": describe_optimizer(recipe.optimizer, recipe.lr),
+        "schedule": describe_schedule(recipe),
+        "loss": ", ".join([_loss(recipe.loss), *describe_mixing(recipe.mixing)]),
+        "augment": ", ".join(describe_augmentation(recipe.augmentation)),
+        "depth": f"stochastic, {recipe.drop_path_rate:g} at the last block" if recipe.drop_path_rate else "",
+        "ema": _average(recipe.ema, recipe.ema_decay),
+        "teacher": f"{recipe.teacher.name}, {recipe.teacher.weight:g} of the loss" if recipe.teacher.name else "",
+    }
+    return {name: line for name, line in lines.items() if line}
+
+
+def describe_optimizer(config: OptimizerConfig, lr: float) -> str:
+    """`LAMB, lr 0.005, weight decay 0.01, not on norms and biases`."""
+    layers = [f"layer decay {config.layer_decay:g}"] if config.layer_decay else []
+    clipping = [f"gradient norm at most {config.clip_grad_norm:g}"] if config.clip_grad_norm else []
+    decay = f"weight decay {config.weight_decay:.5g}" + (NOT_DECAYED[config.decayed] if config.weight_decay else "")
+    return ", ".join([optimizer_name(config), f"lr {lr:.6g}", decay, *layers, *clipping])
+
+
+def optimizer_name(config: OptimizerConfig) -> str:
+    return OPTIMIZERS.get(config.name, config.name)
+
+
+def describe_schedule(recipe: RecipeConfig) -> str:
+    """`cosine to 1e-06, 5 epochs of warm-up`."""
+    schedule = recipe.schedule
+    shape = {
+        "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g} epochs",
+        "multistep": f"× {schedule.decay_rate:g} at {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
+    }.get(schedule.name, schedule.name + (f" to {schedule.min_lr:g}" if schedule.min_lr else ""))
+    epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
+    warmup = f", {schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else ""
+    return shape + warmup + (", by the epoch" if schedule.every == "epoch" and schedule.name != "multistep" else "")
+
+
+def describe_mixing(config: MixingConfig) -> list[str]:
+    """`mixup 0.2`, `cutmix 1`, whichever are on."""
+    alphas = {"mixup": config.mixup_alpha, "cutmix": config.cutmix_alpha} if config.on else {}
+    return [f"{name} {alpha:g}" for name, alpha in alphas.items() if alpha]
+
+
+def describe_augmentation(config: AugmentationConfig) -> list[str]:
+    """The transforms in their order."""
+    crop = f"crop {config.scale[0]:g}-{config.scale[1]:g}" if config.pad is None else f"pad {config.pad}, crop"
+    named = {
+        "flip": bool(config.hflip),
+        str(config.auto_augment): config.auto_augment is not None,
+        f"jitter {config.color_jitter:g}": bool(config.color_jitter),
+        f"lighting {config.lighting:g}": bool(config.lighting),
+        f"erase {config.erasing:g}" + (f" × {config.erasing_count}" if config.erasing_count > 1 else ""): (
+            bool(config.erasing)
+        ),
+        f"{config.repeats} repeats": config.repeats > 1,
+    }
+    return [crop, *[name for name, on in named.items() if on]]
+
+
+def _loss(config: LossConfig) -> str:
+    name = "cross-entropy" if config.name == "cross_entropy" else "BCE"
+    threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
+    return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
+
+
+def _average(config: EmaConfig, decay: float | None) -> str:
+    if decay is None:
+        return ""
+    steps = "every step" if config.every_steps == 1 else f"every {config.every_steps} steps"
+    warmup = f", from epoch {config.warmup_epochs + 1:g} on" if config.warmup_epochs else ""
+    return f"EMA, {decay:.6g} {steps}{warmup}; chooses best.ckpt"

@@ -1,0 +1,65 @@
+"""The teacher of a knowledge distillation: a frozen network whose answers the student learns."""
+
+import hashlib
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from resnext.config import ModelConfig
+from resnext.config_recipe import TeacherConfig
+from resnext.errors import UserError
+from resnext.models.factory import TIMM_PREFIX, build_model, load_into
+from resnext.models.weights import load_weights
+from resnext.task.loss import distillation_loss
+
+
+class Teacher:
+    """`network`, frozen and in evaluation. No module: it belongs to no checkpoint and to no optimizer."""
+
+    def __init__(self, network: nn.Module, config: TeacherConfig) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.config = config
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+
+    def blend(self, loss: Tensor, images: Tensor, logits: Tensor) -> Tensor:
+        """`loss` of the student's `logits` [N, classes] for `images`, with the distillation's in its weight."""
+        with torch.no_grad():
+            answers = self.network(images)
+        distilled = distillation_loss(logits, answers, self.config.temperature)
+        return (1 - self.config.weight) * loss + self.config.weight * distilled
+
+    def fingerprint(self) -> str:
+        """A digest of its weights: a run keeps to the teacher that it began with."""
+        digest = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()[:16]
+
+
+def build_teacher(config: TeacherConfig, num_classes: int) -> Teacher | None:
+    """None where the recipe has none.
+
+    Raises:
+        UserError: if the name is unknown, or the weights cannot be had or are not for `num_classes` classes.
+    """
+    if config.name is None:
+        return None
+    model = ModelConfig(name=config.name, weights=config.weights or _own_weights(config.name))
+    try:
+        network = build_model(replace(model, weights=None), num_classes)
+        load_into(network, load_weights(str(model.weights)), model, new_head=False)
+    except UserError as error:
+        raise UserError(str(error).replace("model.", "recipe.teacher.")) from error
+    return Teacher(network, config)
+
+
+def _own_weights(name: str) -> str:
+    if not name.startswith(TIMM_PREFIX):
+        raise UserError(
+            f"recipe.teacher.name={name} needs recipe.teacher.weights, such as runs/NAME/checkpoints/best.ckpt"
+        )
+    return f"timm:{name.removeprefix(TIMM_PREFIX)}"

@@ -1,0 +1,71 @@
+"""Mixup and CutMix against timm's class with the same draws, image by image, and by their statistics."""
+
+import numpy as np
+import pytest
+import torch
+from timm.data import Mixup
+
+from resnext.config_recipe import MixingConfig
+from resnext.task.mixing import Box, Mix, draw_mix, mix_images, mix_targets
+
+CONFIGS = [
+    MixingConfig(mixup_alpha=0.4),
+    MixingConfig(cutmix_alpha=1.0),
+    MixingConfig(mixup_alpha=0.2, cutmix_alpha=1.0),
+    MixingConfig(mixup_alpha=0.2, cutmix_alpha=1.0, prob=0.5, switch_prob=0.3),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("size", [5, 6])
+def test_images_and_targets_are_timms(config: MixingConfig, size: int):
+    """Fifty draws; timm's takes an even number of images, ours leaves the middle one of an odd number alone."""
+    theirs = Mixup(config.mixup_alpha, config.cutmix_alpha, None, config.prob, config.switch_prob, label_smoothing=0)
+    theirs.num_classes = 4
+    kinds = set()
+    for seed in range(50):
+        torch.manual_seed(seed)
+        images, targets = torch.randn(size, 3, 24, 17), torch.randint(4, (size,))
+        mix = draw_mix(config, 24, 17, seed)
+        ours, shares = mix_images(images.clone(), mix), mix_targets(targets, mix, 4)
+        np.random.seed(seed)
+        if size % 2 == 0:
+            their_images, their_shares = theirs(images.clone(), targets)
+            assert torch.equal(ours, their_images)
+            torch.testing.assert_close(shares, their_shares, rtol=0, atol=1e-7)
+        else:
+            assert torch.allclose(ours[2], images[2], atol=1e-6)
+        kinds.add("none" if mix.share == 1 else "cutmix" if mix.box else "mixup")
+    expected = {kind for kind, alpha in (("mixup", config.mixup_alpha), ("cutmix", config.cutmix_alpha)) if alpha}
+    assert expected <= kinds <= expected | {"none"}
+
+
+def test_each_image_of_a_batch_by_hand():
+    images = torch.arange(2.0)[:, None, None, None].expand(2, 3, 4, 4).clone()
+    blended = mix_images(images.clone(), Mix(0.75))
+    assert blended[0].unique().tolist() == [0.25]
+    assert blended[1].unique().tolist() == [0.75]
+    cut = mix_images(images.clone(), Mix(0.75, Box(0, 2, 1, 3)))
+    assert cut[0, 0].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0] * 4, [0] * 4]
+    assert cut[1, 0].tolist() == [[1, 0, 0, 1], [1, 0, 0, 1], [1] * 4, [1] * 4]
+    assert mix_targets(torch.tensor([0, 2]), Mix(0.75), 3).tolist() == [[0.75, 0, 0.25], [0.25, 0, 0.75]]
+
+
+def test_the_share_is_the_area_that_is_left():
+    for seed in range(200):
+        mix = draw_mix(MixingConfig(cutmix_alpha=1.0), 32, 20, seed)
+        if mix.box is not None:
+            ours = mix_images(torch.stack([torch.zeros(3, 32, 20), torch.ones(3, 32, 20)]), mix)
+            assert float(1 - ours[0].mean()) == pytest.approx(mix.share, abs=1e-6)
+
+
+def test_draws_follow_their_distributions():
+    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); the switch and the probability are what was asked."""
+    config = MixingConfig(mixup_alpha=0.5, cutmix_alpha=1.0, prob=0.8, switch_prob=0.25)
+    mixes = [draw_mix(config, 1000, 1000, seed) for seed in range(8000)]
+    mixed = [mix for mix in mixes if mix.share < 1]
+    shares = np.array([mix.share for mix in mixed if mix.box is None])
+    assert len(mixed) / len(mixes) == pytest.approx(0.8, abs=0.02)
+    assert len(shares) / len(mixed) == pytest.approx(0.75, abs=0.02)
+    assert shares.mean() == pytest.approx(0.5, abs=0.02)
+    assert shares.var() == pytest.approx(1 / 8, abs=0.005)
