@@ -15,7 +15,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 HOME = Path(tempfile.gettempdir()) / "resnext-slurm"
@@ -77,11 +76,15 @@ class Cluster:
 
     def __init__(self, nodes: int) -> None:
         self.names = [f"node{number}" for number in range(1, nodes + 1)]
+        self._daemons: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> "Cluster":
+        self._lock = open(f"{HOME}.lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one at a time; ends with its process
+        except BlockingIOError:
+            raise RuntimeError(f"another process has its cluster in {HOME}: end that first") from None
         HOME.mkdir(exist_ok=True)
-        self._lock = open(HOME / "lock", "w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)  # one at a time; ends with this process
         remove_leftovers()
         try:
             install_packages()
@@ -98,6 +101,8 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         remove_leftovers()
+        for daemon in self._daemons:
+            daemon.wait()
         purge_packages()
         os.environ.pop("SLURM_CONF", None)
         shutil.rmtree(HOME)
@@ -125,6 +130,11 @@ class Cluster:
         """As if the power was cut: off the network, then everything on it is dead."""
         run("ip", "link", "del", f"rx{name.removeprefix('node')}h")
         remove_namespace(f"{BRIDGE}-{name}")
+
+    def keep_logs(self, folder: Path) -> None:
+        """What the daemons said, for who looks into a failure."""
+        for path in HOME.glob("*.log"):
+            shutil.copy(path, folder)
 
     def _write_files(self) -> None:
         for folder in ("state", "spool", "dev"):
@@ -159,6 +169,7 @@ class Cluster:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._daemons.append(process)
         with open(HOME / "pids", "a") as file:
             file.write(f"{process.pid}\n")
 
@@ -175,7 +186,7 @@ def remove_leftovers() -> None:
             remove_namespace(name)
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
     for path in HOME.glob("*"):
-        if path.name not in ("lock", "installed"):
+        if path.name != "installed":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -228,15 +239,11 @@ def wait_for(condition, seconds: float, what: str) -> None:
         time.sleep(0.2)
 
 
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    with contextlib.suppress(KeyboardInterrupt):
-        yield
-
-
 if __name__ == "__main__":
     if obstacle := why_not():
         raise SystemExit(obstacle)
-    with interruptible(), Cluster(4):
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), Cluster(4):
         print(f"export SLURM_CONF={HOME}/slurm.conf   # then sinfo, sbatch, squeue; Ctrl-C here takes it all down")
         signal.pause()

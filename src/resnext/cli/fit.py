@@ -13,7 +13,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     stop = StopRequest()
-    with stop.received(deferred=True):  # from here on, also while torch is being imported
+    with stop.received_to_the_end():  # from here on, also while torch is being imported
         from resnext.training.fit import fit
         from resnext.training.run import Run
 

@@ -64,9 +64,11 @@ class LastCheckpoint(Checkpoint):
         epoch_is_over = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
         if not between_steps or epoch_is_over:
             return
-        due, signum = divmod(self._agree(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
-        if due or signum:
+        assert self._agreement is not None
+        late, signum = divmod(self._agreement.largest_before(self._is_late() * 256 + self.stop.signum), 256)
+        if late or signum or self._is_due(trainer.global_step):
             self._save(trainer, pl_module)
+            self._agreement.forget()  # it is of before the save
         if signum:
             raise Interrupted(signum)
 
@@ -137,7 +139,10 @@ class LastCheckpoint(Checkpoint):
         assert self._agreement is not None, "made when the training starts"
         return self._agreement.largest(value)
 
+    def _is_late(self) -> bool:
+        """By the clock, which the ranks have to agree on."""
+        minutes = self.config.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+
     def _is_due(self, step: int) -> bool:
-        minutes, steps = self.config.every_minutes, self.config.every_steps
-        by_time = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
-        return by_time or (steps is not None and step % steps == 0)
+        return self.config.every_steps is not None and step % self.config.every_steps == 0

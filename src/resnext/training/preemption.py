@@ -23,6 +23,17 @@ class StopRequest:
         self._deferred = True
 
     @contextmanager
+    def received_to_the_end(self) -> Iterator[None]:
+        """For a process that does nothing else: its signals are deferred, and ignored after this, while it ends."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._receive)
+        try:
+            yield
+        finally:
+            for signum in SIGNALS:
+                signal.signal(signum, signal.SIG_IGN)
+
+    @contextmanager
     def received(self, *, deferred: bool) -> Iterator[None]:
         """Catches the signals: `deferred` to who reads `signum`, or raising Interrupted while there is nothing to save.
 
