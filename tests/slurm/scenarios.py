@@ -12,7 +12,7 @@ from pathlib import Path
 from cluster import Cluster, output, run
 from job import STEPS, Job, resnext, wait_until
 
-EVERYONE, PREEMPTED, CRASHING = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4"))
+EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4", "5-7"))
 
 
 def undisturbed(lab: Path, cluster: Cluster) -> Job:
@@ -174,7 +174,7 @@ def dry_run_for_gpus(lab: Path, cluster: Cluster) -> None:
     variables = ("PROCID", "LOCALID", "NODEID", "STEP_NUM_TASKS", "STEP_NUM_NODES", "NTASKS_PER_NODE", "GPUS_ON_NODE")
     printer.write_text(f"#!/bin/bash\necho {','.join(f'$SLURM_{name}' for name in variables)} >>{lab}/ranks\n")
     printer.chmod(0o755)
-    options = ("slurm.nodes=4", "slurm.gpus_per_node=8", "slurm.time=24:00:00", "slurm.dry_run=true")
+    options = (SURE, "slurm.nodes=4", "slurm.gpus_per_node=8", "slurm.time=24:00:00", "slurm.dry_run=true")
     result = resnext(lab, "slurm", "run=dry", "recipe.batch_size=32", f'slurm.prologue=["python={printer}"]', *options)
     assert result.returncode == 0, result.stderr
     script = lab / "runs/dry/job.sbatch"
