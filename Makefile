@@ -32,7 +32,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train resume evaluate prepare bench test lint format
+.PHONY: help train resume evaluate prepare bench test test-faults lint format
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
@@ -62,6 +62,10 @@ bench: $(READY)
 
 test: $(READY)
 	@$(VENV)/bin/pytest $(ARGS)
+
+# Kills, full disks, lost processes: 5 minutes.
+test-faults: $(READY)
+	@$(VENV)/bin/pytest tests/faults $(ARGS)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff format --check

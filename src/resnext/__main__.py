@@ -17,6 +17,7 @@ VERBS = {
     "resume": "go on with a run; without a name, with the latest that is not finished",
     "compare": "say whether two runs are identical, and where they first differ",
     "evaluate": "count the validation images that a checkpoint of a run gets right",
+    "recipes": "the published ways to train, and what one of them would run",
     "prepare": "write images where a run finds them: ImageNet, CIFAR, packed shards",
     "benchmark": "measure the data path beside torchvision's and timm's own code",
 }
@@ -51,6 +52,9 @@ def _run(verb: str, rest: list[str]) -> int:
         return _say(verb, first_cause(error), 2)
     except RunFailed as error:
         return _say(verb, error, error.exit_code)
+    except BrokenPipeError:  # `resnext recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         return _say(verb, describe_os_error(error), 2)
     except Interrupted as error:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from resnext.errors import UserError
+from resnext.words import plural
 
 
 class BatchSplit(NamedTuple):
@@ -34,6 +35,18 @@ def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSpl
             f"{world_size} devices; the nearest that work: {', or '.join(remedies)}"
         )
     return BatchSplit(micro, batch_size // (micro * world_size))
+
+
+def describe_split(split: BatchSplit, world_size: int) -> str:
+    """`256 = 8 images × 4 devices × 8 micro-steps`."""
+    factors = (plural(split.micro, "image"), plural(world_size, "device"), plural(split.accumulation, "micro-step"))
+    return f"{split.micro * world_size * split.accumulation} = {' × '.join(factors)}"
+
+
+def describe_steps(total: int, epochs: int, per_epoch: int) -> str:
+    """`660 = 30 epochs × 22`, or how many there are in an epoch where the training ends within one."""
+    whole = total == epochs * per_epoch
+    return f"{total:,} = {epochs} epochs × {per_epoch:,}" if whole else f"{total:,}, {per_epoch:,} an epoch"
 
 
 def _nearest_divisors(share: int, micro: int) -> str:

@@ -2,7 +2,7 @@
 
 from resnext.config_recipe import AugmentationConfig, EmaConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
 
-OPTIMIZERS = {"sgd": "SGD with Nesterov", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
+OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
 NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_biases": ", not on norms and biases"}
 
 
@@ -33,15 +33,14 @@ def optimizer_name(config: OptimizerConfig) -> str:
 
 
 def describe_schedule(recipe: RecipeConfig) -> str:
-    """`cosine to 1e-06, 5 epochs of warm-up`."""
+    """`cosine, warm-up 5, by epoch`."""
     schedule = recipe.schedule
     shape = {
-        "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g} epochs",
+        "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g}",
         "multistep": f"× {schedule.decay_rate:g} at {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
-    }.get(schedule.name, schedule.name + (f" to {schedule.min_lr:g}" if schedule.min_lr else ""))
-    epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
-    warmup = f", {schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else ""
-    return shape + warmup + (", by the epoch" if schedule.every == "epoch" and schedule.name != "multistep" else "")
+    }.get(schedule.name, schedule.name)
+    warmup = [f"warm-up {schedule.warmup_epochs:g}"] if schedule.warmup_epochs else []
+    return ", ".join([shape, *warmup, *(["by epoch"] if schedule.every == "epoch" else [])])
 
 
 def describe_mixing(config: MixingConfig) -> list[str]:

@@ -32,28 +32,6 @@ def train(resnext, *arguments: str, code: int = 0):
     return result
 
 
-def test_two_ranks_take_the_same_global_batches_and_count_each_image_once(resnext, digits: Path, tmp_path: Path):
-    """A network without batch norm, so that the split of a batch changes nothing but float summation."""
-    same = ("model=resnext50_32x4d", "model.name=timm/test_convnext", "recipe.image_size=32", "recipe.max_steps=12")
-    same = (*same, f"data.root={digits}", "recipe.optimizer.lr=0.01")
-    for name, options in {"one": ["trainer.micro_batch_size=8"], "two": ["trainer.devices=2"]}.items():
-        result = resnext("train", *TINY[2:], *same, f"run={name}", *options)
-        assert result.returncode == 0, result.stdout + result.stderr
-    one, two = (read_rows(tmp_path / f"runs/{name}/metrics.csv") for name in ("one", "two"))
-    assert len(one) == len(two) == 13
-    for single, double in zip(one, two, strict=True):
-        assert float(single["train/loss"] or 0) == pytest.approx(float(double["train/loss"] or 0), rel=1e-4)
-    weights = [
-        torch.load(tmp_path / f"runs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for name in ("one", "two")
-    ]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=1e-5, msg=name)
-    for name, world_size in (("one", 1), ("two", 2)):
-        assert json.loads((tmp_path / f"runs/{name}/summary.json").read_text())["val_images"] == 360
-        assert json.loads((tmp_path / f"runs/{name}/run.json").read_text())["starts"][0]["world_size"] == world_size
-
-
 def test_an_odd_number_of_validation_images_on_two_ranks(resnext, tmp_path: Path):
     """With batch norm: the ranks take rank 0's statistics, and evaluation in one process finds the same accuracy."""
     write_images(tmp_path / "images", {"train/a": 40, "train/b": 40, "val/a": 20, "val/b": 11})

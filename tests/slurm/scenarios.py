@@ -121,7 +121,7 @@ def cancelled_in_the_grace(lab: Path, cluster: Cluster) -> Job:
 
 
 def killed_rank(lab: Path, cluster: Cluster) -> Job:
-    """kill -9, once of a rank that only computes and once of the one that saves: each goes on from the last checkpoint."""
+    """kill -9 of the rank that does not save; `killed_too_often` does it to the other."""
     job = Job(lab, "killed", EVERYONE, "checkpoint.every_steps=4", SLOW_STEP="0.2")
     job.wait_for_steps(10)
     job.kill_rank(1)

@@ -1,7 +1,10 @@
 """metrics.csv and perf.csv: every step once, the values exact."""
 
+import csv
 import math
 from pathlib import Path
+
+import pytest
 
 from resnext.training.csv_logger import CsvLogger, read_rows
 
@@ -31,3 +34,26 @@ def test_a_later_start_appends_and_drops_what_it_computes_again(tmp_path: Path):
 
 def test_a_missing_file_has_no_rows(tmp_path: Path):
     assert read_rows(tmp_path / "metrics.csv") == []
+
+
+def test_lines_wait_for_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    """Nothing is lost, and nothing is there twice, though half a line was written before the error."""
+    logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
+
+    class Full(csv.DictWriter):
+        def writerows(self, rows: list[dict]) -> None:
+            self.writer.writerow([1, 2])
+            raise OSError(28, "No space left on device")
+
+    def log_step(step: int) -> None:
+        logger.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / step}, step=step)
+
+    log_step(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(csv, "DictWriter", Full)
+        for step in (2, 3):
+            log_step(step)
+            assert [row["step"] for row in read_rows(tmp_path / "metrics.csv")] == ["1"]
+    assert caplog.text.count("metrics.csv cannot be written: No space left on device; its lines are kept") == 1
+    log_step(4)
+    assert [float(row["train/loss"]) for row in read_rows(tmp_path / "metrics.csv")] == [1, 1 / 2, 1 / 3, 1 / 4]

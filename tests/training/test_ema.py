@@ -13,7 +13,7 @@ from resnext.config import ModelConfig
 from resnext.models.factory import build_model, load_into
 from resnext.models.resnext import ResNeXt
 from resnext.models.weights import load_weights
-from resnext.training.checkpoint import read_step
+from resnext.training.checkpoint import read_checkpoint
 from resnext.training.ema import update_average
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
@@ -68,7 +68,7 @@ def test_a_run_keeps_validates_and_chooses_by_its_average(digits, capsys):
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["best_epoch"] == int(best["epoch"])
     assert (summary["val_ema/top1"], summary["val/top1"]) == (float(best["val_ema/top1"]), float(best["val/top1"]))
-    assert read_step(run.checkpoints / "best.ckpt") == int(best["step"])
+    assert read_checkpoint(run.checkpoints / "best.ckpt").step == int(best["step"])
 
     evaluation = evaluate(run, run.config, "best")
     assert evaluation.average is not None

@@ -12,22 +12,45 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from resnext.errors import Interrupted, RunFailed
 from resnext.training.device import count_devices
 from resnext.training.fit import fit
+from resnext.training.log import logging_to
 from resnext.training.run import Run
 
-SECONDS_TO_SAVE = 600  # a rank may be in a validation when the signal comes; torchrun's own limit is 30
+SECONDS_TO_SAVE = (
+    600  # a rank may be far from its next optimizer step when the signal comes; torchrun's own limit is 30
+)
+
+log = logging.getLogger(__name__)
 
 
 def launch(run: Run) -> None:
     """Trains `run` to its end, and raises what `fit` raises.
 
-    Under torchrun the ranks have sessions of their own, so that a Ctrl-C reaches this process alone, which hands it
-    on once. A rank that breaks says why itself; what is raised here has its exit code and no words.
+    With several devices, or where a lost process is to be started again (trainer.max_restarts), under torchrun. All
+    its processes are then started again: each goes on from the newest checkpoint.
     """
-    devices = count_devices(run.config.trainer)
-    if devices == 1:
+    trainer = run.config.trainer
+    devices = count_devices(trainer)
+    if devices == 1 and not trainer.max_restarts:
         return fit(run)
     with run.lock():
         pass  # refused here if another process trains the run, before any rank is started
+    for restart in range(1, trainer.max_restarts + 1):
+        try:
+            return _run_ranks(run, devices)
+        except RunFailed as error:
+            if error.exit_code == 2:  # the user's mistake stays one
+                raise
+            with logging_to(run.path, rank=0):
+                reason = str(error) or "a process failed"
+                log.warning("%s: started again, %d of trainer.max_restarts=%d", reason, restart, trainer.max_restarts)
+    return _run_ranks(run, devices)
+
+
+def _run_ranks(run: Run, devices: int) -> None:
+    """The ranks have sessions of their own, so that a Ctrl-C reaches this process alone, which hands it on once.
+
+    A rank that breaks says why itself; what is raised here has its exit code and no words.
+    """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks speak for themselves
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))  # torchrun would set 1
     config = LaunchConfig(
@@ -41,8 +64,9 @@ def launch(run: Run) -> None:
         monitor_interval=0.2,
         shutdown_timeout=SECONDS_TO_SAVE,
     )
+    start = ("--start", str(run.start)) if run.start is not None else ()
     try:
-        elastic_launch(config, sys.executable)("-m", "resnext", "fit", str(run.path))
+        elastic_launch(config, sys.executable)("-m", "resnext", "fit", str(run.path), *start)
     except SignalException as error:
         raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from resnext.batch import describe_split, describe_steps
 from resnext.config import Config, to_dict
 from resnext.config_recipe import RecipeConfig
 from resnext.data.index import ImageIndex
@@ -16,6 +17,7 @@ from resnext.training.checkpoint import Checkpoint
 from resnext.training.device import World
 from resnext.training.run import Run
 from resnext.training.slurm_job import SlurmJob
+from resnext.words import plural
 
 log = logging.getLogger(__name__)
 
@@ -25,24 +27,14 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     recipe, trainer = config.recipe, config.trainer
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     total = total_steps(recipe, per_epoch)
-    planned = (
-        f" = {recipe.epochs} epochs × {per_epoch}" if total == recipe.epochs * per_epoch else f", {per_epoch} an epoch"
-    )
-    micro, accumulation = config.split_batch(world.size)
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
     _log_lines(
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
         images=f"{_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
-        batch=" × ".join(
-            [
-                f"{recipe.batch_size} = {_plural(micro, 'image')}",
-                _plural(world.size, "device"),
-                _plural(accumulation, "micro-step"),
-            ]
-        ),
-        steps=f"{total:,}{planned}",
+        batch=describe_split(config.split_batch(world.size), world.size),
+        steps=describe_steps(total, recipe.epochs, per_epoch),
         **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
@@ -51,7 +43,7 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
         _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {done:,}")
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
-        log.warning("%s without validation images: %s", _plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))
+        log.warning("%s without validation images: %s", plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))
     if recipe.lr_batch_size not in (None, recipe.batch_size):
         _announce_lr(recipe)
     warmup = recipe.schedule.warmup_epochs
@@ -124,10 +116,6 @@ def _accuracies(results: dict[str, Any]) -> str:
         f"top-1 {100 * results['val_ema/top1']:.2f} %, top-5 {100 * results['val_ema/top5']:.2f} % "
         f"(EMA; the weights: {100 * results['val/top1']:.2f} %)"
     )
-
-
-def _plural(count: int, noun: str, plural: str | None = None) -> str:
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _log_lines(**lines: Any) -> None:

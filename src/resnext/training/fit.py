@@ -32,6 +32,7 @@ from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_la
 from resnext.training.csv_logger import CsvLogger, read_rows
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
 from resnext.training.ema import WeightEma
+from resnext.training.grace import GraceCheck
 from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.training.log import logging_to
 from resnext.training.preemption import NEAR_THE_END, StopRequest
@@ -42,6 +43,8 @@ from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
 from resnext.training.wandb_logger import build_wandb_logger, is_wanted
+
+COLLECTIVES = ("gloo", "NCCL", "pair closure")  # in what they raise
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +88,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_said_elsewhere(error, world):
             raise RunFailed from error
-        reason = str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
-        raise RunFailed(f"{reason} (traceback in {run.path}/log.txt)") from error
+        raise RunFailed(f"{_reason(error, run.config)} (traceback in {run.path}/log.txt)") from error
     finally:
         for loader in multiprocessing.active_children():
             loader.kill()  # one that hangs would be waited for at the interpreter's exit
@@ -109,6 +111,8 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
     steps = total_steps(config.recipe, per_epoch)
     done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
+    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    task = _build_task(config, len(train.classes), checkpoint, teacher)
     if done >= steps and validated:
         if world.rank == 0:
             run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv"), config.recipe.best_by))
@@ -122,18 +126,17 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
-    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
-    task = _build_task(config, len(train.classes), checkpoint, teacher)
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
+    timeout = timedelta(minutes=config.trainer.timeout_minutes)
+    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout)
     callbacks = [
         *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
         SummaryWriter(run, throughput, config.recipe.best_by),
         BestCheckpoint(run.checkpoints, config.recipe.best_by),
-        LastCheckpoint(
-            run.checkpoints / LAST, config.checkpoint, stop, timedelta(minutes=config.trainer.timeout_minutes)
-        ),
+        saver,
+        *([GraceCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
     ]
     loggers = _build_loggers(run, config, done, validated=validated) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
@@ -213,7 +216,22 @@ def _is_said_elsewhere(error: Exception, world: World) -> bool:
     """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in ("gloo", "NCCL"))
+    return _is_of_a_collective(error) and not _is_timeout(error)
+
+
+def _reason(error: Exception, config: Config) -> str:
+    if _is_of_a_collective(error) and _is_timeout(error):
+        minutes = config.trainer.timeout_minutes
+        return f"another process has not answered for trainer.timeout_minutes={minutes:g}: it hangs, or is far behind"
+    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+
+
+def _is_of_a_collective(error: Exception) -> bool:
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in COLLECTIVES)
+
+
+def _is_timeout(error: Exception) -> bool:
+    return any(word in str(error).lower() for word in ("timed out", "timeout"))
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:

@@ -38,6 +38,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.config, self.stop, self.timeout = path, config, stop, timeout
         self._validated = True
         self._saved_at = time.monotonic()
+        self.longest_save = 0.0  # seconds
         self._agreement: Agreement | None = None
         self._common_batches = 0
 
@@ -116,8 +117,10 @@ class LastCheckpoint(Checkpoint):
         """Raises NonFiniteLoss for weights that must not be kept."""
         assert isinstance(task, ClassificationTask)
         task.guard.check(trainer.global_step)
+        began = time.monotonic()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
+        self.longest_save = max(self.longest_save, self._saved_at - began)
         self._check_saved(trainer, allowed=self.config.max_failures)
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:

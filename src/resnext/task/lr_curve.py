@@ -1,0 +1,51 @@
+"""A picture of the learning rate over a training, as SVG."""
+
+from xml.sax.saxutils import escape
+
+from resnext.config_recipe import RecipeConfig
+from resnext.task.optimization import lr_at, total_steps
+
+WIDTH, HEIGHT = 720, 320
+LEFT, RIGHT, TOP, BOTTOM = 80, 20, 44, 48  # margins, in pixels
+POINTS = 1500  # at most so many steps are drawn
+INK, GRID, LINE = "#222", "#ddd", "#1f6fb4"
+
+
+def draw_lr_curve(recipe: RecipeConfig, steps_per_epoch: int, title: str) -> str:
+    """The rate of every step (of many steps, a selection with the first and the last), over epochs."""
+    total = total_steps(recipe, steps_per_epoch)
+    steps = sorted({round(index * (total - 1) / min(POINTS, total)) for index in range(min(POINTS, total) + 1)})
+    rates = [lr_at(step, recipe, steps_per_epoch) for step in steps]
+    epochs, highest = total / steps_per_epoch, max(rates)
+
+    def place(epoch: float, rate: float) -> tuple[float, float]:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * epoch / epochs
+        return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / highest
+
+    points = [place(step / steps_per_epoch, rate) for step, rate in zip(steps, rates, strict=True)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    parts = [
+        *(_horizontal(part * highest, place(0, part * highest)[1]) for part in (0, 0.25, 0.5, 0.75, 1)),
+        *(_vertical(part * epochs, place(part * epochs, 0)[0]) for part in (0, 0.25, 0.5, 0.75, 1)),
+        f'<polyline points="{line}" fill="none" stroke="{LINE}" stroke-width="2" stroke-linejoin="round"/>',
+        _text(LEFT, 24, f"learning rate: {title}, batch {recipe.batch_size}", "start", 15),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, f"epoch, of {steps_per_epoch:,} steps", "middle", 12),
+    ]
+    size = f'width="{WIDTH}" height="{HEIGHT}"'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {size}>'
+    return "\n".join([opening, f'<rect {size} fill="white"/>', *parts, "</svg>\n"])
+
+
+def _horizontal(rate: float, y: float) -> str:
+    line = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{GRID}"/>'
+    return line + _text(LEFT - 8, y + 4, f"{rate:.4g}", "end", 12)
+
+
+def _vertical(epoch: float, x: float) -> str:
+    line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{GRID}"/>'
+    return line + _text(x, HEIGHT - BOTTOM + 18, f"{epoch:.4g}", "middle", 12)
+
+
+def _text(x: float, y: float, text: str, anchor: str, size: int) -> str:
+    style = f'font-family="sans-serif" font-size="{size}" fill="{INK}" text-anchor="{anchor}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(text)}</text>'

@@ -1,0 +1,77 @@
+"""A `resnext` command that runs, and what can be waited for meanwhile."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from resnext.training.checkpoint import read_checkpoint
+from resnext.training.csv_logger import read_rows
+
+SECONDS = 120  # for whatever is waited for
+
+OPTIONS = (
+    *("experiment=resnext_digits", "model.width=8", "logger=csv", "logger.every_steps=1", "data.workers=0"),
+    *("trainer.accelerator=cpu", "trainer.precision=32-true", "recipe.epochs=6"),
+    *("recipe.ema.decay=0.9", "recipe.mixing.mixup_alpha=0.2", "recipe.drop_path_rate=0.1"),
+    "recipe.augmentation.auto_augment=rand-m5-mstd0.5",
+)
+
+RANKS = ("trainer.devices=2", "trainer.micro_batch_size=16")
+
+
+class Command:
+    """One that runs, with what it has printed."""
+
+    def __init__(self, server: subprocess.Popen[str], log: Path) -> None:
+        assert server.stdout is not None
+        self.server, self.log = server, log
+        self.pid = int(server.stdout.readline())
+        self.code: int | None = None
+        self.started = time.monotonic()
+
+    def kill(self, signum: int) -> None:
+        """Nothing happens to one that has ended already: its number is not given away before `wait`."""
+        os.kill(self.pid, signum)
+
+    def is_running(self) -> bool:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+    def wait(self) -> int:
+        """Its exit code, or minus the signal that killed it."""
+        assert self.server.stdout is not None
+        print("wait", file=self.server.stdin, flush=True)
+        self.code = int(self.server.stdout.readline())
+        return self.code
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+def wait_for(condition: Callable[[], object], command: Command, every: float = 0.002) -> None:
+    """Until it is true, or the command has ended."""
+    deadline = time.monotonic() + SECONDS
+    while command.is_running() and not condition():
+        assert time.monotonic() < deadline, command.output
+        time.sleep(every)
+
+
+def wait_for_step(run: Path, step: int, command: Command) -> None:
+    wait_for(lambda: any(int(row["step"]) >= step for row in read_rows(run / "metrics.csv")), command)
+    assert command.is_running(), command.output
+
+
+def check_files(run: Path) -> None:
+    """Whole, each of them, and none that was set aside."""
+    for path in (run / "checkpoints").glob("*.ckpt"):
+        assert "damaged" not in path.name
+        read_checkpoint(path)
+    for name in ("run.json", "summary.json"):
+        json.loads((run / name).read_text())
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,0 +1,93 @@
+"""Killed and terminated at random instants, in a save, and one process of several: the end is the undisturbed one."""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import OPTIONS, RANKS, check_files, children, wait_for, wait_for_step
+
+KILLS = 20
+
+
+def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp_path: Path, instants: random.Random):
+    """A third in the middle of a save, whose file is seen; the others at any time from the start of the process on."""
+    seconds = float((whole / "seconds").read_text()) / 3
+    run = tmp_path / "runs/parts"
+    options = [*OPTIONS, "run=parts", "checkpoint.every_steps=1"]
+    endings = []
+    for number in range(KILLS):
+        command = start("train", *options, f"data.workers={number % 2}")
+        time.sleep(instants.uniform(0, seconds))
+        if number % 3 == 2:
+            wait_for((run / "checkpoints/.last.ckpt.partial").exists, command, every=0)
+            command.kill(signal.SIGKILL)
+        else:
+            command.kill(instants.choice([signal.SIGKILL, signal.SIGTERM]))
+        endings.append(command.wait())
+        assert endings[-1] in (-signal.SIGKILL, 143, 0), command.output
+        if run.exists():
+            check_files(run)
+    resnext("train", *options)
+    check_files(run)
+    assert len([code for code in endings if code]) >= KILLS // 2, endings
+    resnext("compare", str(whole), "runs/parts")
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_truncated_last_checkpoint(start: Callable, resnext: Callable, whole: Path, tmp_path: Path, size: int):
+    """Empty, or cut: the one before is taken, and the rest is computed again."""
+    command = start("train", *OPTIONS, "run=parts", "checkpoint.every_steps=10")
+    run = tmp_path / "runs/parts"
+    wait_for_step(run, 35, command)
+    command.kill(signal.SIGKILL)
+    command.wait()
+    os.truncate(run / "checkpoints/last.ckpt", size)
+    resumed = resnext("resume", "runs/parts")
+    assert "last.ckpt is damaged: " in resumed.output
+    assert ": previous.ckpt" in resumed.output
+    assert len(list((run / "checkpoints").glob("last.damaged-*.ckpt"))) == 1
+    resnext("compare", str(whole), "runs/parts")
+
+
+def test_a_loader_process_is_killed(start: Callable, resnext: Callable, whole: Path, tmp_path: Path):
+    run = tmp_path / "runs/parts"
+    command = start("train", *OPTIONS, "run=parts", "data.workers=2", "checkpoint.every_steps=10")
+    wait_for_step(run, 30, command)
+    os.kill(children(command.pid)[0], signal.SIGKILL)
+    assert command.wait() == 1
+    assert "a loader process was killed by SIGKILL" in command.output
+    resnext("resume", "runs/parts")
+    check_files(run)
+    resnext("compare", str(whole), "runs/parts")
+
+
+def test_ranks_are_killed_and_all_are_started_again(
+    start: Callable, resnext: Callable, whole_pair: Path, tmp_path: Path
+):
+    run = tmp_path / "runs/parts"
+    command = start("train", *OPTIONS, *RANKS, "run=parts", "checkpoint.every_steps=10", "trainer.max_restarts=2")
+    for rank, step in ((1, 30), (0, 70)):
+        wait_for_step(run, step, command)
+        os.kill(children(command.pid)[rank], signal.SIGKILL)
+    assert command.wait() == 0, command.output
+    for rank, restart in ((1, 1), (0, 2)):
+        line = f"rank {rank} was killed by SIGKILL: started again, {restart} of trainer.max_restarts=2"
+        assert line in command.output, command.output
+    check_files(run)
+    resnext("compare", str(whole_pair), "runs/parts")
+
+
+def test_a_rank_that_hangs_ends_the_job_and_leaves_nothing(start: Callable, tmp_path: Path):
+    command = start("train", *OPTIONS, *RANKS, "run=hung", "recipe.epochs=999", "trainer.timeout_minutes=0.1")
+    wait_for_step(tmp_path / "runs/hung", 30, command)
+    ranks = children(command.pid)
+    os.kill(ranks[1], signal.SIGSTOP)
+    began = time.monotonic()
+    assert command.wait() == 1
+    assert time.monotonic() - began < 90  # 6 s, torchrun's patience of 30 s with a process that hangs, a busy machine
+    assert "another process has not answered for trainer.timeout_minutes=0.1" in command.output
+    assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)

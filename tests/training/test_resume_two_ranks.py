@@ -1,0 +1,136 @@
+"""Two ranks, stopped anywhere and resumed: the same bits. And with another number of ranks: the same global batches."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
+
+from conftest import write_images
+from resnext.data.datamodule import TrainImages
+from resnext.data.order import epoch_order
+from resnext.errors import Interrupted
+from resnext.training.comparison import compare
+from resnext.training.csv_logger import read_rows
+from resnext.training.fit import fit
+from resnext.training.run import Run
+
+# Every pair of a stop, a number of workers, an optimizer and a set of features is in one case at least.
+CASES = [
+    ("mid-epoch", None, 0, "sgd", "plain"),
+    ("mid-epoch", None, 2, "lamb", "all"),
+    ("before validation", None, 0, "lamb", "all"),
+    ("before validation", None, 2, "sgd", "plain"),
+    ("in validation", None, 0, "lamb", "plain"),
+    ("in validation", None, 2, "sgd", "all"),
+    ("after validation", None, 0, "sgd", "all"),
+    ("after validation", None, 2, "lamb", "plain"),
+    ("mid-epoch", 4, 0, "sgd", "all"),
+    ("mid-epoch", 4, 2, "lamb", "plain"),
+]
+
+
+class Pair:
+    """Two processes of pair.py."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("pair.py"))]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+        self.ranks = [subprocess.Popen([*command, str(rank)], **pipes) for rank in (0, 1)]
+
+    def fit(self, run: Run, stop: tuple[str, int] | None = None, stopped_rank: int = 0) -> set[str]:
+        """How it ended on the two ranks; only one of them is asked to stop."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        request = {"run": str(run.path), "folder": str(Path.cwd()), "port": port}
+        for rank in self.ranks:
+            print(json.dumps(request | {"stop": stop, "stopped_rank": stopped_rank}), file=rank.stdin, flush=True)
+        return {rank.stdout.readline().strip() for rank in self.ranks}
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    pair = Pair()
+    yield pair
+    for rank in pair.ranks:
+        rank.stdin.close()
+    assert [rank.wait(timeout=60) for rank in pair.ranks] == [0, 0]
+    for rank in pair.ranks:
+        rank.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    write_images(root, IMAGES)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Callable[..., Run]:
+    """The uninterrupted run for these options, trained once by two ranks, without loader processes."""
+    folder, trained = tmp_path_factory.mktemp("undisturbed"), {}
+
+    def find(optimizer: str, features: str, micro: int | None) -> Run:
+        key = f"{optimizer}-{features}-{micro}"
+        if key not in trained:
+            run = build_run(images, key, optimizer=optimizer, features=features, micro=micro, workers=0, devices=2)
+            trained[key] = Run(run.path.rename(folder / key))
+            assert pair.fit(trained[key]) == {"finished"}
+        return trained[key]
+
+    return find
+
+
+@pytest.mark.parametrize(("stop", "micro", "workers", "optimizer", "features"), CASES)
+def test_stopped_and_resumed_with_another_number_of_workers(
+    pair: Pair, images: Path, undisturbed: Callable, stop: str, micro: int, workers: int, optimizer: str, features: str
+):
+    options = {"optimizer": optimizer, "features": features, "micro": micro}
+    run = build_run(images, "parts", **options, workers=workers, devices=2)
+    assert pair.fit(run, STOPS[stop], stopped_rank=workers // 2) == {"interrupted"}
+    assert run.summary["steps"] == {"mid-epoch": 6}.get(stop, 8)
+    run.add_start(replace(run.config, data=replace(run.config.data, workers=2 - workers)))
+    assert pair.fit(run) == {"finished"}
+    whole = undisturbed(**options)
+    assert [part for part in compare(whole, run) if not part.same] == []
+    assert (whole.path / "metrics.csv").read_bytes() == (run.path / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_resumed_in_the_middle_of_an_epoch_with_another_number_of_ranks(pair: Pair, images: Path, first: int):
+    """Each image of every epoch is seen once, and metrics.csv has each step once."""
+    run = build_run(images, "parts", optimizer="sgd", features="plain", micro=None, workers=0, devices=first)
+
+    def fit_alone(stop: tuple[str, int] | None = None) -> set[str]:
+
+        with with_callbacks(*([Stopper(*stop)] if stop else [])), recorded(TrainImages, Path("seen-alone.txt")):
+            try:
+                fit(run)
+            except Interrupted:
+                return {"interrupted"}
+        return {"finished"}
+
+    def fit_pair(stop: tuple[str, int] | None = None) -> set[str]:
+        return pair.fit(run, stop)
+
+    one, other = (fit_alone, fit_pair) if first == 1 else (fit_pair, fit_alone)
+    assert one(STOPS["mid-epoch"]) == {"interrupted"}
+    trainer = replace(run.config.trainer, devices=3 - first)
+    run.add_start(replace(run.config, trainer=trainer))
+    assert other() == {"finished"}
+
+    assert [(start["world_size"], start["from_step"]) for start in run.info["starts"]] == [(first, 0), (3 - first, 6)]
+    seen = Counter(line for path in Path().glob("seen-*.txt") for line in path.read_text().splitlines())
+    size = IMAGES["train/a"] + IMAGES["train/b"]
+    images_of = {epoch: epoch_order(run.config.seed, epoch, size)[: STEPS * 16] for epoch in range(EPOCHS)}
+    assert seen == Counter(f"{epoch} {image}" for epoch, order in images_of.items() for image in order)
+    assert [row["step"] for row in read_rows(run.path / "metrics.csv") if row["lr"]] == [str(n) for n in range(1, 13)]
