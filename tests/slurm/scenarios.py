@@ -4,13 +4,16 @@ Nodes 1 and 2 are for everyone; 3 and 4 are emptied by a job of a higher partiti
 """
 
 import csv
+import json
 import os
+import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from cluster import Cluster, output, run
-from job import STEPS, Job, resnext, wait_until
+from job import HOOKS, PATIENCE, STEPS, TINY, Job, resnext, wait_until
 
 EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4", "5-7"))
 
@@ -158,6 +161,45 @@ def crashed_node(lab: Path, cluster: Cluster) -> Job:
     return job
 
 
+def sweep_of_jobs(lab: Path, cluster: Cluster) -> None:
+    """A job for each run; one is cancelled, and the same command goes on with that one alone."""
+    options = (*TINY, EVERYONE, "-m", "run=swept", "seed=1,2", "slurm.tasks_per_node=2", "recipe.epochs=1")
+    first = resnext(lab, "slurm", *options)
+    jobs = re.findall(r"submitted job (\d+)", first.stdout)
+    assert len(jobs) == 2, first.stderr
+    run("scancel", jobs[1])
+    wait_until_said(lab, "swept-0", "finished")
+    again = resnext(lab, "slurm", *options)
+    assert "runs/swept-0 is finished: not submitted" in again.stdout, again.stderr
+    assert again.stdout.count("submitted job") == 1
+    wait_until_said(lab, "swept-1", "finished")
+
+
+def sweep_by_submitit(lab: Path, cluster: Cluster) -> Path:
+    """hydra-submitit-launcher: one job is told by its USR2 to save, the other is requeued; both go on in their runs."""
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=9")
+    where = '+hydra.launcher.exclude="node[3-7]"'
+    command = [sys.executable, "-m", "resnext", "train", *TINY, *launcher, where, "-m", "run=submitted", "seed=0,1"]
+    environment = {"RESNEXT_DATA": str(lab / "data"), "PYTHONPATH": str(HOOKS), "SLOW_STEP": "0.3"}
+    with open(lab / "submitit.log", "w") as log:
+        process = subprocess.Popen(command, cwd=lab, env={**os.environ, **environment}, stdout=log, stderr=log)
+    try:
+        for number, act in enumerate((["scancel", "--signal=USR2"], ["scontrol", "requeue"])):
+            wait_until_said(lab, f"submitted-{number}", "running")
+            folder = next(lab.glob(f"runs/.submitit/*_{number}"))
+            time.sleep(3)
+            run(*act, folder.name)
+        for number in range(2):
+            wait_until_said(lab, f"submitted-{number}", "finished")
+            assert len(json.loads((lab / f"runs/submitted-{number}/run.json").read_text())["starts"]) == 2
+        alone = resnext(lab, "train", *TINY, "run=alone", "seed=0", OMP_NUM_THREADS="1")
+        assert alone.returncode == 0, alone.stderr
+    finally:
+        process.terminate()  # it would ask sacct for a minute more
+        process.wait()
+    return lab / "runs/submitted-0"
+
+
 def users_mistake(lab: Path, cluster: Cluster) -> Job:
     """Found out on the nodes: it is said once, and the job is not requeued."""
     job = Job(lab, "mistaken", EVERYONE, "recipe.optimizer.name=sgdd")
@@ -209,6 +251,14 @@ def stop_and_go_on(lab: Path, name: str, pause: str, signum: str, *, saved: bool
     assert job.history[1] == "0 stop time limit near"
     assert (job.info["starts"][-1]["from_step"] > 0) == saved
     return job
+
+
+def wait_until_said(lab: Path, name: str, status: str) -> None:
+    """For a run whose job is not known here."""
+    path, deadline = lab / "runs" / name / "summary.json", time.monotonic() + PATIENCE
+    while not path.exists() or json.loads(path.read_text())["status"] != status:
+        assert time.monotonic() < deadline, f"{name} is not {status}"
+        time.sleep(0.2)
 
 
 def assert_stays_cancelled(job: Job) -> None:

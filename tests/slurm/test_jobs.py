@@ -32,6 +32,8 @@ OTHERS = (
     scenarios.cancelled_in_the_grace,
     scenarios.users_mistake,
     scenarios.refused_while_queued,
+    scenarios.sweep_of_jobs,
+    scenarios.sweep_by_submitit,
 )
 AT_ONCE = 5  # each is mostly waiting
 
@@ -49,7 +51,10 @@ def results(
     with Cluster(7) as cluster:
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
-            asked = {item.callspec.params["name"] for item in request.session.items if item.module is request.module}
+            ours = [item for item in request.session.items if item.module is request.module]
+            asked = {
+                item.callspec.params["name"] if hasattr(item, "callspec") else "sweep_by_submitit" for item in ours
+            }
             asked.add("undisturbed")
             begun = [each for each in (*COMPARED[:3], *OTHERS, *COMPARED[3:]) if each.__name__ in asked]
             yield {each.__name__: pool.submit(each, lab, cluster) for each in begun}
@@ -67,3 +72,8 @@ def test_a_job(results: dict[str, Future], name: str):
 def test_a_job_that_goes_on_ends_as_if_undisturbed(results: dict[str, Future], name: str, capsys):
     one, other = (results[each].result().run for each in ("undisturbed", name))
     assert run_verb(["compare", str(one), str(other)]) == 0, capsys.readouterr().out
+
+
+def test_a_sweeps_job_ends_as_if_trained_alone(results: dict[str, Future], capsys):
+    swept = results["sweep_by_submitit"].result()
+    assert run_verb(["compare", str(swept), str(swept.with_name("alone"))]) == 0, capsys.readouterr().out

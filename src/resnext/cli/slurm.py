@@ -25,7 +25,11 @@ def schedule(config: Config, command: list[str]) -> None:
     check_world(config)
     config.split_batch(slurm.world_size)
     if config.run is not None and (RUNS / config.run / "config.yaml").is_file():
-        check_not_queued(Run(RUNS / config.run))
+        former = Run(RUNS / config.run)
+        if former.summary["status"] == "finished":
+            print(f"{former.path} is finished: not submitted; `resnext resume` can give it more epochs")
+            return
+        check_not_queued(former)
     train, val = load_images(config.data)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
