@@ -15,6 +15,8 @@ from pathlib import Path
 from cluster import Cluster, output, run
 from job import HOOKS, PATIENCE, STEPS, TINY, Job, resnext, wait_until
 
+from resnext.launch.slurm import TEMPLATE
+
 EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4", "5-7"))
 
 
@@ -159,6 +161,19 @@ def crashed_node(lab: Path, cluster: Cluster) -> Job:
     assert job.history[:2] == ["0 start on node[5-6]", "1 start on node[6-7]"]
     assert job.info["starts"][1]["from_step"] >= 8
     return job
+
+
+def template_by_hand(lab: Path, cluster: Cluster) -> None:
+    """scripts/train.sbatch as it is, from a folder that has .venv, for a run that exists."""
+    (lab / ".venv/bin").mkdir(parents=True)
+    (lab / ".venv/bin/python").write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
+    (lab / ".venv/bin/python").chmod(0o755)
+    made = resnext(lab, "slurm", *TINY, "run=by-hand", "slurm.tasks_per_node=2", "slurm.dry_run=true", "recipe.epochs=1")
+    assert made.returncode == 0, made.stderr
+    options = ["--nodes=1", "--ntasks-per-node=2", "--exclude=node[3-7]"]
+    run("sbatch", *options, str(TEMPLATE), "runs/by-hand", cwd=lab)
+    wait_until_said(lab, "by-hand", "finished")
+    assert json.loads((lab / "runs/by-hand/run.json").read_text())["starts"][0]["world_size"] == 2
 
 
 def sweep_of_jobs(lab: Path, cluster: Cluster) -> None:

@@ -32,6 +32,7 @@ OTHERS = (
     scenarios.cancelled_in_the_grace,
     scenarios.users_mistake,
     scenarios.refused_while_queued,
+    scenarios.template_by_hand,
     scenarios.sweep_of_jobs,
     scenarios.sweep_by_submitit,
 )

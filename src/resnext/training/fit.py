@@ -38,7 +38,7 @@ from resnext.training.log import logging_to
 from resnext.training.preemption import NEAR_THE_END, StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
-from resnext.training.slurm_job import SlurmJob, is_slurm_rank
+from resnext.training.slurm_job import SlurmJob, is_slurm_rank, is_under_batch_script
 from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
@@ -191,7 +191,7 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
 
 
 def _what_next(run: Run) -> str:
-    if SlurmJob.current() is not None:
+    if is_under_batch_script():
         return "the batch script says whether the job goes on"
     return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
 

@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
+EXIT_CODE_FILE = "RESNEXT_EXIT_CODE_FILE"  # set by scripts/train.sbatch
+
 
 @dataclass(frozen=True)
 class SlurmJob:
@@ -29,9 +31,14 @@ def is_slurm_rank() -> bool:
     return tasks > 1 and "SLURM_PROCID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
+def is_under_batch_script() -> bool:
+    """Whether scripts/train.sbatch decides what comes after this process."""
+    return EXIT_CODE_FILE in os.environ
+
+
 def tell_batch_script(exit_code: int) -> None:
     """The first rank that leaves says why: srun's own exit code may be that of one which was killed because of it."""
-    path = os.environ.get("RESNEXT_EXIT_CODE_FILE")
+    path = os.environ.get(EXIT_CODE_FILE)
     if path and exit_code:
         with suppress(OSError), open(path, "x") as file:  # another was first, or the file system is gone
             file.write(f"{exit_code}\n")
