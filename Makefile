@@ -46,7 +46,7 @@ help:
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also pack SRC DST,"
 	@echo "                             cifar10, cifar100"
 	@echo "make bench DATA=PATH         time the data path beside torchvision's and timm's"
-	@echo "make test, make lint, make format       for those who change the code"
+	@echo "make test, make test-faults, make lint, make format      for those who change the code"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
@@ -74,7 +74,7 @@ bench: $(READY)
 test: $(READY)
 	@$(VENV)/bin/pytest $(ARGS)
 
-# Kills, full disks, lost processes: 5 minutes.
+# Kills, full disks, lost processes.
 test-faults: $(READY)
 	@$(VENV)/bin/pytest tests/faults $(ARGS)
 

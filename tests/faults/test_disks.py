@@ -74,7 +74,7 @@ def test_a_disk_that_stays_full(start: Callable, resnext: Callable, whole: Path,
     command = start("train", *OPTIONS, "run=parts", "checkpoint.every_steps=5", "checkpoint.max_failures=4")
     wait_for_step(run, 20, command)
     filler = fill(small_disk)
-    assert command.wait() == 1
+    assert command.wait() == 1, command.output
     assert "could not be saved, 4 times in a row (checkpoint.max_failures=4)" in command.output
     assert "Traceback" not in command.output
     check_files(run)

@@ -1,6 +1,6 @@
 """What the ranks' agreement costs a step of 20 ms in which this thread has nothing to do, as when a GPU computes.
 
-    torchrun --nproc-per-node 8 tests/slurm/agreement_cost.py
+torchrun --nproc-per-node 8 tests/slurm/agreement_cost.py
 """
 
 import time

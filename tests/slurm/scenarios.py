@@ -14,7 +14,6 @@ from pathlib import Path
 
 from cluster import Cluster, output, run
 from job import HOOKS, PATIENCE, STEPS, TINY, Job, resnext, wait_until
-
 from resnext.launch.slurm import TEMPLATE
 
 EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4", "5-7"))
@@ -168,7 +167,9 @@ def template_by_hand(lab: Path, cluster: Cluster) -> None:
     (lab / ".venv/bin").mkdir(parents=True)
     (lab / ".venv/bin/python").write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
     (lab / ".venv/bin/python").chmod(0o755)
-    made = resnext(lab, "slurm", *TINY, "run=by-hand", "slurm.tasks_per_node=2", "slurm.dry_run=true", "recipe.epochs=1")
+    made = resnext(
+        lab, "slurm", *TINY, "run=by-hand", "slurm.tasks_per_node=2", "slurm.dry_run=true", "recipe.epochs=1"
+    )
     assert made.returncode == 0, made.stderr
     options = ["--nodes=1", "--ntasks-per-node=2", "--exclude=node[3-7]"]
     run("sbatch", *options, str(TEMPLATE), "runs/by-hand", cwd=lab)

@@ -1,6 +1,8 @@
 """W&B: one id for all starts, and a training that neither fails nor waits where there is no server."""
 
 import json
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from fake_wandb import Server, serving
 
 from conftest import small_config
 from resnext.config import to_dict
@@ -108,3 +111,63 @@ def test_wandbs_own_switch_counts(monkeypatch: pytest.MonkeyPatch):
     assert not is_wanted("disabled")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert not is_wanted("auto")
+
+
+RESUMED = """
+import os, signal, sys
+from pathlib import Path
+import wandb
+from resnext.training.csv_logger import CsvLogger
+from resnext.training.run import read_config
+from resnext.training.wandb_logger import build_wandb_logger
+first, last, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+rows = CsvLogger(Path.cwd(), first - 1, validated=True, average=False)
+logger = build_wandb_logger(read_config(Path("config.yaml")), Path.cwd(), "abcd1234")
+for step in range(first, last + 1):
+    for each in (rows, logger):
+        each.log_metrics({"epoch": 1, "train/loss": 1 / step}, step=step)
+        if step % 4 == 0:
+            each.log_metrics({"epoch": 1, "val/top1": step / 100}, step=step)
+if how == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+wandb.finish()
+"""
+
+
+def start(first: int, last: int, how: str, **environment: str) -> None:
+    """A start that goes on after step first - 1, and ends with step `last`, or is killed after it."""
+    command = [sys.executable, "-c", RESUMED, str(first), str(last), how]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
+    assert result.returncode == (-signal.SIGKILL if how == "killed" else 0), result.stderr
+
+
+def assert_no_gap(server: Server, last: int) -> None:
+    """Each step is there, more than once perhaps, and always with the same values."""
+    assert set(server.steps("train/loss")) == set(range(1, last + 1))
+    assert set(server.steps("val/top1")) == set(range(4, last + 1, 4))
+    for row in server.rows:
+        step = row["trainer/global_step"]
+        assert row.get("train/loss", 1 / step) == 1 / step
+        assert row.get("val/top1", step / 100) == step / 100
+
+
+def test_a_killed_start_leaves_no_gap_in_the_server(with_key: pytest.MonkeyPatch, tmp_path: Path):
+    """It had not sent its last steps; and those after the checkpoint are computed again."""
+    (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="auto"))))
+    with serving() as server:
+        start(1, 5, "finished", WANDB_BASE_URL=server.url)
+        start(6, 13, "killed", WANDB_BASE_URL=server.url)
+        assert set(server.steps("train/loss")) < set(range(1, 14))
+        start(11, 16, "finished", WANDB_BASE_URL=server.url)
+        assert_no_gap(server, 16)
+
+
+def test_what_the_last_start_kept_offline_is_the_whole_run(with_key: pytest.MonkeyPatch, tmp_path: Path):
+    """So the one command that the log names sends it."""
+    (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="offline"))))
+    start(1, 13, "killed")
+    start(11, 16, "finished")
+    with serving() as server:
+        command = [str(Path(sys.executable).with_name("wandb")), "sync", "wandb/latest-run"]
+        subprocess.run(command, env=os.environ | {"WANDB_BASE_URL": server.url}, check=True, capture_output=True)
+        assert_no_gap(server, 16)

@@ -21,7 +21,9 @@ from resnext.training.slurm_job import is_slurm_rank
 def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None:
     """Raises UserError for whatever would end the training on this machine before its first step."""
     if is_slurm_rank():
-        raise UserError("srun starts ranks, and this command is for one process: `resnext slurm` makes a job of the run")
+        raise UserError(
+            "srun starts ranks, and this command is for one process: `resnext slurm` makes a job of the run"
+        )
     if config.trainer.nodes > 1:
         raise UserError(
             f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"

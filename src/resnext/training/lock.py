@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,8 +55,10 @@ class RunLock:
     ) -> None:
         self._stop.set()
         self._beat.join()
-        self._write()
-        self._file.close()
+        with suppress(OSError):  # a full disk: the lock itself ends with the file
+            self._write()
+        with suppress(OSError):
+            self._file.close()
 
     def is_taken(self) -> bool:
         try:

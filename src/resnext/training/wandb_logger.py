@@ -1,4 +1,9 @@
-"""The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error."""
+"""The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error.
+
+All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last seconds.
+So each start first sends again, from metrics.csv and perf.csv, what the server lacks; and what a start keeps offline is
+the whole run so far. A step that was sent twice has the same values both times.
+"""
 
 import http.client
 import logging
@@ -15,10 +20,12 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config import Config, to_dict
+from resnext.training.csv_logger import read_rows
 
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 8.0
 FINISH_SECONDS = 60.0
+STEP = "trainer/global_step"  # as WandbLogger names it
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +36,10 @@ def is_wanted(mode: str) -> bool:
 
 
 def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
-    """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`."""
+    """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`.
+
+    The CSV files in `folder` hold what is not computed again.
+    """
     wandb.setup(wandb.Settings(silent=True))
     obstacle = find_obstacle(config.logger.mode)
     if obstacle is None:
@@ -40,9 +50,9 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
     log.info(
-        "W&B       offline: %s\n          later: .venv/bin/wandb sync %s/offline-run-*",
+        "W&B       offline: %s\n          later: .venv/bin/wandb sync %s",
         obstacle,
-        shlex.quote(f"{folder}/wandb"),
+        shlex.quote(f"{folder}/wandb/latest-run"),
     )
     return logger
 
@@ -78,8 +88,18 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
         config=to_dict(config),
         settings=settings,
     )
-    _ = logger.experiment  # starts now, so that what goes wrong goes wrong here
+    sent = logger.experiment.summary.get(STEP)  # starts now, so that what goes wrong goes wrong here
+    _send_again(logger, folder, from_step=int(sent or 0))
     return logger
+
+
+def _send_again(logger: WandbLogger, folder: Path, from_step: int) -> None:
+    """The lines of that step too: which of them were sent is not known."""
+    rows = [row for name in ("metrics.csv", "perf.csv") for row in read_rows(folder / name)]
+    for row in sorted(rows, key=lambda row: int(row["step"])):
+        if int(row["step"]) >= from_step:
+            values = {name: float(value) for name, value in row.items() if value and name not in ("epoch", "step")}
+            logger.log_metrics({"epoch": int(row["epoch"]), **values}, step=int(row["step"]))
 
 
 def _probe(url: str) -> str | None:
