@@ -22,7 +22,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
     """Raises UserError for whatever would end the training on this machine before its first step."""
     if is_slurm_rank():
         raise UserError(
-            "srun starts ranks, and this command is for one process: `resnext slurm` makes a job of the run"
+            "this command is for one process, and srun starts several: `resnext slurm` makes a job of a run"
         )
     if config.trainer.nodes > 1:
         raise UserError(
