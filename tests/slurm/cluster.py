@@ -9,6 +9,7 @@ used, so that `Cluster.remove_leftovers` finds it even after this process was ki
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -111,7 +112,7 @@ class Cluster:
     def start_node(self, name: str) -> None:
         """Also again, after `crash_node`."""
         number, namespace = name.removeprefix("node"), f"{BRIDGE}-{name}"
-        link, peer = f"rx{number}h", f"rx{number}n"
+        link, peer = f"{BRIDGE}{number}", f"{BRIDGE}{number}n"
         run("ip", "netns", "add", namespace)
         run("ip", "link", "add", link, "type", "veth", "peer", "name", peer, "netns", namespace)
         run("ip", "link", "set", link, "master", BRIDGE, "up")
@@ -128,7 +129,7 @@ class Cluster:
 
     def crash_node(self, name: str) -> None:
         """As if the power was cut: off the network, then everything on it is dead."""
-        run("ip", "link", "del", f"rx{name.removeprefix('node')}h")
+        run("ip", "link", "del", f"{BRIDGE}{name.removeprefix('node')}")
         remove_namespace(f"{BRIDGE}-{name}")
 
     def keep_logs(self, folder: Path) -> None:
@@ -184,7 +185,8 @@ def remove_leftovers() -> None:
     for name in [line.split()[0] for line in output("ip", "netns").splitlines()]:
         if name.startswith(BRIDGE):
             remove_namespace(name)
-    subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
+    for link in re.findall(rf"\b{BRIDGE}\d*\b", output("ip", "-brief", "link")):  # a namespace's own goes later
+        subprocess.run(["ip", "link", "del", link], capture_output=True)
     for path in HOME.glob("*"):
         if path.name != "installed":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
