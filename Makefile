@@ -46,7 +46,7 @@ help:
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also pack SRC DST,"
 	@echo "                             cifar10, cifar100"
 	@echo "make bench DATA=PATH         time the data path beside torchvision's and timm's"
-	@echo "make test, make test-faults, make lint, make format      for those who change the code"
+	@echo "make test, make test-faults, make lint, make format"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)

@@ -153,8 +153,7 @@ def test_a_run_that_may_skip_is_exact_and_counts(tmp_path: Path, workers: int, m
         with pytest.raises(Interrupted):
             fit(parts)
     data = replace(parts.config.data, workers=1 - workers, cache="ram")
-    parts.add_start(replace(parts.config, data=data))
-    fit(parts)
+    fit(parts.add_start(replace(parts.config, data=data)))
     assert_same_result(whole, parts)
     assert len((parts.path / "skipped.txt").read_text().splitlines()) == 1
     assert "left out, as it cannot be read: train/a/0.png" in capsys.readouterr().out

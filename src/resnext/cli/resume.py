@@ -57,13 +57,13 @@ def _add_start(run: "Run", overrides: list[str]) -> "Run":
     from resnext.data.images import load_images
     from resnext.data.index import DataIdentity
     from resnext.launch.preflight import check_before_run, check_epochs
+    from resnext.training.identity import with_epochs
 
     config = apply_overrides(run.config, overrides)
     if config.run != run.config.run:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
     images = load_images(config.data)
-    same_length = replace(config, recipe=replace(config.recipe, epochs=run.config.recipe.epochs))
-    run.check_identity(same_length, DataIdentity.of(*images))
+    run.check_identity(with_epochs(config, run.config.recipe.epochs), DataIdentity.of(*images))
     check_before_run(replace(config, model=replace(config.model, weights=None)), *images)  # the checkpoint has them
     check_epochs(run, config, images[0])
     return run.add_start(config)

@@ -14,7 +14,6 @@ A run is built aside and renamed into place, so that half a run never exists. Im
 import errno
 import json
 import logging
-import re
 import shutil
 import tempfile
 import time
@@ -28,6 +27,7 @@ from yaml import YAMLError
 from resnext.config import Config, parse_config, to_dict
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
+from resnext.training.identity import describe_difference, with_epochs
 from resnext.training.lock import RunLock
 from resnext.training.provenance import describe_code, describe_machine, new_wandb_id, write_diff
 from resnext.whole_file import replace_text
@@ -59,13 +59,13 @@ class Run:
         path = RUNS / (config.run or free_name(config.experiment))
         if not path.exists():
             if _make(replace(config, run=path.name), data, command, path):
-                return cls(path)
+                return cls(path, start=1)
             if config.run is None:  # another process took the name meanwhile
                 return cls.create(config, data, command)
         run = cls.open(path)
         config = replace(config, run=path.name)
         if config.recipe.epochs == run.made.recipe.epochs:
-            config = _with_epochs(config, run.config.recipe.epochs)
+            config = with_epochs(config, run.config.recipe.epochs)
         run.check_identity(config, data)
         return run.add_start(config)
 
@@ -114,13 +114,12 @@ class Run:
     def check_identity(self, config: Config, data: DataIdentity) -> None:
         """Raises UserError with the first difference if `config` or `data` would make another run of this one."""
         self.check_data(data)
-        made = _with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
-        differences = list(_differences(made.identity(), config.identity()))
-        if differences:
-            more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+        made = with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
+        difference = describe_difference(made, config)
+        if difference is not None:
             longer = f"resnext resume {self.path} recipe.epochs={config.recipe.epochs} raises them"
-            remedy = longer if differences[0].startswith("recipe.epochs ") else "give the values it was made with"
-            raise UserError(f"{self.path} is another run: {differences[0]}{more}; {remedy}, or another RUN (run=NAME)")
+            remedy = longer if difference.startswith("recipe.epochs ") else "give the values it was made with"
+            raise UserError(f"{self.path} is another run: {difference}; {remedy}, or another RUN (run=NAME)")
 
     def check_data(self, data: DataIdentity) -> None:
         """Raises UserError if `data` is not what the run was made with."""
@@ -211,10 +210,6 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
 
 
-def _with_epochs(config: Config, epochs: int) -> Config:
-    return replace(config, recipe=replace(config.recipe, epochs=epochs))
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Atomically: a reader, or a kill, finds the old file or the new one."""
     replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -256,12 +251,3 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
 
 def _write_yaml(path: Path, content: dict[str, Any]) -> None:
     replace_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
-
-
-def _differences(made: Any, asked: Any, key: str = "") -> Any:
-    if isinstance(made, dict) and isinstance(asked, dict):
-        for name in made | asked:
-            yield from _differences(made.get(name), asked.get(name), f"{key}.{name}" if key else name)
-    elif made != asked:
-        shown = [re.sub(r"\s+", "", json.dumps(value)) for value in (made, asked)]
-        yield f"{key} was {shown[0]} and is now {shown[1]}"
