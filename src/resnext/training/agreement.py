@@ -12,7 +12,7 @@ class Agreement:
     """The largest value that any rank brings, on every rank. Its methods are collectives: every rank calls the same.
 
     `largest` waits for the answer; `largest_before` sends a value and gives the answer to the one before, which has
-    come in while the step was computed: a fifth of the time of `largest` (docs/performance.md).
+    come in while the step was computed (docs/performance.md has what that spares).
     """
 
     def __init__(self, timeout: timedelta) -> None:
