@@ -75,7 +75,7 @@ def _name_state(run: Run, queued: str) -> str:
     if run.lock().is_beating():
         return "running"
     if queued:
-        return "queued" if queued == "PENDING" else "starting"
+        return {"PENDING": "queued", "COMPLETING": "stopping"}.get(queued, "starting")
     return "died" if status == "running" else status
 
 
