@@ -1,5 +1,6 @@
 """What must not be silently wrong: losses that are not finite, saves that fail, and epochs that are given anew."""
 
+import csv
 import errno
 import math
 from dataclasses import replace
@@ -127,6 +128,25 @@ def test_a_training_whose_last_save_failed_is_not_finished(digits: Path, monkeyp
     fit(run)
     assert [start["from_step"] for start in run.info["starts"]] == [0, 5]
     assert run.summary["status"] == "finished"
+
+
+def test_no_checkpoint_is_ahead_of_metrics(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    """From step 8 on metrics.csv is on a full disk, and there is room for checkpoints."""
+
+    class Full(csv.DictWriter):
+        def writerows(self, rows: list[dict]) -> None:
+            if any(row["step"] >= 8 for row in rows):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().writerows(rows)
+
+    run = make_run(small_config(digits, checkpoint__every_steps=5, checkpoint__max_failures=3))
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match=r"could not be saved, 3 times in a row"):
+        patch.setattr(csv, "DictWriter", Full)
+        fit(run)
+    assert read_checkpoint(run.checkpoints / "last.ckpt").step == 5
+    fit(run)
+    rows = read_rows(run.path / "metrics.csv")
+    assert [int(row["step"]) for row in rows if row["lr"]] == list(range(1, 89))
 
 
 def test_zero_steps_done_is_an_error(digits: Path):

@@ -10,7 +10,7 @@ import pickle
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,15 +43,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was.
 
     The last.ckpt before becomes previous.ckpt. A save that fails is a warning, and `failures` counts them in a row: the
-    training goes on, and whoever called decides for how long.
+    training goes on, and whoever called decides for how long. An OSError of `before_save` is such a failure too.
     """
 
     def __init__(self) -> None:
         self.failures = 0
+        self.before_save: Callable[[], None] = lambda: None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
         target = Path(path)
         try:
+            self.before_save()
             _write(checkpoint, target)
             self.failures = 0
         except OSError as error:

@@ -60,6 +60,11 @@ class CsvLogger(Logger):
             if metrics.keys() & set(file.columns[2:]):
                 file.append({"step": step, **{key: value for key, value in metrics.items() if key in file.columns}})
 
+    def write_all(self) -> None:
+        """Raises OSError if a line still has to wait."""
+        for file in self._files:
+            file.write()
+
 
 class _CsvFile:
     """Lines that cannot be written, as on a full disk, wait for the next one: a training does not end for its log."""
@@ -81,15 +86,24 @@ class _CsvFile:
     def append(self, row: dict[str, Any]) -> None:
         self._waiting.append(row)
         try:
-            with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerows(self._waiting)
-            self._waiting = []
-            self._size = self.path.stat().st_size
+            self.write()
         except OSError as error:
             if len(self._waiting) == 1:
                 log.warning("%s cannot be written: %s; its lines are kept until it can", self.path, error.strerror)
+
+    def write(self) -> None:
+        """All that waits; raises OSError, and then the file is as it was."""
+        if not self._waiting:
+            return
+        try:
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerows(self._waiting)
+        except OSError:
             with suppress(OSError):
                 os.truncate(self.path, self._size)  # what went in may end in the middle of a line
+            raise
+        self._waiting = []
+        self._size = self.path.stat().st_size
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from resnext.errors import Interrupted, RunFailed
 from resnext.task.classification import ClassificationTask
 from resnext.training.agreement import Agreement
 from resnext.training.checkpoint import AtomicCheckpointIO
+from resnext.training.csv_logger import CsvLogger
 from resnext.training.preemption import StopRequest
 
 
@@ -50,6 +51,9 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agreement = Agreement(self.timeout)
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLogger):
+                _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
         self.stop.defer()
         self._stop_if_asked()
         if not self._validated:
@@ -125,9 +129,7 @@ class LastCheckpoint(Checkpoint):
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:
         """Raises SaveFailed, on every rank, when `allowed` saves in a row have failed."""
-        io = trainer.strategy.checkpoint_io
-        assert isinstance(io, AtomicCheckpointIO)
-        failures = self._agree(io.failures)
+        failures = self._agree(_io(trainer).failures)
         if failures >= allowed:
             raise SaveFailed(
                 f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
@@ -149,3 +151,9 @@ class LastCheckpoint(Checkpoint):
 
     def _is_due(self, step: int) -> bool:
         return self.config.every_steps is not None and step % self.config.every_steps == 0
+
+
+def _io(trainer: Trainer) -> AtomicCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, AtomicCheckpointIO)
+    return io
