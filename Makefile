@@ -10,7 +10,7 @@ override RUN := $(value RUN)
 override DATA := $(value DATA)
 export PYTHON RUN DATA
 
-known := EXP RUN DATA ARGS PYTHON SHELL VENV
+known := EXP RUN DATA ARGS NODES GPUS PYTHON SHELL VENV
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 ifneq ($(filter-out $(known) MAKEFLAGS MAKEOVERRIDES,$(given)),)
 $(error $(filter-out $(known),$(given)) is unknown; `make` lists what can be given)
@@ -32,12 +32,15 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train resume evaluate prepare bench test test-faults lint format
+.PHONY: help train slurm status resume evaluate prepare bench test test-faults test-slurm lint format
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
 	@echo "make train EXP=NAME [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@for name in $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml)))); do echo "           EXP=$$name"; done
+	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
+	@echo "                             the same as a SLURM job, which is requeued as needed"
+	@echo "make status [RUN=runs/NAME]  where runs are: state, step, time left, SLURM job"
 	@echo "make resume [RUN=runs/NAME]  go on with a run, by default the latest unfinished"
 	@echo "make evaluate RUN=runs/NAME  validate its best checkpoint again"
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also pack SRC DST,"
@@ -47,6 +50,14 @@ help:
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
+
+# A node's GPUS are its tasks; without GPUs, ARGS=slurm.tasks_per_node=N.
+slurm: $(READY)
+	@$(RESNEXT) slurm $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) \
+		$(if $(NODES),slurm.nodes=$(NODES)) $(if $(GPUS),slurm.gpus_per_node=$(GPUS)) $(ARGS)
+
+status: $(READY)
+	@$(RESNEXT) status $(if $(RUN),"$$RUN")
 
 resume: $(READY)
 	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(at_data) $(ARGS)
@@ -66,6 +77,10 @@ test: $(READY)
 # Kills, full disks, lost processes.
 test-faults: $(READY)
 	@$(VENV)/bin/pytest tests/faults $(ARGS)
+
+# On a real cluster of seven nodes, which it brings up and takes down; root on Debian or Ubuntu only.
+test-slurm: $(READY)
+	@$(VENV)/bin/pytest tests/slurm -rs $(ARGS)
 
 lint: $(READY)
 	@$(VENV)/bin/ruff format --check

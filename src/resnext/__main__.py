@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error, first_cause
+from resnext.training.slurm_job import tell_batch_script
 
 VERBS = {
     "train": "make a run from a configuration and train it, or go on with it",
     "fit": "train a run directory: one process, or one rank of torchrun or srun",
+    "slurm": "make a run and submit it as a SLURM job, or go on with it",
+    "status": "say where runs are: state, position, time left, SLURM job",
     "resume": "go on with a run; without a name, with the latest that is not finished",
     "compare": "say whether two runs are identical, and where they first differ",
     "evaluate": "count the validation images that a checkpoint of a run gets right",
@@ -34,6 +37,13 @@ def run_verb(arguments: list[str]) -> int:
         print(_help())
         return 0 if arguments else 2
     verb, *rest = arguments
+    code = _run(verb, rest)
+    if verb == "fit":
+        tell_batch_script(code)
+    return code
+
+
+def _run(verb: str, rest: list[str]) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb; it is one of {', '.join(VERBS)}")

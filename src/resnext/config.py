@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from resnext.batch import BatchSplit, split_batch
 from resnext.config_errors import describe
 from resnext.config_recipe import RecipeConfig
+from resnext.config_slurm import SlurmConfig
 from resnext.config_types import STRICT, Count, Fraction, Layers, Name, Positive
 from resnext.errors import UserError
 
@@ -154,6 +155,7 @@ class Config:
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
+    slurm: SlurmConfig = Field(default_factory=SlurmConfig)
 
     @model_validator(mode="after")
     def _check_run_name(self) -> Self:

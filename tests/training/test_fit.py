@@ -108,10 +108,11 @@ def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pyt
 def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)
+    before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(ClassificationTask, "on_validation_start", lambda _task: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Interrupted):
         evaluate(run, run.config, "last")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_finished_run_says_so_and_stays(digits: Path, capsys: pytest.CaptureFixture[str]):

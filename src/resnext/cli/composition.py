@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
     errors: list[UserError | RunFailed] = []
 
     def job(composed: DictConfig) -> None:
+        OmegaConf.register_new_resolver("data_home", data_home, replace=True)  # the job may be in another process
         try:
             try:
                 task(_convert(composed))
@@ -42,13 +44,14 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
+            if "SUBMITIT_EXECUTOR" in os.environ:  # in a job of its own, which has to fail
+                raise
             if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
             errors.append(error)
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print and exit
-    sys.argv = [f"resnext {verb}" if "-sc" not in arguments else "resnext", *arguments]
-    OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+    sys.argv = [f"resnext {verb}" if "-sc" not in arguments else "resnext", *_arrange(arguments)]
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     try:
@@ -57,6 +60,15 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
         raise UserError(_describe(error)) from error
     if errors:
         raise errors[0]
+
+
+def _arrange(arguments: list[str]) -> list[str]:
+    """-m first, as argparse takes no overrides on both sides of it; with a name, which a job that is requeued keeps."""
+    multirun = [each for each in arguments if each in ("-m", "--multirun")]
+    rest = [each for each in arguments if each not in multirun]
+    if multirun and not any(each.startswith("run=") for each in rest):
+        rest.append(f"run=sweep-{time.strftime('%Y%m%d-%H%M%S')}")
+    return [*multirun, *rest]
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from resnext.training.preemption import StopRequest
+
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
@@ -10,8 +12,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
     options = parser.parse_args(arguments)
 
-    from resnext.training.fit import fit
-    from resnext.training.run import Run
+    stop = StopRequest()
+    with stop.received_to_the_end():  # from here on, also while torch is being imported
+        from resnext.training.fit import fit
+        from resnext.training.run import Run
 
-    fit(Run.open(options.run, options.start))
+        fit(Run.open(options.run, options.start), stop)
     return 0

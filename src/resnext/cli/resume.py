@@ -1,6 +1,7 @@
 """resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
 
 import argparse
+import glob
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,11 @@ def main(arguments: list[str]) -> int:
         "trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given anew, and "
         "recipe.epochs more than the run was made with.",
     )
-    parser.add_argument("run", nargs="?", help="runs/NAME; without it, the latest run that is not finished")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="runs/NAME, or the name of a multirun; without it, the latest run that is not finished",
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     overrides = options.overrides
@@ -27,14 +32,24 @@ def main(arguments: list[str]) -> int:
 
     from resnext.training.run import Run, find_unfinished
 
-    run = Run.open(Path(options.run)) if options.run else find_unfinished()
+    runs = _find_jobs(options.run) or [Run.open(Path(options.run)) if options.run else find_unfinished()]
 
     from resnext.launch.local import launch
 
-    if overrides:
-        run = _add_start(run, overrides)
-    launch(run)
+    for run in runs:
+        launch(_add_start(run, overrides) if overrides else run)
     return 0
+
+
+def _find_jobs(name: str | None) -> "list[Run]":
+    """The unfinished runs of the multirun `name`, in their order; none where it is a run, or all are finished."""
+    from resnext.training.run import RUNS, Run
+
+    if name is None or (RUNS / Path(name).name / "config.yaml").is_file():
+        return []
+    numbers = [path.name.rpartition("-")[2] for path in RUNS.glob(f"{glob.escape(Path(name).name)}-*")]
+    runs = [Run(RUNS / f"{Path(name).name}-{number}") for number in sorted(filter(str.isdigit, numbers), key=int)]
+    return [run for run in runs if run.summary["status"] != "finished"]
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "Run":

@@ -1,7 +1,14 @@
 """resnext train: make a run from a configuration and train it."""
 
+import os
+import signal
+import time
+
 from resnext.cli.composition import run_with_hydra
 from resnext.config import Config
+from resnext.errors import Interrupted
+
+SECONDS_UNTIL_KILLED = 300.0  # longer than any GraceTime and KillWait
 
 
 def main(arguments: list[str]) -> int:
@@ -22,4 +29,19 @@ def train(config: Config, command: list[str]) -> None:
     from resnext.training.run import Run
 
     check_before_run(config, *images)
-    launch(Run.create(config, DataIdentity.of(*images), command))
+    run = Run.create(config, DataIdentity.of(*images), command)
+    try:
+        launch(run)
+    except Interrupted as error:
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            _leave_submitit(error.signum)
+        raise
+
+
+def _leave_submitit(signum: int) -> None:
+    """All is saved. submitit's handler, which was there before ours, requeues the job at USR2 and does not return.
+
+    At TERM it does nothing: SLURM is preempting the job, and requeues it only if it is still there to be killed.
+    """
+    signal.raise_signal(signum)
+    time.sleep(SECONDS_UNTIL_KILLED)

@@ -16,10 +16,15 @@ from resnext.task.teacher import build_teacher
 from resnext.training.checkpoint import find_latest
 from resnext.training.device import count_devices, resolve_auto
 from resnext.training.run import Run
+from resnext.training.slurm_job import is_slurm_rank
 
 
 def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None:
     """Raises UserError for whatever would end the training on this machine before its first step."""
+    if is_slurm_rank():
+        raise UserError(
+            "this command is for one process, and srun starts several: `resnext slurm` makes a job of a run"
+        )
     if config.trainer.nodes > 1:
         raise UserError(
             f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"

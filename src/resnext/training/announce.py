@@ -14,13 +14,14 @@ from resnext.task.optimization import lr_at, total_steps
 from resnext.training.checkpoint import Checkpoint
 from resnext.training.device import World
 from resnext.training.run import Run
+from resnext.training.slurm_job import SlurmJob
 from resnext.words import plural
 
 log = logging.getLogger(__name__)
 
 
-def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: ImageIndex) -> None:
-    """The first lines: what is trained, on what, how."""
+def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: ImageIndex, done: int) -> None:
+    """The first lines: what is trained, on what, how; in a SLURM job also where, and from where on (`done` steps)."""
     recipe, trainer = config.recipe, config.trainer
     per_epoch = steps_per_epoch(len(train), recipe.batch_size)
     total = total_steps(recipe, per_epoch)
@@ -36,6 +37,8 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
     seen = set(val.labels.tolist())
+    if job := SlurmJob.current():
+        _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {done:,}")
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
         log.warning("%s without validation images: %s", plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))

@@ -14,6 +14,7 @@ import torch
 
 from resnext.config import TrainerConfig
 from resnext.errors import UserError
+from resnext.training.slurm_job import is_slurm_rank
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +96,33 @@ def has_amx() -> bool:
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train one run together."""
+    """This process among those that train one run together, as many on each node."""
 
     rank: int
     size: int
+    nodes: int = 1
+
+    @property
+    def devices(self) -> int:
+        """Processes on each node."""
+        return self.size // self.nodes
 
     @classmethod
     def from_environment(cls) -> "World":
-        """What torchrun says; alone without it."""
+        """What srun or torchrun says; alone without them."""
+        if is_slurm_rank():
+            names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+            return cls(*(int(os.environ[name]) for name in names))
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+
+    def check(self, config: TrainerConfig) -> None:
+        """Raises UserError if the SLURM allocation contradicts what `config` says."""
+        if self.size % self.nodes:
+            raise UserError(f"{self.size} tasks on {self.nodes} nodes: give sbatch --ntasks-per-node, not --ntasks")
+        if config.devices not in ("auto", self.devices) and is_slurm_rank():
+            raise UserError(
+                f"trainer.devices={config.devices}, but the SLURM job has {self.devices} tasks on each node; "
+                "take trainer.devices=auto"
+            )
+        if config.nodes not in (1, self.nodes):
+            raise UserError(f"trainer.nodes={config.nodes}, but {self.nodes} train here; take trainer.nodes=1")

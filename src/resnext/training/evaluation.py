@@ -59,7 +59,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     datamodule = ImageDataModule(
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
-    with warnings.catch_warnings(), StopRequest().received_at_once():
+    with warnings.catch_warnings(), StopRequest().received(deferred=False):
         ignore_harmless_warnings()
         trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
     return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), step)

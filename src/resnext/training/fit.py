@@ -31,11 +31,13 @@ from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_la
 from resnext.training.csv_logger import CsvLogger, read_rows
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
 from resnext.training.ema import WeightEma
+from resnext.training.grace import GraceCheck
 from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.training.log import logging_to
-from resnext.training.preemption import StopRequest
+from resnext.training.preemption import NEAR_THE_END, StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
+from resnext.training.slurm_job import SlurmJob, is_slurm_rank, is_under_batch_script
 from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
@@ -46,17 +48,19 @@ COLLECTIVES = ("gloo", "NCCL", "pair closure")  # in what they raise
 log = logging.getLogger(__name__)
 
 
-def fit(run: Run) -> None:
+def fit(run: Run, stop: StopRequest | None = None) -> None:
     """Trains `run` from its newest checkpoint to its end. Every rank calls it.
+
+    `stop` knows of signals that came before. Under srun no rank leaves alone: srun would end the others.
 
     Raises:
         UserError: if another process trains it, or its data, configuration or machine do not allow it.
         Interrupted: after a signal, with the state saved.
         RunFailed: after any other error; its traceback is in log.txt.
     """
-    world, stop = World.from_environment(), StopRequest()
+    world, stop = World.from_environment(), stop or StopRequest()
     with ExitStack() as stack:
-        stack.enter_context(stop.received_at_once())
+        stack.enter_context(stop.received(deferred=is_slurm_rank()))
         if world.rank == 0:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
@@ -73,12 +77,8 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         _train(run, world, stop)
         status = "finished"
     except Interrupted as error:
-        status = "interrupted"
-        log.info(
-            "interrupted after %d steps; `make resume RUN=%s` goes on",
-            run.summary.get("steps", 0),
-            shlex.quote(str(run.path)),
-        )
+        status = "preempted" if error.signum in NEAR_THE_END else "interrupted"
+        log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
     except UserError as error:
         log.error("refused", exc_info=True)
@@ -95,12 +95,15 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
             run.update_summary(status=status)
             wandb.finish(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
+            if is_slurm_rank():
+                torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
             torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:
     began = time.monotonic()
     config = _resolve(run, world)
+    world.check(config.trainer)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     checkpoint = find_latest(run.checkpoints, set_aside=world.rank == 0)
@@ -115,7 +118,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
             log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
-        log_header(run, config, world, train, val)
+        log_header(run, config, world, train, val, done)
         if checkpoint is not None:
             log_resume(run, config, checkpoint, per_epoch)
 
@@ -123,21 +126,23 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
         config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
     )
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
+    timeout = timedelta(minutes=config.trainer.timeout_minutes)
+    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout)
     callbacks = [
         *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
         SummaryWriter(run, throughput, config.recipe.best_by),
         BestCheckpoint(run.checkpoints, config.recipe.best_by),
-        LastCheckpoint(
-            run.checkpoints / LAST, config.checkpoint, stop, timedelta(minutes=config.trainer.timeout_minutes)
-        ),
+        saver,
+        *([GraceCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
     ]
     loggers = _build_loggers(run, config, done, validated=validated) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)
     if world.rank == 0:
         device, values = describe_device(config.trainer), resolved_values(config.trainer)
-        run.record_start(world_size=world.size, from_step=done, lr=config.recipe.lr, device=device, **values)
+        facts = {"world_size": world.size, "from_step": done, "steps": steps, "lr": config.recipe.lr}
+        run.record_start(**facts, device=device, **values)
         run.update_summary(status="running")
     trainer.fit(task, datamodule, ckpt_path=checkpoint.path if checkpoint is not None else None, weights_only=True)
     if trainer.global_step < steps:
@@ -182,6 +187,12 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     if config.trainer.compile:
         network.compile()  # in place: torch.compile(network) would rename every weight
     return network
+
+
+def _what_next(run: Run) -> str:
+    if is_under_batch_script():
+        return "the batch script says whether the job goes on"
+    return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
 
 
 def _build_teacher(run: Run, config: Config, num_classes: int, *, is_writer: bool) -> Teacher | None:

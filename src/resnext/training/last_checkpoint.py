@@ -11,9 +11,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from resnext.config import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
 from resnext.task.classification import ClassificationTask
+from resnext.training.agreement import Agreement
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.csv_logger import CsvLogger
-from resnext.training.preemption import Agreement, StopRequest
+from resnext.training.preemption import StopRequest
 
 
 class SaveFailed(RunFailed):
@@ -38,6 +39,7 @@ class LastCheckpoint(Checkpoint):
         self.path, self.config, self.stop, self.timeout = path, config, stop, timeout
         self._validated = True
         self._saved_at = time.monotonic()
+        self.longest_save = 0.0  # seconds
         self._agreement: Agreement | None = None
         self._common_batches = 0
 
@@ -52,7 +54,8 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, CsvLogger):
                 _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
-        self.stop.install(deferred=True)  # again: Lightning has just put its own handlers in their place
+        self.stop.defer()
+        self._stop_if_asked()
         if not self._validated:
             self._validate(trainer, pl_module)
 
@@ -66,9 +69,11 @@ class LastCheckpoint(Checkpoint):
         epoch_is_over = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
         if not between_steps or epoch_is_over:
             return
-        due, signum = divmod(self._agree(self._is_due(trainer.global_step) * 256 + self.stop.signum), 256)
-        if due or signum:
+        assert self._agreement is not None
+        late, signum = divmod(self._agreement.largest_before(self._is_late() * 256 + self.stop.signum), 256)
+        if late or signum or self._is_due(trainer.global_step):
             self._save(trainer, pl_module)
+            self._agreement.forget()  # it is of before the save
         if signum:
             raise Interrupted(signum)
 
@@ -116,8 +121,10 @@ class LastCheckpoint(Checkpoint):
         """Raises NonFiniteLoss for weights that must not be kept."""
         assert isinstance(task, ClassificationTask)
         task.guard.check(trainer.global_step)
+        began = time.monotonic()
         trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
+        self.longest_save = max(self.longest_save, self._saved_at - began)
         self._check_saved(trainer, allowed=self.config.max_failures)
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:
@@ -137,10 +144,13 @@ class LastCheckpoint(Checkpoint):
         assert self._agreement is not None, "made when the training starts"
         return self._agreement.largest(value)
 
+    def _is_late(self) -> bool:
+        """By the clock, which the ranks have to agree on."""
+        minutes = self.config.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+
     def _is_due(self, step: int) -> bool:
-        minutes, steps = self.config.every_minutes, self.config.every_steps
-        by_time = minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
-        return by_time or (steps is not None and step % steps == 0)
+        return self.config.every_steps is not None and step % self.config.every_steps == 0
 
 
 def _io(trainer: Trainer) -> AtomicCheckpointIO:

@@ -38,7 +38,7 @@ class RunLock:
             raise self._taken() from None
         except OSError:  # this file system has no locks
             locks_reach = False
-        if not locks_reach and self._holder() and self._age() < STALE_SECONDS:
+        if not locks_reach and self._holder() and not self._falls_silent():
             raise self._taken()
         self._write(
             host=socket.gethostname(),
@@ -88,6 +88,24 @@ class RunLock:
         self._file.truncate()
         self._file.write(json.dumps(holder) + "\n")
         self._file.flush()
+
+    def is_beating(self) -> bool:
+        """Whether somebody holds it, as far as can be told without touching it: a minute late after a kill."""
+        try:
+            return bool(json.loads(self.path.read_text() or "{}")) and self._age() < STALE_SECONDS
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _falls_silent(self) -> bool:
+        """A requeued job waits for its own former start: that node may be cut off, and not dead."""
+        job = self._holder().get("job")
+        is_ours = job is not None and job == os.environ.get("SLURM_JOB_ID")
+        deadline = time.monotonic() + (2 * STALE_SECONDS if is_ours else 0)
+        while self._age() < STALE_SECONDS:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.5)
+        return True
 
     def _age(self) -> float:
         return time.time() - self.path.stat().st_mtime

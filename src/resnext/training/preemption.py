@@ -1,64 +1,61 @@
-"""Signals: a handler sets a flag and nothing else; the ranks agree between two optimizer steps."""
+"""Signals: a handler remembers which one came, and who asks between two optimizer steps acts on it. Imports no torch.
+
+What SLURM sends, and what it means: USR1 (or USR2) that the time limit is near; TERM that the job is preempted,
+requeued or cancelled, or that another rank died. scripts/train.sbatch asks SLURM which of these it was.
+"""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from types import FrameType
-from typing import Any
-
-import torch
-import torch.distributed
 
 from resnext.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+NEAR_THE_END = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Remembers the first signal. A second one of the same kind ends the process at once, as it would without us."""
+    """Remembers the first signal. Later ones change nothing, but a second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
         self.signum = 0
-        self._deferred = False
-
-    def install(self, *, deferred: bool) -> None:
-        """Catches the signals: at once, while there is nothing to save; or `deferred` to who reads `signum`."""
-        self._deferred = deferred
-        for signum in SIGNALS:
-            signal.signal(signum, self._receive)
+        self._deferred = True
 
     @contextmanager
-    def received_at_once(self) -> Iterator[None]:
-        """Raises Interrupted at a signal, until `install` defers it; the usual handlers are back at the end."""
-        self.install(deferred=False)
+    def received_to_the_end(self) -> Iterator[None]:
+        """For a process that does nothing else: its signals are deferred, and ignored after this, while it ends."""
+        for signum in SIGNALS:
+            signal.signal(signum, self._receive)
         try:
             yield
         finally:
-            self._uninstall()
+            for signum in SIGNALS:
+                signal.signal(signum, signal.SIG_IGN)
 
-    def _uninstall(self) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    @contextmanager
+    def received(self, *, deferred: bool) -> Iterator[None]:
+        """Catches the signals: `deferred` to who reads `signum`, or raising Interrupted while there is nothing to save.
+
+        The handlers that were there before are back at the end.
+        """
+        self._deferred = deferred
+        before = {signum: signal.signal(signum, self._receive) for signum in SIGNALS}
+        try:
+            if not deferred and self.signum:
+                raise Interrupted(self.signum)
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def defer(self) -> None:
+        """From now on there is something to save: who reads `signum` decides when to stop."""
+        self._deferred = True
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = self.signum or signum
-        signal.signal(signum, signal.SIG_DFL)
-        if not self._deferred:
+        is_first, self.signum = not self.signum, self.signum or signum
+        if signum == signal.SIGINT:
+            signal.signal(signum, signal.SIG_DFL)
+        if is_first and not self._deferred:
             raise Interrupted(signum)
-
-
-class Agreement:
-    """The largest value that any rank brings, on every rank, over CPU memory: it never waits for a GPU."""
-
-    def __init__(self, timeout: timedelta) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout) if distributed else None
-
-    def largest(self, value: int) -> int:
-        """A collective: every rank calls it at the same step."""
-        if self._group is None:
-            return value
-        tensor = torch.tensor(value)
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX, group=self._group)
-        return int(tensor)

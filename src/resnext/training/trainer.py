@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
+    SLURMEnvironment,
     TorchElasticEnvironment,
 )
 from lightning.pytorch import Trainer
@@ -17,6 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from resnext.config import Config, TrainerConfig
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.device import World
+from resnext.training.slurm_job import is_slurm_rank
 
 NEVER = sys.maxsize
 
@@ -26,10 +28,10 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left."""
     trainer = config.trainer
-    return Trainer(
+    built = Trainer(
         accelerator=trainer.accelerator,
-        devices=world.size // trainer.nodes,
-        num_nodes=trainer.nodes,
+        devices=world.devices,
+        num_nodes=world.nodes,
         strategy=_build_strategy(trainer, world),
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
@@ -38,7 +40,7 @@ def build_trainer(
         check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
         deterministic=trainer.deterministic,
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
-        plugins=[AtomicCheckpointIO(), _find_environment()],
+        plugins=[AtomicCheckpointIO(), _find_environment(world)],
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=folder,
@@ -48,11 +50,24 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    _silence_signals(built)
+    return built
 
 
-def _find_environment() -> ClusterEnvironment:
+def _find_environment(world: World) -> ClusterEnvironment:
     """Said, not left to be guessed: Lightning would take a shell inside a SLURM job for a SLURM task."""
+    if is_slurm_rank() and world.size > 1:
+        return SLURMEnvironment(auto_requeue=False)
     return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def _silence_signals(trainer: Trainer) -> None:
+    """Takes Lightning's handlers away, which call collectives, and its broadcast at every batch of whether one ran.
+
+    That broadcast waits for the GPU each time. Signals are StopRequest's and LastCheckpoint's.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:

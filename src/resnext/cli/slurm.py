@@ -1,0 +1,48 @@
+"""resnext slurm: make a run from a configuration and submit it as a SLURM job. Needs no GPU and imports no torch."""
+
+import sys
+from dataclasses import replace
+
+from resnext.cli.composition import run_with_hydra
+from resnext.config import Config
+from resnext.data.images import load_images
+from resnext.data.index import DataIdentity
+from resnext.data.order import steps_per_epoch
+from resnext.errors import UserError
+from resnext.launch.slurm import check_not_queued, check_world, submit, write_script
+from resnext.training.run import RUNS, Run
+
+
+def main(arguments: list[str]) -> int:
+    """Takes what `resnext train` takes, and slurm.nodes, slurm.gpus_per_node …; with -m a job for each run."""
+    run_with_hydra("slurm", arguments, lambda config: schedule(config, ["resnext", "slurm", *arguments]))
+    return 0
+
+
+def schedule(config: Config, command: list[str]) -> None:
+    """Checks what a login node can, makes the run's directory (or opens it), and submits its batch script."""
+    slurm = config.slurm
+    check_world(config)
+    config.split_batch(slurm.world_size)
+    if config.run is not None and (RUNS / config.run / "config.yaml").is_file():
+        former = Run(RUNS / config.run)
+        if former.summary["status"] == "finished":
+            print(f"{former.path} is finished: not submitted; `resnext resume` can give it more epochs")
+            return
+        check_not_queued(former)
+    train, val = load_images(config.data)
+    steps_per_epoch(len(train), config.recipe.batch_size)
+    if len(val) < slurm.world_size:
+        raise UserError(f"{val.root} has {len(val)} images for {slurm.world_size} ranks: each needs one; add images")
+    accelerator = "gpu" if slurm.gpus_per_node else "cpu"
+    config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
+    run = Run.create(config, DataIdentity.of(train, val), command)
+    script = write_script(run)
+    if slurm.dry_run:
+        sys.stdout.write(script.read_text())
+        print(f"# {script} is written, and not submitted (slurm.dry_run): sbatch {script}")
+        return
+    job = submit(script)
+    print(f"submitted job {job}: {slurm.nodes} × {slurm.tasks} ranks, {script}")
+    print(f"follow    tail -F {run.path}/slurm-{job}.out, or: resnext status {run.path}")
+    print(f"stop      scancel {job} (saves first; `sbatch {script}` goes on)")

@@ -1,0 +1,133 @@
+"""resnext status [RUN …]: where runs are, for people. Reads only, and imports no torch."""
+
+import argparse
+import csv
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from resnext.launch.slurm import JobHistory, find_states, read_jobs
+from resnext.training.run import RUNS, Run, list_runs
+
+COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run's files and squeue say of it; `queued` is squeue's word, empty where it does not know the job."""
+
+    run: Run
+    state: str
+    step: int
+    steps: int | None
+    left: timedelta | None
+    saved_seconds_ago: float | None
+    job: JobHistory | None
+    queued: str
+
+    @property
+    def position(self) -> str:
+        return f"{self.step:,}/{self.steps:,}" if self.steps else "-"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
+    options = parser.parse_args(arguments)
+    runs = [Run.open(path) for path in options.runs] or list_runs()
+    jobs = {run.path: read_jobs(run) for run in runs}
+    queued = find_states([job.id for job in jobs.values() if job])
+    found = [_read_status(run, jobs[run.path], queued) for run in runs]
+    if not found:
+        print(f"{RUNS} has no run")
+    elif len(options.runs) == 1:
+        _print_one(found[0])
+    else:
+        _print_table(found)
+    return 0
+
+
+def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> Status:
+    starts, last = run.info["starts"], run.checkpoints / "last.ckpt"
+    step = int(_last_row(run.path / "metrics.csv").get("step", 0))
+    steps = starts[-1].get("steps") if starts else None
+    queued = states.get(job.id, "") if job else ""
+    state = _name_state(run, queued)
+    return Status(
+        run=run,
+        state=state,
+        step=step,
+        steps=steps,
+        left=_time_left(run, steps - step) if steps and state == "running" else None,
+        saved_seconds_ago=time.time() - last.stat().st_mtime if last.is_file() else None,
+        job=job,
+        queued=queued,
+    )
+
+
+def _name_state(run: Run, queued: str) -> str:
+    """`died`: it says that it runs, but its heart has stopped, and no job will go on with it."""
+    status = run.summary["status"]
+    if status == "finished":
+        return status
+    if run.lock().is_beating():
+        return "running"
+    if queued:
+        return {"PENDING": "queued", "COMPLETING": "stopping"}.get(queued, "starting")
+    return "died" if status == "running" else status
+
+
+def _time_left(run: Run, steps: int) -> timedelta | None:
+    speed = float(_last_row(run.path / "perf.csv").get("perf/images_per_sec") or 0)
+    return timedelta(seconds=round(steps * run.config.recipe.batch_size / speed)) if speed else None
+
+
+def _last_row(path: Path) -> dict[str, str]:
+    """Of a file that may have been cut in the middle of its last line, or may not exist."""
+    try:
+        lines = path.read_text().rpartition("\n")[0].splitlines()
+    except FileNotFoundError:
+        return {}
+    return list(csv.DictReader([lines[0], lines[-1]]))[-1] if len(lines) > 1 else {}
+
+
+def _print_table(found: list[Status]) -> None:
+    print(COLUMNS.format("run", "state", "step", "left", "saved", "job"))
+    for each in found:
+        name = each.run.path.name
+        name = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
+        left = str(each.left) if each.left else "-"
+        job = f"{each.job.id} {each.queued.lower()}" if each.job else "-"
+        print(
+            COLUMNS.format(name, each.state, each.position, left, _describe_age(each.saved_seconds_ago), job).rstrip()
+        )
+
+
+def _print_one(status: Status) -> None:
+    summary, job = status.run.summary, status.job
+    lines: dict[str, Any] = {
+        "run": status.run.path,
+        "state": status.state,
+        "step": status.position + (f", about {status.left} left" if status.left else ""),
+        "best": f"top-1 {100 * summary['val/top1']:.2f} %, epoch {summary['best_epoch']}"
+        if "val/top1" in summary
+        else "-",
+        "saved": _describe_age(status.saved_seconds_ago) + (" ago" if status.saved_seconds_ago else ""),
+        "starts": len(status.run.info["starts"]),
+    }
+    if job:
+        lines["job"] = f"{job.id}, {status.queued or 'no longer in the queue'}, {max(0, job.starts - 1)} restarts"
+        lines["output"] = status.run.path / f"slurm-{job.id}.out"
+    for name, text in lines.items():
+        print(f"{name:9} {text}")
+
+
+def _describe_age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

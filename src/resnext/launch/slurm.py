@@ -1,0 +1,138 @@
+"""A run as a SLURM job: its batch script, sbatch, and what squeue says of it. Imports no torch."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from resnext.config import Config, SlurmConfig
+from resnext.errors import UserError
+from resnext.training.run import Run
+
+TEMPLATE = Path(__file__).parents[3] / "scripts/train.sbatch"
+SQUEUE_SECONDS = 10.0
+JOBS = "jobs.txt"  # of a run: its jobs, and each of their starts; scripts/train.sbatch adds to it
+
+
+def write_script(run: Run) -> Path:
+    """runs/NAME/job.sbatch: scripts/train.sbatch with this run's options, name and prologue."""
+    config = run.config.slurm
+    text = TEMPLATE.read_text()
+    text = re.sub(r"^# .*?(?=^#SBATCH)", _header(run), text, count=1, flags=re.MULTILINE | re.DOTALL)
+    options = "".join(f"#SBATCH {option}\n" for option in _sbatch_options(run, config))
+    text = re.sub(r"(^#SBATCH .*\n)+", lambda _: options, text, count=1, flags=re.MULTILINE)
+    for name, value in (("run", str(run.path)), ("python", sys.executable), ("max_requeues", config.max_requeues)):
+        line = f"{name}={shlex.quote(str(value))}"
+        text = re.sub(rf"^{name}=.*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)
+    text = text.replace("# prologue\n", "".join(f"{line}\n" for line in config.prologue), 1)
+    path = run.path / "job.sbatch"
+    path.write_text(text)
+    return path
+
+
+def submit(script: Path) -> str:
+    """The job's id.
+
+    Raises:
+        UserError: what sbatch says.
+    """
+    try:
+        result = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
+    except FileNotFoundError:
+        raise UserError(f"there is no sbatch here: run this on a login node, or sbatch {script} there") from None
+    if result.returncode:
+        raise UserError(f"sbatch: {' '.join(result.stderr.split())}; {script} is what it refused")
+    job = result.stdout.strip().partition(";")[0]  # JOB;CLUSTER
+    with open(script.parent / JOBS, "a") as file:
+        file.write(f"{job} submitted\n")
+    return job
+
+
+def check_not_queued(run: Run) -> None:
+    """Raises UserError if a job of the run is pending or running."""
+    job = read_jobs(run)
+    state = find_states([job.id]).get(job.id) if job else None
+    if job and state:
+        raise UserError(f"{run.path} is in the queue already: job {job.id} is {state}; wait, or `scancel {job.id}`")
+
+
+def check_world(config: Config) -> None:
+    """Raises UserError if nothing says how many ranks there are, or trainer contradicts slurm."""
+    slurm, trainer = config.slurm, config.trainer
+    if slurm.gpus_per_node is None and slurm.tasks_per_node is None:
+        raise UserError("give slurm.gpus_per_node=8 (GPUS=8), or slurm.tasks_per_node on a cluster without GPUs")
+    for name, given, asked, meaning in (
+        ("devices", trainer.devices, slurm.tasks, "tasks on each node"),
+        ("nodes", trainer.nodes, slurm.nodes, "nodes"),
+    ):
+        if given not in ("auto", 1, asked):
+            raise UserError(f"trainer.{name}={given}, but slurm asks for {asked} {meaning}; leave trainer.{name} out")
+    if trainer.accelerator == ("cpu" if slurm.gpus_per_node else "gpu"):
+        raise UserError(
+            f"trainer.accelerator={trainer.accelerator}, but slurm.gpus_per_node="
+            f"{slurm.gpus_per_node or 'null'}; leave one of them out"
+        )
+
+
+class JobHistory:
+    """The newest job of a run, and how often it was started."""
+
+    def __init__(self, lines: list[list[str]]) -> None:
+        self.id = lines[-1][0]
+        self.starts = sum(words[:2] == [self.id, "start"] for words in lines)
+
+
+def read_jobs(run: Run) -> JobHistory | None:
+    """None for a run that never was a job."""
+    try:
+        lines = [line.split() for line in (run.path / JOBS).read_text().splitlines() if line.strip()]
+    except FileNotFoundError:
+        return None
+    return JobHistory(lines) if lines else None
+
+
+def find_states(jobs: list[str]) -> dict[str, str]:
+    """What squeue says of those that it still knows; nothing where there is no squeue, or no answer in time."""
+    command = ["squeue", "--noheader", "--format=%i %T", f"--jobs={','.join(jobs)}"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if " " in line)
+
+
+def _header(run: Run) -> str:
+    return (
+        f"# Written by `resnext slurm` for {run.path}; edit it as you like, and submit it with: "
+        f"sbatch {shlex.quote(f'{run.path}/job.sbatch')}\n"
+    ).replace("\\", "\\\\")
+
+
+def _sbatch_options(run: Run, config: SlurmConfig) -> list[str]:
+    """As lines of #SBATCH; the job's name is plain, whatever the run's is."""
+    given = {
+        "job-name": re.sub(r"[^\w.-]", "_", run.path.name),
+        "chdir": os.getcwd(),  # noqa: PTH109 - runs/ is relative to it
+        "output": f"{run.path}/slurm-%j.out",
+        "open-mode": "append",
+        "nodes": config.nodes,
+        "ntasks-per-node": config.tasks,
+        "gres": config.gpus_per_node and f"gpu:{config.gpus_per_node}",
+        "cpus-per-task": config.cpus_per_task,
+        "mem": config.mem,
+        "time": config.time,
+        "partition": config.partition,
+        "account": config.account,
+        "qos": config.qos,
+        "constraint": config.constraint,
+        "exclude": config.exclude,
+        "signal": f"USR1@{config.signal_seconds_before_end}",
+    }
+    options = [f"--{name}={_quote(str(value))}" for name, value in given.items() if value is not None]
+    return [*options, "--requeue", *config.sbatch]
+
+
+def _quote(value: str) -> str:
+    return value if re.fullmatch(r"[\w./:@%,+=-]+", value) else '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'

@@ -1,0 +1,80 @@
+"""The scenarios on a real cluster, which is brought up for them; what can be compared ends as if undisturbed."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import scenarios
+from cluster import Cluster, why_not
+from resnext.__main__ import run_verb
+
+# The longest first; those that end as the undisturbed run are compared with it.
+COMPARED = (
+    scenarios.crashed_node,
+    scenarios.no_time_to_save,
+    scenarios.time_limit,
+    scenarios.preemption,
+    scenarios.two_requeues,
+    scenarios.killed_rank,
+    scenarios.one_rank_waits,
+    scenarios.import_phase,
+    scenarios.validation,
+    scenarios.after_the_last_step,
+)
+OTHERS = (
+    scenarios.dry_run_for_gpus,
+    scenarios.undisturbed,
+    scenarios.two_tasks_a_node,
+    scenarios.killed_too_often,
+    scenarios.cancelled,
+    scenarios.cancelled_in_the_grace,
+    scenarios.users_mistake,
+    scenarios.refused_while_queued,
+    scenarios.template_by_hand,
+    scenarios.sweep_of_jobs,
+    scenarios.sweep_by_submitit,
+)
+AT_ONCE = 5  # each is mostly waiting
+
+
+@pytest.fixture(scope="module")
+def results(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: Path
+) -> Iterator[dict[str, Future]]:
+    """What each scenario comes to, by its name; all that were asked for are begun."""
+    if obstacle := why_not():
+        pytest.skip(obstacle)
+    lab = tmp_path_factory.mktemp("slurm")
+    (lab / "data").mkdir()
+    (lab / "data/digits").symlink_to(digits)
+    with Cluster(7) as cluster:
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            ours = [item for item in request.session.items if item.module is request.module]
+            asked = {
+                item.callspec.params["name"] if hasattr(item, "callspec") else "sweep_by_submitit" for item in ours
+            }
+            asked.add("undisturbed")
+            begun = [each for each in (*COMPARED[:3], *OTHERS, *COMPARED[3:]) if each.__name__ in asked]
+            yield {each.__name__: pool.submit(each, lab, cluster) for each in begun}
+        finally:
+            pool.shutdown(cancel_futures=True)
+            cluster.keep_logs(lab)
+
+
+@pytest.mark.parametrize("name", [each.__name__ for each in OTHERS])
+def test_a_job(results: dict[str, Future], name: str):
+    results[name].result()
+
+
+@pytest.mark.parametrize("name", [each.__name__ for each in COMPARED])
+def test_a_job_that_goes_on_ends_as_if_undisturbed(results: dict[str, Future], name: str, capsys):
+    one, other = (results[each].result().run for each in ("undisturbed", name))
+    assert run_verb(["compare", str(one), str(other)]) == 0, capsys.readouterr().out
+
+
+def test_a_sweeps_job_ends_as_if_trained_alone(results: dict[str, Future], capsys):
+    swept = results["sweep_by_submitit"].result()
+    assert run_verb(["compare", str(swept), str(swept.with_name("alone"))]) == 0, capsys.readouterr().out

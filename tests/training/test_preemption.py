@@ -1,0 +1,54 @@
+"""Which signal counts, and from when to when."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from resnext.errors import Interrupted
+from resnext.training.preemption import SIGNALS, StopRequest
+from resnext.training.slurm_job import tell_batch_script
+
+
+def test_the_first_signal_counts_and_the_old_handlers_come_back():
+    before = [signal.getsignal(signum) for signum in SIGNALS]
+    stop = StopRequest()
+    with stop.received(deferred=True):
+        for signum in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2):
+            signal.raise_signal(signum)
+    assert stop.signum == signal.SIGUSR1
+    assert [signal.getsignal(signum) for signum in SIGNALS] == before
+
+
+def test_a_signal_ends_what_has_nothing_to_save():
+    stop = StopRequest()
+    with pytest.raises(Interrupted) as interruption, stop.received(deferred=False):
+        signal.raise_signal(signal.SIGUSR2)
+    assert interruption.value.signum == signal.SIGUSR2
+    with pytest.raises(Interrupted), stop.received(deferred=False):  # one that came before, while torch was imported
+        pytest.fail("this is not reached")
+    stop = StopRequest()
+    with stop.received(deferred=False):
+        stop.defer()
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signum == signal.SIGTERM
+
+
+def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
+    script = (
+        "import signal; from resnext.training.preemption import StopRequest\n"
+        "with StopRequest().received_to_the_end(): pass\n"
+        "signal.raise_signal(signal.SIGUSR1); signal.raise_signal(signal.SIGTERM); print('alive')"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "alive\n")
+
+
+def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESNEXT_EXIT_CODE_FILE", str(tmp_path / "code"))
+    tell_batch_script(0)
+    assert not (tmp_path / "code").exists()
+    tell_batch_script(138)
+    tell_batch_script(143)
+    assert (tmp_path / "code").read_text() == "138\n"
