@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from conftest import small_config
 from resnext.cli.composition import CONFIGS
-from resnext.config_recipe import RecipeConfig
+from resnext.config_recipe import AugmentationConfig, MixingConfig, RecipeConfig, TeacherConfig
 from resnext.data.augment import build_eval_transform, build_train_transform
 from resnext.models.resnext import ResNeXt
 from resnext.task.loss import classification_loss
@@ -50,9 +50,7 @@ class Published:
     loss: str = "ce"
     smoothing: float = 0.0
     transforms: list[str] = field(default_factory=lambda: ["RandomResizedCrop", "flip"])
-    erasing: tuple[float, str, int] | None = None
     mixing: tuple[float, float] = (0.0, 0.0)
-    repeats: int = 1
     depth: float = 0.0
     sizes: tuple[int, int, int] = (224, 256, 224)  # training, and the resize and crop of the test
     test_interpolation: str = "bilinear"
@@ -69,7 +67,7 @@ def _strikes_back(letter: str, **changes: object) -> Published:
     common: dict = {
         "optimizer": "Lamb", "lr": lr, "batch": 2048, "epochs": epochs, "decay": 0.02, "rates": rates, "loss": "bce",
         "momentum": None, "undecayed": "norms and biases", "mixing": (0.1, 1.0), "sizes": (224, 235, 224),
-        "transforms": ["RandomResizedCrop", "flip", "RandAugment"], "repeats": 3, "depth": 0.05,
+        "transforms": ["RandomResizedCrop", "flip", "RandAugment"], "depth": 0.05,
         "test_interpolation": "bicubic",
     }  # fmt: skip
     return Published(**common | changes)
@@ -77,25 +75,25 @@ def _strikes_back(letter: str, **changes: object) -> Published:
 
 PUBLISHED = {
     "paper": Published(
-        "SGD", 0.1, 256, 100, 1e-4, STEPPED,
+        "SGD", 0.1, 256, 100, 1e-4, STEPPED, test_interpolation="bicubic",
         transforms=["RandomResizedCrop", "flip", "ColorJitter", "lighting"],
     ),
     "v1": Published("SGD", 0.1, 256, 100, 1e-4, STEPPED),
     "v2": Published(
         "SGD", 0.5, 1024, 600, 2e-5,
         {0: 0.005, 5: 0.5, 302.5: cosine(297 / 595, 0.5), 599: cosine(594 / 595, 0.5)},
-        undecayed="norms", smoothing=0.1, mixing=(0.2, 1.0), erasing=(0.1, "const", 1), sizes=(176, 232, 224),
+        undecayed="norms", smoothing=0.1, mixing=(0.2, 1.0), sizes=(176, 232, 224),
         transforms=["RandomResizedCrop", "flip", "TrivialAugmentWide"],
     ),
     "ra": Published(
         "SGD", 0.6, 1536, 240, 1e-4,
         {0: 1e-4, 5: cosine(5 / 240, 0.6, 1e-5), 120: 0.300005, 239: cosine(239 / 240, 0.6, 1e-5)},
-        nesterov=True, undecayed="norms and biases", erasing=(0.4, "pixel", 3), test_interpolation="bicubic",
+        nesterov=True, undecayed="norms and biases", test_interpolation="bicubic",
         transforms=["RandomResizedCrop", "flip", "RandAugment"],
     ),
     "a1": _strikes_back("a1", decay=0.01, smoothing=0.1, mixing=(0.2, 1.0)),
     "a2": _strikes_back("a2"),
-    "a3": _strikes_back("a3", repeats=1, depth=0.0, sizes=(160, 235, 224)),
+    "a3": _strikes_back("a3", depth=0.0, sizes=(160, 235, 224)),
     "nvidia": Published(
         "SGD", 1.024, 1024, 90, 1 / 16384,
         {0: 0.0, 4: 0.512, 8: 1.024, 49: 0.512, 89: cosine(81 / 82, 1.024)},
@@ -120,6 +118,23 @@ PUBLISHED = {
     ),
 }  # fmt: skip
 
+AUGMENTATIONS = {
+    "paper": AugmentationConfig(interpolation="bicubic", color_jitter=0.4, lighting=0.1),
+    "v1": AugmentationConfig(),
+    "v2": AugmentationConfig(auto_augment="ta_wide", erasing=0.1, erasing_mode="const"),
+    "ra": AugmentationConfig(
+        interpolation="random", auto_augment="rand-m7-mstd0.5-inc1", erasing=0.4, erasing_mode="pixel", erasing_count=3
+    ),
+    "a1": AugmentationConfig(interpolation="random", auto_augment="rand-m7-mstd0.5", repeats=3),
+    "a2": AugmentationConfig(interpolation="random", auto_augment="rand-m7-mstd0.5", repeats=3),
+    "a3": AugmentationConfig(interpolation="random", auto_augment="rand-m6-mstd0.5"),
+    "nvidia": AugmentationConfig(),
+    "cifar_paper": AugmentationConfig(pad=4),
+    "finetune": AugmentationConfig(scale=(0.35, 1.0)),
+    "scratch": AugmentationConfig(scale=(0.25, 1.0), auto_augment="rand-m6-mstd0.5-inc1"),
+    "small": AugmentationConfig(scale=(0.6, 1.0), ratio=(0.8, 1.25), hflip=0.0),
+}
+
 
 def load(name: str) -> RecipeConfig:
     tree = OmegaConf.to_container(OmegaConf.load(CONFIGS / f"recipe/{name}.yaml"))
@@ -129,6 +144,13 @@ def load(name: str) -> RecipeConfig:
 def small_network() -> ResNeXt:
     torch.manual_seed(0)
     return ResNeXt([1, 1], 2, 16, num_classes=5, width=8, stem="cifar")
+
+
+def test_the_schemas_crop_is_the_published_one():
+    """A twelfth to all of the area, 3:4 to 4:3, half of them flipped: Szegedy et al. 2015, as everybody has it."""
+    crop = AugmentationConfig()
+    assert (crop.scale, crop.ratio, crop.hflip, crop.interpolation) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5, "bilinear")
+    assert (MixingConfig().prob, MixingConfig().switch_prob) == (1.0, 0.5)
 
 
 def test_every_recipe_is_here():
@@ -199,13 +221,22 @@ def test_augmentation_by_name_and_order(name: str):
     transform = build_train_transform(recipe, small_config("/x").data, recipe.image_size)
     assert isinstance(transform, transforms.Compose)
     assert [transform_name(each) for each in transform.transforms] == published.transforms
-    augmentation = recipe.augmentation
-    erasing = (augmentation.erasing, augmentation.erasing_mode, augmentation.erasing_count)
-    assert erasing == published.erasing if published.erasing else augmentation.erasing == 0
-    assert (recipe.mixing.mixup_alpha, recipe.mixing.cutmix_alpha) == published.mixing
-    assert (augmentation.repeats, recipe.drop_path_rate) == (published.repeats, published.depth)
-    if "a" in name[:1] and name[1:].isdigit():
-        assert augmentation.auto_augment == {"a3": "rand-m6-mstd0.5"}.get(name, "rand-m7-mstd0.5")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_else_is_asked_for(name: str):
+    """Augmentation, mixing and the rest, whole: what the source does not name is as the schema has it."""
+    recipe, published = load(name), PUBLISHED[name]
+    mixup, cutmix = published.mixing
+    assert recipe.augmentation == AUGMENTATIONS[name]
+    assert recipe.mixing == MixingConfig(mixup_alpha=mixup, cutmix_alpha=cutmix)
+    assert recipe.teacher == TeacherConfig()
+    assert recipe.loss.target_threshold == (0.2 if published.loss == "bce" else None)
+    assert recipe.loss.label_smoothing == published.smoothing
+    optimizer = recipe.optimizer
+    assert (optimizer.betas, optimizer.eps, optimizer.layer_decay, optimizer.clip_grad_norm) == (None,) * 4
+    assert (recipe.max_steps, recipe.lr_scaling, recipe.image_size_schedule) == (None, "none", ())
+    assert recipe.drop_path_rate == published.depth
 
 
 @pytest.mark.parametrize("name", RECIPES)

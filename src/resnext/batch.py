@@ -22,7 +22,7 @@ def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSpl
     if micro is None:
         if batch_size % world_size:
             raise UserError(
-                f"recipe.batch_size={batch_size} does not divide among {world_size} devices; "
+                f"recipe.batch_size={batch_size} does not divide among {plural(world_size, 'device')}; "
                 f"the nearest that do: {_nearest_multiples(batch_size, world_size)}"
             )
         return BatchSplit(batch_size // world_size, 1)
@@ -32,7 +32,7 @@ def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSpl
             remedies.insert(0, f"trainer.micro_batch_size={_nearest_divisors(batch_size // world_size, micro)}")
         raise UserError(
             f"recipe.batch_size={batch_size} is not a multiple of {micro} (trainer.micro_batch_size) × "
-            f"{world_size} devices; the nearest that work: {', or '.join(remedies)}"
+            f"{plural(world_size, 'device')}; the nearest that work: {', or '.join(remedies)}"
         )
     return BatchSplit(micro, batch_size // (micro * world_size))
 

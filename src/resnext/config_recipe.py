@@ -23,16 +23,17 @@ from resnext.config_types import (
 class OptimizerConfig:
     """A timm optimizer by its registry name, in which `sgd` has Nesterov's momentum and `momentum` has not.
 
-    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts.
-    `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the learning rate of a layer by itself for
-    each layer above it. `clip_grad_norm` bounds the norm of all gradients of a step.
+    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts. `momentum`
+    null: 0.9, where the optimizer has any; `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the
+    learning rate of a layer by itself for each layer above it. `clip_grad_norm` bounds the norm of all gradients of a
+    step.
     """
 
     name: Name
     lr: Positive
     weight_decay: NonNegative = 0.0
     decayed: Literal["all", "all_but_norms", "all_but_norms_and_biases"] = "all"
-    momentum: BelowOne = 0.9
+    momentum: BelowOne | None = None
     betas: tuple[BelowOne, BelowOne] | None = None
     eps: Positive | None = None
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -64,6 +65,10 @@ class ScheduleConfig:
     def _check_decay(self) -> Self:
         if (self.name == "multistep") != bool(self.milestones):
             raise ValueError("recipe.schedule.milestones belongs to recipe.schedule.name=multistep, which needs it")
+        if self.name in ("wsd", "rsqrt") and self.every == "epoch" and self.decay_epochs < 1:
+            raise ValueError(
+                f"recipe.schedule.decay_epochs={self.decay_epochs:g} is less than the epoch that one rate is for"
+            )
         if self.decay_rate > 1 and self.name in ("step", "multistep"):
             raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} would raise the learning rate: 1 or less")
         return self
@@ -126,7 +131,7 @@ class TeacherConfig:
 
     `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
     temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images,
-    normalised by data.mean and data.std.
+    normalised as a hub's weights were trained, or for a file by data.mean and data.std.
     """
 
     name: Name | None = None
@@ -214,6 +219,14 @@ class RecipeConfig:
         epochs = [epoch for epoch, _ in self.image_size_schedule]
         if epochs != sorted(set(epochs)):
             raise ValueError(f"recipe.image_size_schedule has epochs {epochs}, which must rise")
+        if epochs and epochs[-1] > self.epochs:
+            raise ValueError(f"recipe.image_size_schedule goes to epoch {epochs[-1]} of recipe.epochs={self.epochs}")
+        for name in ("warmup_lr", "min_lr"):
+            if getattr(self.schedule, name) > self.optimizer.lr:
+                raise ValueError(
+                    f"recipe.schedule.{name}={getattr(self.schedule, name):g} is more than "
+                    f"recipe.optimizer.lr={self.optimizer.lr:g}"
+                )
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(
                 f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"
@@ -221,10 +234,15 @@ class RecipeConfig:
         return self
 
     @property
-    def lr(self) -> float:
-        """The learning rate for `batch_size`: `optimizer.lr`, scaled by `lr_scaling`."""
+    def lr_factor(self) -> float:
+        """By which `lr_scaling` takes the whole schedule from `lr_batch_size` to `batch_size`."""
         ratio = self.batch_size / (self.lr_batch_size or self.batch_size)
-        return self.optimizer.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
+        return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate for `batch_size`."""
+        return self.optimizer.lr * self.lr_factor
 
     @property
     def ema_decay(self) -> float | None:
@@ -232,6 +250,10 @@ class RecipeConfig:
         if self.ema.decay is None or not self.ema.scaled:
             return self.ema.decay
         return 1 - min(1.0, (1 - self.ema.decay) * self.batch_size * self.ema.every_steps / self.epochs)
+
+    def train_image_sizes(self) -> list[int]:
+        """Those of all epochs, in their order."""
+        return list(dict.fromkeys(self.train_image_size(epoch) for epoch in range(self.epochs)))
 
     @property
     def best_by(self) -> str:

@@ -1,6 +1,8 @@
 """A recipe in words: the first lines of a run, and the table of all recipes."""
 
-from resnext.config_recipe import AugmentationConfig, EmaConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
+from dataclasses import replace
+
+from resnext.config_recipe import AugmentationConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
 NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_biases": ", not on norms and biases"}
@@ -8,13 +10,15 @@ NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_
 
 def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
     """Lines by their names, of which those that a recipe does without are left out."""
+    scaled = f"{recipe.lr_scaling} from {recipe.optimizer.lr:g} at batches of {recipe.lr_batch_size}"
     lines = {
         "recipe": describe_optimizer(recipe.optimizer, recipe.lr),
+        "lr": f"{recipe.lr:.6g} at batches of {recipe.batch_size}, {scaled}" if recipe.lr_factor != 1 else "",
         "schedule": describe_schedule(recipe),
         "loss": ", ".join([_loss(recipe.loss), *describe_mixing(recipe.mixing)]),
         "augment": ", ".join(describe_augmentation(recipe.augmentation)),
         "depth": f"stochastic, {recipe.drop_path_rate:g} at the last block" if recipe.drop_path_rate else "",
-        "ema": _average(recipe.ema, recipe.ema_decay),
+        "ema": _average(recipe),
         "teacher": f"{recipe.teacher.name}, {recipe.teacher.weight:g} of the loss" if recipe.teacher.name else "",
     }
     return {name: line for name, line in lines.items() if line}
@@ -26,6 +30,23 @@ def describe_optimizer(config: OptimizerConfig, lr: float) -> str:
     clipping = [f"gradient norm at most {config.clip_grad_norm:g}"] if config.clip_grad_norm else []
     decay = f"weight decay {config.weight_decay:.5g}" + (NOT_DECAYED[config.decayed] if config.weight_decay else "")
     return ", ".join([optimizer_name(config), f"lr {lr:.6g}", decay, *layers, *clipping])
+
+
+def doubt_lr(recipe: RecipeConfig) -> str | None:
+    """A warning where the learning rate is meant for another batch: that has cost others four points of accuracy."""
+    if recipe.lr_batch_size in (None, recipe.batch_size) or recipe.lr_scaling != "none":
+        return None
+    lr, meant_for = recipe.optimizer.lr, recipe.lr_batch_size
+    linear, square_root = (replace(recipe, lr_scaling=scaling).lr for scaling in ("linear", "sqrt"))
+    return (
+        f"recipe.optimizer.lr={lr:g} is meant for batches of {meant_for}, not of {recipe.batch_size}: "
+        f"recipe.lr_scaling=linear would take {linear:.4g}, sqrt {square_root:.4g}"
+    )
+
+
+def describe_image_sizes(recipe: RecipeConfig) -> str:
+    """`128 → 176 → 224`."""
+    return " → ".join(map(str, recipe.train_image_sizes()))
 
 
 def optimizer_name(config: OptimizerConfig) -> str:
@@ -71,7 +92,8 @@ def _loss(config: LossConfig) -> str:
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
 
 
-def _average(config: EmaConfig, decay: float | None) -> str:
+def _average(recipe: RecipeConfig) -> str:
+    config, decay = recipe.ema, recipe.ema_decay
     if decay is None:
         return ""
     steps = "every step" if config.every_steps == 1 else f"every {config.every_steps} steps"

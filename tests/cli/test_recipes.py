@@ -30,7 +30,7 @@ def test_the_plan_of_a_recipe_for_eight_devices(capsys: pytest.CaptureFixture[st
     assert lines["batch"] == "2048 = 256 images × 8 devices × 1 micro-step"
     assert lines["steps"] == "62,500 = 100 epochs × 625"
     assert lines["warm-up"] == "3,125 steps"
-    assert lines["lr"].startswith(f"0.0001 first, {highest:.6g} from step 3,125")
+    assert lines["rate"].startswith(f"0.0001 first, {highest:.6g} from step 3,125")
 
 
 def test_the_picture_shows_the_learning_rate():
@@ -52,7 +52,14 @@ def test_overrides_devices_and_a_smaller_set(capsys: pytest.CaptureFixture[str])
     assert "512 = 32 images × 8 devices × 2 micro-steps" in output
     assert "8 = 2 epochs × 4" in output
     assert "SGD, lr 0.2, weight decay 0.0001" in output
+    assert "lr        0.2 at batches of 512, linear from 0.1 at batches of 256" in output
     assert Path("lr-v1.svg").is_file()
+
+
+def test_a_rate_meant_for_another_batch_is_doubted(capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["recipes", "nvidia", "recipe.batch_size=256", "recipe.max_steps=1"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would take 0.256, sqrt 0.512" in output
 
 
 @pytest.mark.parametrize(
@@ -66,6 +73,8 @@ def test_overrides_devices_and_a_smaller_set(capsys: pytest.CaptureFixture[str])
         (["v1", "--network", "resnet"], "model.name=resnet is not a network of ours"),
         (["v1", "recipe.epoch=3"], "recipe.epoch is not a configuration key; did you mean recipe.epochs?"),
         (["v1", "--images", "100"], "recipe.batch_size=256 is more than the 100 training images"),
+        (["v1", "trainer.devices=auto"], "trainer.devices=auto: say how many"),
+        (["v1", "recipe.schedule.name=wsd", "recipe.epochs=9"], "recipe.schedule.name=wsd over 9 epochs: "),
         (["v1", "--picture", "nowhere/a.svg"], "nowhere/a.svg: No such file or directory"),
     ],
 )

@@ -117,6 +117,7 @@ def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, ca
         (["trainer.devices=1000"], "trainer.devices=1000, but this machine has"),
         (["model.name=timm/vgg11", "recipe.drop_path_rate=0.1"], "model.name=timm/vgg11 takes no drop_path_rate"),
         (["model.name=timm/vit_tiny_patch16_224", "recipe.image_size=96"], "does not take images of 96 pixels"),
+        (["recipe.schedule.name=wsd", "recipe.epochs=3"], "recipe.schedule.name=wsd over 3 epochs: "),
         (["recipe.optimizer.name=fusedsgd"], "recipe.optimizer.name=fusedsgd cannot be built here"),
         ([f"run={'x' * 300}"], "File name too long"),
         (["trainer.nodes=2"], "trainer.nodes=2: this command trains on one machine"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import timm
+import timm.layers
 import timm.optim
 import timm.scheduler
 import torch
@@ -181,12 +182,41 @@ def test_options_that_an_optimizer_has_not_are_refused():
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="sgd", lr=0.1, betas=(0.8, 0.95)))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "adamw", "momentum": 0.9}, r"recipe.optimizer.name=adamw takes no recipe.optimizer.momentum"),
+        ({"name": "adahessian"}, r"recipe.optimizer.name=adahessian needs second derivatives"),
+    ],
+)
+def test_optimizers_that_would_not_do_as_they_are_told(changes: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        build_optimizer(nn.Linear(1, 1), OptimizerConfig(lr=0.1, **changes))
+
+
+def test_a_whole_schedule_is_scaled():
+    schedule = {"warmup_epochs": 2, "warmup_lr": 0.01, "min_lr": 0.001, "every": "epoch"}
+    changed = recipe(
+        recipe__batch_size=1024, recipe__lr_batch_size=256, recipe__lr_scaling="linear", recipe__schedule=schedule
+    )
+    plain = recipe(recipe__schedule=schedule)
+    for step in (0, STEPS, 50 * STEPS, 100 * STEPS - 1):
+        assert lr_at(step, changed, STEPS) == pytest.approx(4 * lr_at(step, plain, STEPS))
+
+
+@pytest.mark.parametrize("name", ["warmup_lr", "min_lr"])
+def test_a_schedule_does_not_begin_or_end_above_the_rate(name: str):
+    with pytest.raises(UserError, match=rf"recipe.schedule.{name}=1 is more than recipe.optimizer.lr=0.1"):
+        recipe(recipe__schedule={name: 1.0})
+
+
 def test_only_norms_are_spared():
-    network = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4))
+    norms = (nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4))
+    network = nn.Sequential(nn.Linear(3, 4), *norms, timm.layers.RmsNorm(4))
     config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decayed="all_but_norms")
     groups = build_optimizer(network, config).param_groups
     decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
-    assert [decays[id(each)] for each in network.parameters()] == [1e-4] * 2 + [0.0] * 6
+    assert [decays[id(each)] for each in network.parameters()] == [1e-4] * 2 + [0.0] * 7
 
 
 def test_what_a_network_of_timm_spares_is_spared():

@@ -11,10 +11,12 @@ from omegaconf import OmegaConf
 from conftest import make_run, read_metrics, small_config
 from resnext.cli.composition import CONFIGS
 from resnext.config import Config
+from resnext.config_recipe import TeacherConfig
 from resnext.errors import Interrupted, UserError
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.loss import distillation_loss
+from resnext.task.teacher import build_teacher
 from resnext.training.fit import fit
 from resnext.training.run import Run
 
@@ -74,6 +76,11 @@ def test_images_grow_with_the_epochs_and_are_evaluated_at_the_last_size(digits, 
     assert config.recipe.eval_image_size == 16
 
 
+def test_a_schedule_of_sizes_ends_with_the_training(digits):
+    with pytest.raises(UserError, match=r"recipe.image_size_schedule goes to epoch 9 of recipe.epochs=2"):
+        small_config(digits, recipe__image_size_schedule=[[9, 12]])
+
+
 def test_a_schedule_of_sizes_must_rise(digits):
     with pytest.raises(UserError, match=r"recipe.image_size_schedule has epochs \[3, 2\], which must rise"):
         small_config(digits, recipe__image_size_schedule=[[3, 12], [2, 16]])
@@ -124,6 +131,25 @@ def test_teachers_that_cannot_be_had(digits, teacher_config: dict, message: str)
         fit(make_run(small_config(digits, recipe__teacher=teacher_config)))
 
 
+def test_a_hubs_teacher_sees_images_as_it_was_trained(digits, monkeypatch):
+    """Of the mean and standard deviation of its weights; those of a file see the student's."""
+    network = timm.create_model("test_resnet", num_classes=10).eval()
+    network.pretrained_cfg = network.pretrained_cfg | {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+    monkeypatch.setattr("resnext.task.teacher.build_model", lambda *_arguments: network)
+    monkeypatch.setattr("resnext.task.teacher.load_weights", lambda _name: network.state_dict())
+    data = small_config(digits, data__mean=[0.1, 0.2, 0.3], data__std=[0.5, 0.5, 0.5]).data
+    teacher = build_teacher(TeacherConfig(name="timm/test_resnet", weight=1.0), 10, data)
+    assert teacher is not None
+    torch.manual_seed(0)
+    pixels, logits = torch.rand(2, 3, 32, 32), torch.randn(2, 10)
+    student, theirs = (
+        (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        for mean, std in ((data.mean, data.std), ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    )
+    expected = distillation_loss(logits, network(theirs), 1.0)
+    torch.testing.assert_close(teacher.blend(torch.tensor(5.0), student, logits), expected)
+
+
 def test_a_teacher_of_other_classes_is_refused(digits, tmp_path):
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "seven.pt")
     config = small_config(digits, recipe__teacher={"name": "timm/test_resnet", "weights": str(tmp_path / "seven.pt")})
@@ -155,7 +181,7 @@ def test_what_is_on_is_named_in_the_first_lines(digits, capsys):
         "depth     stochastic, 0.2 at the last block",
         "ema       EMA, 0.9 every 3 steps, from epoch 1.5 on; chooses best.ckpt",
         "images    8 → 12 pixels in training, 12 in evaluation",
-        "warning: recipe.optimizer.lr=0.005 is meant for batches of 256, not of 32; recipe.lr_scaling=linear",
+        "warning: recipe.optimizer.lr=0.005 is meant for batches of 256, not of 32: recipe.lr_scaling=linear",
     ):
         assert line in output
     assert json.loads((run.path / "run.json").read_text())["starts"][0]["lr"] == 0.005
@@ -165,7 +191,7 @@ def test_a_scaled_rate_is_printed_and_kept(digits, capsys):
     config = small_config(digits, recipe__max_steps=1, recipe__lr_batch_size=256, recipe__lr_scaling="linear")
     run = make_run(config)
     fit(run)
-    assert "lr        0.00625 at batches of 32 (0.05 at batches of 256, linear)" in capsys.readouterr().out
+    assert "lr        0.00625 at batches of 32, linear from 0.05 at batches of 256" in capsys.readouterr().out
     assert run.info["starts"][0]["lr"] == 0.00625
     assert float(read_metrics(run)[0]["lr"]) == 0.00625
 

@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> int:
     config = apply_overrides(run.config, options.overrides)
     run.check_identity(config, run.data_identity)
     evaluation = evaluate(run, config, options.checkpoint)
-    for name, scores in ((", its average (EMA)", evaluation.average), ("", evaluation.scores)):
+    print(
+        f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {evaluation.step}, {evaluation.scores.images:,} images"
+    )
+    for name, scores in (("average (EMA)", evaluation.average), ("weights", evaluation.scores)):
         if scores is not None:
-            print(
-                f"{run.path}/checkpoints/{options.checkpoint}.ckpt{name}, step {evaluation.step}: "
-                f"top-1 {100 * scores.top1:.2f} %, top-5 {100 * scores.top5:.2f} %, loss {scores.loss:.4f}, "
-                f"{scores.images:,} images"
-            )
+            accuracies = f"top-1 {100 * scores.top1:.2f} %, top-5 {100 * scores.top5:.2f} %"
+            print(f"  {name:15}{accuracies}, loss {scores.loss:.4f}")
     return 0

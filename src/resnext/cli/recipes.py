@@ -16,9 +16,11 @@ from resnext.config_errors import nearest
 from resnext.errors import UserError
 from resnext.recipe_text import (
     describe_augmentation,
+    describe_image_sizes,
     describe_mixing,
     describe_recipe,
     describe_schedule,
+    doubt_lr,
     optimizer_name,
 )
 
@@ -39,10 +41,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext recipes", description="The recipes, or what one of them would run.")
     parser.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe; without it, a table of all")
     parser.add_argument("--network", default="resnext50_32x4d", help="as model.name (resnext50_32x4d)")
-    parser.add_argument("--devices", type=int, default=1, help="of each node (1)")
-    parser.add_argument("--nodes", type=int, default=1, help="(1)")
-    parser.add_argument("--images", type=int, default=IMAGENET, help="in the training split (ImageNet's 1,281,167)")
-    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="of the learning rate (lr-NAME.svg)")
+    parser.add_argument("--devices", type=_count, default=1, help="of each node (1)")
+    parser.add_argument("--nodes", type=_count, default=1, help="(1)")
+    parser.add_argument("--images", type=_count, default=IMAGENET, help="in the training split (ImageNet's 1,281,167)")
+    parser.add_argument("--picture", type=_svg, metavar="FILE.svg", help="of the learning rate (lr-NAME.svg)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as trainer.micro_batch_size=128")
     options = parser.parse_intermixed_args(arguments)
     if options.recipe is None:
@@ -50,7 +52,8 @@ def main(arguments: list[str]) -> int:
     else:
         recipe = _find(options.recipe)
         config = _configure(recipe, network=options.network, devices=options.devices, nodes=options.nodes)
-        _print_plan(recipe, apply_overrides(config, options.overrides), options.images, options.picture)
+        picture = options.picture or Path(f"lr-{recipe.name}.svg")
+        _print_plan(recipe, apply_overrides(config, options.overrides), options.images, picture)
     return 0
 
 
@@ -90,36 +93,54 @@ def _print_table(recipes: Iterable[Recipe]) -> None:
         schedule = describe_schedule(config)
         numbers = f"{recipe.name:13}{optimizer_name(config.optimizer):14}{lr:15}{config.epochs:<8}{schedule}"
         augmentation = ", ".join([*describe_augmentation(config.augmentation), *describe_mixing(config.mixing)])
-        for line in (numbers, *(" " * 13 + line for line in (augmentation, recipe.published))):
+        for line in (numbers, *(" " * 13 + text for text in (augmentation, recipe.published))):
             print(textwrap.fill(line, 80, subsequent_indent=" " * 13, break_on_hyphens=False))
 
 
-def _print_plan(recipe: Recipe, config: Config, images: int, picture: Path | None) -> None:
+def _print_plan(recipe: Recipe, config: Config, images: int, picture: Path) -> None:
     from resnext.data.order import steps_per_epoch
     from resnext.models.factory import check_model_name
-    from resnext.task.lr_curve import draw_lr_curve
-    from resnext.task.optimization import lr_at, total_steps
+    from resnext.task.lr_curve import draw_lr_curve, sample_lr
+    from resnext.task.optimization import total_steps
 
     check_model_name(config.model.name)
-    world_size = int(config.trainer.devices) * config.trainer.nodes
-    per_epoch = steps_per_epoch(images, config.recipe.batch_size)
-    total = total_steps(config.recipe, per_epoch)
-    rates = [lr_at(step, config.recipe, per_epoch) for step in range(total)]
-    highest = max(rates)
-    picture = picture or Path(f"lr-{recipe.name}.svg")
+    trainer, settings = config.trainer, config.recipe
+    if trainer.devices == "auto":
+        raise UserError("trainer.devices=auto: say how many, this machine's do not count")
+    world_size = trainer.devices * trainer.nodes
+    per_epoch = steps_per_epoch(images, settings.batch_size)
+    total = total_steps(settings, per_epoch)
+    rates = sample_lr(settings, per_epoch)
+    highest = max(rates, key=rates.__getitem__)
+    described = describe_recipe(settings)
     lines = {
         "recipe": recipe.name,
         "source": recipe.source,
         "published": recipe.published,
         "network": config.model.name,
-        "images": f"{images:,}, {config.recipe.train_image_size(0)} pixels",
+        "images": f"{images:,} of {describe_image_sizes(settings)} pixels, evaluated at {settings.eval_image_size}",
         "batch": describe_split(config.split_batch(world_size), world_size),
-        "steps": describe_steps(total, config.recipe.epochs, per_epoch),
-        "warm-up": f"{min(round(config.recipe.schedule.warmup_epochs * per_epoch), total):,} steps",
-        "lr": f"{rates[0]:.6g} first, {highest:.6g} from step {rates.index(highest):,}, {rates[-1]:.3g} last",
-        **{("how" if name == "recipe" else name): line for name, line in describe_recipe(config.recipe).items()},
+        "steps": describe_steps(total, settings.epochs, per_epoch),
+        "warm-up": f"{min(round(settings.schedule.warmup_epochs * per_epoch), total):,} steps",
+        "rate": f"{rates[0]:.6g} first, {rates[highest]:.6g} from step {highest:,}, {rates[total - 1]:.3g} last",
+        "how": described.pop("recipe"),
+        **described,
+        "warning": doubt_lr(settings),
         "picture": str(picture),
     }
-    picture.write_text(draw_lr_curve(config.recipe, per_epoch, f"{recipe.name}, {config.model.name}"))
+    picture.write_text(draw_lr_curve(settings, per_epoch, f"{recipe.name}, {config.model.name}"))
     for name, line in lines.items():
-        print(textwrap.fill(f"{name:9} {line}", 80, subsequent_indent=" " * 10, break_on_hyphens=False))
+        if line is not None:
+            print(textwrap.fill(f"{name:9} {line}", 80, subsequent_indent=" " * 10, break_on_hyphens=False))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+    return int(text)
+
+
+def _svg(text: str) -> Path:
+    if not text.endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"{text!r}: the picture is SVG, such as lr.svg")
+    return Path(text)

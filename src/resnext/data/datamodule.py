@@ -132,8 +132,7 @@ class TrainImages(ImageDataset):
     ) -> None:
         super().__init__(index, cache)
         self.size_at, self.seed, self.may_skip = recipe.train_image_size, seed, data.max_skipped > 0
-        sizes = {self.size_at(epoch) for epoch in range(recipe.epochs)}
-        self.transforms = {size: build_train_transform(recipe, data, size) for size in sizes}
+        self.transforms = {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
 
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
         try:

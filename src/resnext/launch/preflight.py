@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 
 from resnext.config import Config
 from resnext.data.augment import build_train_transform
@@ -10,7 +11,7 @@ from resnext.data.index import ImageIndex
 from resnext.data.order import steps_per_epoch
 from resnext.errors import UserError
 from resnext.models.factory import build_model
-from resnext.task.optimization import build_optimizer
+from resnext.task.optimization import build_optimizer, lr_at
 from resnext.task.teacher import build_teacher
 from resnext.training.checkpoint import find_latest
 from resnext.training.device import count_devices, resolve_auto
@@ -32,7 +33,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
     micro = config.split_batch(devices).micro
     if micro == 1 and config.recipe.mixing.on:
         raise UserError("recipe.mixing mixes the images of a micro-batch: take trainer.micro_batch_size=2 or more")
-    steps_per_epoch(len(train), config.recipe.batch_size)
+    lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
     if len(val) < devices:
         raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")
     resolve_auto(config.trainer)
@@ -57,10 +58,17 @@ def _check_network(config: Config, num_classes: int) -> None:
     recipe = config.recipe
     network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate)
     build_optimizer(network, recipe.optimizer)
-    build_teacher(recipe.teacher, num_classes)
-    for size in {recipe.eval_image_size, *map(recipe.train_image_size, range(recipe.epochs))}:
-        try:
-            with torch.no_grad():
-                network.eval()(torch.zeros(1, 3, size, size))
-        except Exception as error:  # timm's networks assert their size, or run out of pixels in many ways
-            raise UserError(f"model.name={config.model.name} does not take images of {size} pixels: {error}") from error
+    for size in {recipe.eval_image_size, *recipe.train_image_sizes()}:
+        _check_image_size(f"model.name={config.model.name}", network, size)
+    teacher = build_teacher(recipe.teacher, num_classes, config.data)
+    if teacher is not None:
+        for size in recipe.train_image_sizes():
+            _check_image_size(f"recipe.teacher.name={recipe.teacher.name}", teacher.network, size)
+
+
+def _check_image_size(key: str, network: nn.Module, size: int) -> None:
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # timm's networks assert their size, or run out of pixels in many ways
+        raise UserError(f"{key} does not take images of {size} pixels: {error}") from error

@@ -92,7 +92,7 @@ def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _network_weights(name: str, content: Any) -> dict[str, Tensor]:
     """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are.
 
-    Where there is an average of the weights, it is taken: it is what was validated as the best.
+    Where one of ours or timm's holds an average of the weights, that is taken: it was validated as the best.
     """
     if isinstance(content, dict):
         if isinstance(content.get(EMA_KEY), dict):

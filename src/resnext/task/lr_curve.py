@@ -1,5 +1,6 @@
 """A picture of the learning rate over a training, as SVG."""
 
+import math
 from xml.sax.saxutils import escape
 
 from resnext.config_recipe import RecipeConfig
@@ -11,18 +12,26 @@ POINTS = 1500  # at most so many steps are drawn
 INK, GRID, LINE = "#222", "#ddd", "#1f6fb4"
 
 
-def draw_lr_curve(recipe: RecipeConfig, steps_per_epoch: int, title: str) -> str:
-    """The rate of every step (of many steps, a selection with the first and the last), over epochs."""
+def sample_lr(recipe: RecipeConfig, steps_per_epoch: int) -> dict[int, float]:
+    """The rate by step, of all steps or of a selection with the first, the last and the first after the warm-up."""
     total = total_steps(recipe, steps_per_epoch)
-    steps = sorted({round(index * (total - 1) / min(POINTS, total)) for index in range(min(POINTS, total) + 1)})
-    rates = [lr_at(step, recipe, steps_per_epoch) for step in steps]
-    epochs, highest = total / steps_per_epoch, max(rates)
+    count = min(POINTS, total)
+    steps = {round(index * (total - 1) / count) for index in range(count + 1)}
+    warmed_up = math.ceil(recipe.schedule.warmup_epochs * steps_per_epoch)
+    steps |= {warmed_up} if warmed_up < total else set()
+    return {step: lr_at(step, recipe, steps_per_epoch) for step in sorted(steps)}
+
+
+def draw_lr_curve(recipe: RecipeConfig, steps_per_epoch: int, title: str) -> str:
+    """The rate over epochs."""
+    rates = sample_lr(recipe, steps_per_epoch)
+    epochs, highest = total_steps(recipe, steps_per_epoch) / steps_per_epoch, max(rates.values()) or 1.0
 
     def place(epoch: float, rate: float) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * epoch / epochs
         return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / highest
 
-    points = [place(step / steps_per_epoch, rate) for step, rate in zip(steps, rates, strict=True)]
+    points = [place(step / steps_per_epoch, rate) for step, rate in rates.items()]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     parts = [
         *(_horizontal(part * highest, place(0, part * highest)[1]) for part in (0, 0.25, 0.5, 0.75, 1)),

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import torch
+from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from timm.optim import (
     create_optimizer_v2,
     get_optimizer_info,
@@ -14,18 +15,25 @@ from timm.optim import (
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from resnext.config_errors import nearest
 from resnext.config_recipe import OptimizerConfig, RecipeConfig
 from resnext.errors import UserError
 
-NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d),
+)
 
 
 def lr_at(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
-    """The learning rate of the optimizer step `step`, counted from 0, before any layer-wise decay."""
+    """The learning rate of the optimizer step `step`, counted from 0, before any layer-wise decay.
+
+    Raises:
+        UserError: if timm cannot build the schedule over this length.
+    """
     schedule = _build_schedule(recipe, steps_per_epoch)
     schedule.step_update(step // steps_per_epoch if recipe.schedule.every == "epoch" else step)
     return float(schedule.optimizer.param_groups[0]["lr"])
@@ -57,7 +65,6 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
             network,
             opt=config.name,
             lr=config.lr,
-            momentum=config.momentum,
             param_group_fn=functools.partial(group_parameters, config=config),
             **_options(config),
         )
@@ -93,9 +100,12 @@ def _norm_parameters(network: nn.Module) -> set[str]:
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
-    """timm would pass over betas and eps in silence where an optimizer has none."""
+    """timm would pass over momentum, betas and eps in silence where an optimizer has none."""
     info = get_optimizer_info(config.name)
-    options = {name: getattr(config, name) for name in ("betas", "eps") if getattr(config, name) is not None}
+    if info.second_order:
+        raise UserError(f"recipe.optimizer.name={config.name} needs second derivatives, which a training does not take")
+    names = ("momentum", "betas", "eps")
+    options = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     for name in options:
         if not getattr(info, f"has_{name}"):
             raise UserError(f"recipe.optimizer.name={config.name} takes no recipe.optimizer.{name}: leave it out")
@@ -109,19 +119,24 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
     per_epoch = 1 if config.every == "epoch" else steps_per_epoch
     warmup = config.warmup_epochs * per_epoch
     total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch)
-    schedule, _ = create_scheduler_v2(
+    build = functools.partial(
+        create_scheduler_v2,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),
         sched=config.name,
         num_epochs=max(total - warmup, 1) if config.warmup_prefix else total,  # pyright: ignore[reportArgumentType]
         decay_epochs=config.decay_epochs * per_epoch,
         decay_milestones=[epoch * per_epoch for epoch in config.milestones],  # pyright: ignore[reportArgumentType]
         decay_rate=config.decay_rate,
-        min_lr=config.min_lr,
-        warmup_lr=config.warmup_lr,
+        min_lr=config.min_lr * recipe.lr_factor,
+        warmup_lr=config.warmup_lr * recipe.lr_factor,
         warmup_epochs=warmup,  # pyright: ignore[reportArgumentType]
         warmup_prefix=config.warmup_prefix,
         step_on_epochs=False,
         updates_per_epoch=1,  # the time above is in the schedule's own unit
     )
+    try:
+        schedule, _ = build()
+    except ValueError as error:  # a decay longer than the training, and the like
+        raise UserError(f"recipe.schedule.name={config.name} over {recipe.epochs} epochs: {error}") from error
     assert schedule is not None
     return schedule

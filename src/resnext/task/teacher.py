@@ -1,12 +1,15 @@
 """The teacher of a knowledge distillation: a frozen network whose answers the student learns."""
 
 import hashlib
+import re
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from resnext.config import ModelConfig
+from resnext.config import DataConfig, ModelConfig
 from resnext.config_recipe import TeacherConfig
 from resnext.errors import UserError
 from resnext.models.factory import TIMM_PREFIX, build_model, load_into
@@ -15,19 +18,27 @@ from resnext.task.loss import distillation_loss
 
 
 class Teacher:
-    """`network`, frozen and in evaluation. No module: it belongs to no checkpoint and to no optimizer."""
+    """`network`, frozen and in evaluation. No module: it belongs to no checkpoint and to no optimizer.
 
-    def __init__(self, network: nn.Module, config: TeacherConfig) -> None:
+    It sees the student's images, from `data`'s normalisation to that of `mean` and `std`.
+    """
+
+    def __init__(
+        self, network: nn.Module, config: TeacherConfig, data: DataConfig, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.config = config
+        theirs, ours = (_channels(each) for each in (std, data.std))
+        self.scale, self.shift = ours / theirs, (_channels(data.mean) - _channels(mean)) / theirs
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
+        self.scale, self.shift = self.scale.to(device), self.shift.to(device)
 
     def blend(self, loss: Tensor, images: Tensor, logits: Tensor) -> Tensor:
         """`loss` of the student's `logits` [N, classes] for `images`, with the distillation's in its weight."""
         with torch.no_grad():
-            answers = self.network(images)
+            answers = self.network(images * self.scale + self.shift)
         distilled = distillation_loss(logits, answers, self.config.temperature)
         return (1 - self.config.weight) * loss + self.config.weight * distilled
 
@@ -40,8 +51,8 @@ class Teacher:
         return digest.hexdigest()[:16]
 
 
-def build_teacher(config: TeacherConfig, num_classes: int) -> Teacher | None:
-    """None where the recipe has none.
+def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> Teacher | None:
+    """None where the recipe has none. A hub's weights see images normalised as they were trained, a file's as `data`.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be had or are not for `num_classes` classes.
@@ -53,8 +64,13 @@ def build_teacher(config: TeacherConfig, num_classes: int) -> Teacher | None:
         network = build_model(replace(model, weights=None), num_classes)
         load_into(network, load_weights(str(model.weights)), model, new_head=False)
     except UserError as error:
-        raise UserError(str(error).replace("model.", "recipe.teacher.")) from error
-    return Teacher(network, config)
+        raise UserError(re.sub(r"\bmodel\.(name|weights)=", r"recipe.teacher.\1=", str(error))) from error
+    pretrained = {} if Path(str(model.weights)).is_file() else getattr(network, "pretrained_cfg", None) or {}
+    return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
+
+
+def _channels(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values).view(1, -1, 1, 1)
 
 
 def _own_weights(name: str) -> str:

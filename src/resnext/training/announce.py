@@ -2,16 +2,14 @@
 
 import logging
 import shlex
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from resnext.batch import describe_split, describe_steps
 from resnext.config import Config, to_dict
-from resnext.config_recipe import RecipeConfig
 from resnext.data.index import ImageIndex
 from resnext.data.order import steps_per_epoch
-from resnext.recipe_text import describe_recipe
+from resnext.recipe_text import describe_image_sizes, describe_recipe, doubt_lr
 from resnext.task.optimization import lr_at, total_steps
 from resnext.training.checkpoint import Checkpoint
 from resnext.training.device import World
@@ -32,7 +30,7 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
-        images=f"{_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
+        images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(config.split_batch(world.size), world.size),
         steps=describe_steps(total, recipe.epochs, per_epoch),
         **describe_recipe(recipe),
@@ -44,29 +42,11 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
         log.warning("%s without validation images: %s", plural(len(unseen), "class", "classes"), ", ".join(unseen[:5]))
-    if recipe.lr_batch_size not in (None, recipe.batch_size):
-        _announce_lr(recipe)
+    if (doubt := doubt_lr(recipe)) is not None:
+        log.warning(doubt)
     warmup = recipe.schedule.warmup_epochs
     if warmup * per_epoch >= total:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
-
-
-def _announce_lr(recipe: RecipeConfig) -> None:
-    """A learning rate taken to another batch has cost others four points of accuracy."""
-    lr, meant_for, batch_size = recipe.optimizer.lr, recipe.lr_batch_size, recipe.batch_size
-    if recipe.lr_scaling != "none":
-        meant = f"{lr:g} at batches of {meant_for}, {recipe.lr_scaling}"
-        _log_lines(lr=f"{recipe.lr:.6g} at batches of {batch_size} ({meant})")
-        return
-    log.warning(
-        "recipe.optimizer.lr=%g is meant for batches of %d, not of %d; recipe.lr_scaling=linear would take %.6g",
-        *(lr, meant_for, batch_size, replace(recipe, lr_scaling="linear").lr),
-    )
-
-
-def _sizes(recipe: RecipeConfig) -> str:
-    sizes = dict.fromkeys(recipe.train_image_size(epoch) for epoch in range(recipe.epochs))
-    return " → ".join(map(str, sizes))
 
 
 def log_resume(run: Run, config: Config, checkpoint: Checkpoint, per_epoch: int) -> None:
@@ -114,7 +94,7 @@ def _accuracies(results: dict[str, Any]) -> str:
         return f"top-1 {100 * results['val/top1']:.2f} %, top-5 {100 * results['val/top5']:.2f} %"
     return (
         f"top-1 {100 * results['val_ema/top1']:.2f} %, top-5 {100 * results['val_ema/top5']:.2f} % "
-        f"(EMA; the weights: {100 * results['val/top1']:.2f} %)"
+        f"(EMA; else {100 * results['val/top1']:.2f})"
     )
 
 

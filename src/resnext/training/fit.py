@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from resnext.config import Config
-from resnext.config_recipe import RecipeConfig
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
@@ -111,7 +110,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
     steps = total_steps(config.recipe, per_epoch)
     done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
-    teacher = _build_teacher(run, config.recipe, len(train.classes), is_writer=world.rank == 0)
+    teacher = _build_teacher(run, config, len(train.classes), is_writer=world.rank == 0)
     task = _build_task(config, len(train.classes), checkpoint, teacher)
     if done >= steps and validated:
         if world.rank == 0:
@@ -196,15 +195,15 @@ def _what_next(run: Run) -> str:
     return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
 
 
-def _build_teacher(run: Run, recipe: RecipeConfig, num_classes: int, *, is_writer: bool) -> Teacher | None:
+def _build_teacher(run: Run, config: Config, num_classes: int, *, is_writer: bool) -> Teacher | None:
     """Raises UserError if its weights are not those that the run began with."""
-    teacher = build_teacher(recipe.teacher, num_classes)
+    teacher = build_teacher(config.recipe.teacher, num_classes, config.data)
     if teacher is None:
         return None
-    fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
+    name, fingerprint, kept = config.recipe.teacher.name, teacher.fingerprint(), run.info.get("teacher")
     if kept not in (None, fingerprint):
         raise UserError(
-            f"the weights of recipe.teacher.name={recipe.teacher.name} are not those that {run.path} began with: "
+            f"the weights of recipe.teacher.name={name} are not those that {run.path} began with: "
             "restore them, or start another RUN (run=NAME)"
         )
     if kept is None and is_writer:

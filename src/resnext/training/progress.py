@@ -63,12 +63,13 @@ class ProgressReport(Callback):
         assert isinstance(pl_module, ClassificationTask)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         log.info(
-            "%s  loss %.4f  top-1 %6.2f %%  top-5 %6.2f %%%s%s",
+            "%s  loss %.4f  top-1 %6.2f %%  %s%s",
             self._epoch(pl_module.epoch),
             metrics["val/loss"],
             100 * metrics["val/top1"],
-            100 * metrics["val/top5"],
-            f"  EMA {100 * metrics['val_ema/top1']:6.2f} %" if "val_ema/top1" in metrics else "",
+            f"of the EMA {100 * metrics['val_ema/top1']:6.2f} %"
+            if "val_ema/top1" in metrics
+            else f"top-5 {100 * metrics['val/top5']:6.2f} %",
             f"  {speed:,.0f} images/s" if (speed := self.throughput.images_per_sec) else "",
         )
 
