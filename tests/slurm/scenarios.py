@@ -63,7 +63,7 @@ def no_time_to_save(lab: Path, cluster: Cluster) -> Job:
     options = ("checkpoint.every_steps=4", "slurm.time=1:00", "slurm.signal_seconds_before_end=1")
     job = Job(lab, "late", EVERYONE, *options, PAUSE="step 10:1:300")
     job.assert_finished()
-    assert "the time limit came before the save" in job.log
+    assert "the time limit itself" in job.log
     return job
 
 

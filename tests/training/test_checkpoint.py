@@ -1,5 +1,6 @@
 """Checkpoint files: whole or as they were, however a save ends; and what is found when one is not whole."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -222,3 +223,17 @@ def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, fou
     check_network(tmp_path / "last.ckpt", {"w": torch.zeros(8)})
     with pytest.raises(UserError, match=rf"last.ckpt is of another network: {found}"):
         check_network(tmp_path / "last.ckpt", network)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
+    """A file that may be whole is neither set aside nor passed over for an older one."""
+    save(tmp_path, 3)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(code)):
+        patch.setattr(torch, "load", fail)
+        find_latest(tmp_path, set_aside=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

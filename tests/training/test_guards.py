@@ -4,6 +4,7 @@ import csv
 import errno
 import math
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from stopping import Stopper, make_run, with_callbacks
 
 from conftest import small_config
+from resnext.config import CheckpointConfig
 from resnext.data.images import load_images
 from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.launch.preflight import check_epochs
@@ -22,6 +24,8 @@ from resnext.training import checkpoint as checkpoint_module
 from resnext.training.checkpoint import load_checkpoint, read_checkpoint
 from resnext.training.csv_logger import read_rows
 from resnext.training.fit import fit
+from resnext.training.last_checkpoint import LastCheckpoint
+from resnext.training.preemption import StopRequest
 from resnext.training.run import Run
 
 
@@ -218,3 +222,21 @@ def raise_epochs(run: Run, epochs: int) -> Run:
 
 def with_epochs(config: Any, epochs: int) -> Any:
     return replace(config, recipe=replace(config.recipe, epochs=epochs))
+
+
+@pytest.mark.parametrize(("theirs", "differs"), [((4, True), False), ((5, True), True), ((4, False), True)])
+def test_ranks_that_read_different_checkpoints_do_not_train(tmp_path: Path, theirs: tuple[int, bool], differs: bool):
+    """This rank is at step 4, validated; the other one answers for itself."""
+    position = 2 * theirs[0] + theirs[1]
+
+    class Peer:
+        def largest(self, value: int) -> int:
+            return max(value, position if value > 0 else -position)
+
+    saver = LastCheckpoint(tmp_path / "last.ckpt", CheckpointConfig(), StopRequest(), timedelta(seconds=1))
+    saver._agreement = Peer()  # pyright: ignore[reportAttributeAccessIssue]
+    if not differs:
+        saver._check_same_position(4)
+        return
+    with pytest.raises(RunFailed, match="the ranks read different checkpoints"):
+        saver._check_same_position(4)

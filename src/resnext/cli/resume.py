@@ -1,12 +1,13 @@
 """resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
 
 import argparse
-import glob
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnext.errors import UserError
+from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from resnext.training.run import Run
@@ -30,26 +31,34 @@ def main(arguments: list[str]) -> int:
     if options.run is not None and "=" in options.run:
         overrides, options.run = [options.run, *overrides], None
 
+    from resnext.launch.local import launch
     from resnext.training.run import Run, find_unfinished
 
-    runs = _find_jobs(options.run) or [Run.open(Path(options.run)) if options.run else find_unfinished()]
-
-    from resnext.launch.local import launch
-
-    for run in runs:
+    jobs = find_jobs(options.run) if options.run else []
+    if not jobs:
+        run = Run.open(Path(options.run)) if options.run else find_unfinished()
         launch(_add_start(run, overrides) if overrides else run)
-    return 0
+        return 0
+    errors: list[UserError | RunFailed] = []
+    for run in jobs:
+        try:
+            is_open = run.summary["status"] != "finished"
+            launch(_add_start(run, overrides) if overrides and is_open else run)
+        except (UserError, RunFailed) as error:  # the others have their turn
+            print(f"resnext resume: {run.path}: {error}", file=sys.stderr)
+            errors.append(error)
+    return max((getattr(error, "exit_code", 2) for error in errors), default=0)
 
 
-def _find_jobs(name: str | None) -> "list[Run]":
-    """The unfinished runs of the multirun `name`, in their order; none where it is a run, or all are finished."""
+def find_jobs(name: str) -> "list[Run]":
+    """The runs of the multirun `name`, in their order; none where `name` is a run."""
     from resnext.training.run import RUNS, Run
 
-    if name is None or (RUNS / Path(name).name / "config.yaml").is_file():
+    name = Path(name).name
+    if (RUNS / name / "config.yaml").is_file():
         return []
-    numbers = [path.name.rpartition("-")[2] for path in RUNS.glob(f"{glob.escape(Path(name).name)}-*")]
-    runs = [Run(RUNS / f"{Path(name).name}-{number}") for number in sorted(filter(str.isdigit, numbers), key=int)]
-    return [run for run in runs if run.summary["status"] != "finished"]
+    numbers = [re.fullmatch(rf"{re.escape(name)}-(\d{{1,6}})", path.parent.name) for path in RUNS.glob("*/config.yaml")]
+    return [Run(RUNS / f"{name}-{number}") for number in sorted(int(match[1]) for match in numbers if match)]
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "Run":

@@ -10,6 +10,8 @@ from multiprocessing.process import BaseProcess
 
 from resnext.errors import RunFailed, UserError
 
+SECONDS_TO_DIE = 2.0
+
 
 class LoaderFailed(RunFailed):
     """A loader process hangs, or was killed; one line that says what to do."""
@@ -58,14 +60,16 @@ class LoaderGuard:
         except UserError:
             raise
         except Exception as error:
-            reason = self._reason()
+            reason = self._reason(error)
             if reason is None:
                 raise
             raise LoaderFailed(reason) from error
         finally:
             self._deadline = None
 
-    def _reason(self) -> str | None:
+    def _reason(self, error: Exception) -> str | None:
+        if isinstance(error, (ConnectionError, EOFError)):
+            self._wait_for_death()  # the connection to a killed process may break before its death is known
         if self._hung:
             return (
                 f"no loader process gave a batch within data.worker_timeout={self.timeout:g} seconds: is the storage "
@@ -76,6 +80,11 @@ class LoaderGuard:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return f"a loader process {how}: if the machine ran out of memory, give fewer data.workers"
+
+    def _wait_for_death(self) -> None:
+        deadline = time.monotonic() + SECONDS_TO_DIE
+        while self._exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def _exit_code(self) -> int | None:
         """Of a process that failed, None if none did."""

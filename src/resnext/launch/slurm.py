@@ -10,6 +10,7 @@ from pathlib import Path
 from resnext.config import Config, SlurmConfig
 from resnext.errors import UserError
 from resnext.training.run import Run
+from resnext.whole_file import replace_text
 
 TEMPLATE = Path(__file__).parents[3] / "scripts/train.sbatch"
 SQUEUE_SECONDS = 10.0
@@ -28,7 +29,9 @@ def write_script(run: Run) -> Path:
         text = re.sub(rf"^{name}=.*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)
     text = text.replace("# prologue\n", "".join(f"{line}\n" for line in config.prologue), 1)
     path = run.path / "job.sbatch"
-    path.write_text(text)
+    if path.exists() and path.read_text() != text:
+        path.replace(run.path / "job.sbatch.old")  # it may have been edited
+    replace_text(path, text)
     return path
 
 

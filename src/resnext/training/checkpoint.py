@@ -4,6 +4,7 @@ torch writes a zip archive, which carries a CRC-32 of each of its records: the c
 stays one that `torch.load(path, weights_only=True)` takes. torch itself does not look at it.
 """
 
+import errno
 import logging
 import os
 import pickle
@@ -22,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
 
+OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 log = logging.getLogger(__name__)
@@ -120,8 +122,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             if damaged := archive.testzip():
                 raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (FileNotFoundError, PermissionError, UserError):
+    except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise
+    except OSError as error:
+        if error.errno in OF_THE_STORAGE:
+            raise  # the file may be whole
+        raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, and loading those could run code: it was not written "

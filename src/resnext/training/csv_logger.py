@@ -64,6 +64,7 @@ class CsvLogger(Logger):
         """Raises OSError if a line still has to wait."""
         for file in self._files:
             file.write()
+            file.sync()
 
 
 class _CsvFile:
@@ -80,8 +81,14 @@ class _CsvFile:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(self.path)
         self._size = self.path.stat().st_size
+
+    def sync(self) -> None:
+        with open(self.path) as file:
+            os.fsync(file.fileno())
 
     def append(self, row: dict[str, Any]) -> None:
         self._waiting.append(row)

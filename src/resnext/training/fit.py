@@ -4,7 +4,7 @@ import logging
 import multiprocessing
 import shlex
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -96,7 +96,8 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
             wandb.finish(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
-                torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
+                with suppress(RuntimeError):  # one that died while leaving changes nothing of how this one ends
+                    torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
             torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
 
 

@@ -55,6 +55,7 @@ class LastCheckpoint(Checkpoint):
             if isinstance(logger, CsvLogger):
                 _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
         self.stop.defer()
+        self._check_same_position(trainer.global_step)
         self._stop_if_asked()
         if not self._validated:
             self._validate(trainer, pl_module)
@@ -134,6 +135,15 @@ class LastCheckpoint(Checkpoint):
             raise SaveFailed(
                 f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
                 f"{self.config.max_failures}): the reason is above; make room, and resume the run"
+            )
+
+    def _check_same_position(self, step: int) -> None:
+        """Each rank reads the newest checkpoint that it sees; a network file system may show some an older one."""
+        position = 2 * step + self._validated
+        if self._agree(position) != -self._agree(-position):
+            raise RunFailed(
+                f"the ranks read different checkpoints (this one step {step}): the file system does not show all of "
+                "them the newest yet; resume the run"
             )
 
     def _stop_if_asked(self) -> None:

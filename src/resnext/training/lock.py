@@ -112,4 +112,5 @@ class RunLock:
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            os.utime(self.path)
+            with suppress(OSError):  # a network file system that is away for a moment
+                os.utime(self.path)
