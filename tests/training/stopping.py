@@ -1,4 +1,4 @@
-"""Where a training is stopped, and the small trainings that are; for one process here and for two ranks in pair.py."""
+"""Where a training is stopped, and the small trainings that are; for one process here and for several in ranks.py."""
 
 import os
 import signal
@@ -40,19 +40,30 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def build_run(
-    root: Path, name: str, *, optimizer: str, features: str, micro: int | None, workers: int, devices: int = 1
+    root: Path,
+    name: str,
+    *,
+    optimizer: str,
+    features: str,
+    micro: int | None,
+    workers: int,
+    devices: int = 1,
+    batch: int = 16,
+    **changes: object,
 ) -> Run:
+    """`changes` are dotted keys of the configuration with __ for the dot."""
     recipe = {f"recipe__{key}": value for key, value in FEATURES[features].items()}
     config = small_config(
         root,
         run=name,
         recipe__epochs=EPOCHS,
-        recipe__batch_size=16,
+        recipe__batch_size=batch,
         recipe__optimizer=OPTIMIZERS[optimizer],
         **recipe,
         trainer__micro_batch_size=micro,
         trainer__devices=devices,
         data__workers=workers,
+        **changes,
     )
     return make_run(config)
 

@@ -13,11 +13,12 @@ from lightning.fabric.plugins.environments import (
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 
 from resnext.config import Config, TrainerConfig
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.device import World
+from resnext.training.gradient_buckets import FixedBucketsDDP
 from resnext.training.slurm_job import is_slurm_rank
 
 NEVER = sys.maxsize
@@ -75,7 +76,7 @@ def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
     if world.size == 1:
         return "auto"
     backend = "nccl" if config.accelerator == "gpu" else "gloo"
-    return DDPStrategy(
+    return FixedBucketsDDP(
         process_group_backend=backend,
         timeout=timedelta(minutes=config.timeout_minutes),
         forward_sync_buffers=False,

@@ -1,4 +1,4 @@
-"""Two ranks, stopped anywhere and resumed: the same bits. And with another number of ranks: the same global batches."""
+"""Ranks, stopped anywhere and resumed: the same bits. With another number of ranks: the same global batches."""
 
 import json
 import os
@@ -36,35 +36,43 @@ CASES = [
     ("mid-epoch", 4, 2, "lamb", "plain"),
 ]
 
+# On three ranks and more a sum depends on its order, and so on the layout of the gradient buckets.
+# (ranks, stops, images of a micro-step, optimizer, features, changes); the global batch is 48
+MANY_RANKS = [
+    (3, ["mid-epoch"], None, "sgd", "plain", {}),
+    (3, ["mid-epoch", "after validation"], 8, "lamb", "all", {}),
+    (4, ["before validation"], None, "lamb", "all", {"trainer__on_nonfinite": "skip"}),
+    (4, ["mid-epoch", "in validation"], 6, "sgd", "plain", {}),
+    (8, ["mid-epoch", "before validation"], None, "sgd", "all", {}),
+]
+MOST = 8
 
-class Pair:
-    """Two processes of pair.py."""
+
+class Ranks:
+    """The processes of ranks.py."""
 
     def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("pair.py"))]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, str(Path(__file__).with_name("ranks.py")), str(MOST)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-        self.ranks = [subprocess.Popen([*command, str(rank)], **pipes) for rank in (0, 1)]
+        self.process = subprocess.Popen(command, **pipes)
 
-    def fit(self, run: Run, stop: tuple[str, int] | None = None, stopped_rank: int = 0) -> set[str]:
-        """How it ended on the two ranks; only one of them is asked to stop."""
+    def fit(self, run: Run, world: int, stop: tuple[str, int] | None = None, stopped_rank: int = 0) -> set[str]:
+        """How it ended on the ranks; only one of them is asked to stop."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-        request = {"run": str(run.path), "folder": str(Path.cwd()), "port": port}
-        for rank in self.ranks:
-            print(json.dumps(request | {"stop": stop, "stopped_rank": stopped_rank}), file=rank.stdin, flush=True)
-        return {rank.stdout.readline().strip() for rank in self.ranks}
+        request = {"run": str(run.path), "folder": str(Path.cwd()), "port": port, "world": world}
+        print(json.dumps(request | {"stop": stop, "stopped_rank": stopped_rank}), file=self.process.stdin, flush=True)
+        return set(json.loads(self.process.stdout.readline()))
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    pair = Pair()
-    yield pair
-    for rank in pair.ranks:
-        rank.stdin.close()
-    assert [rank.wait(timeout=60) for rank in pair.ranks] == [0, 0]
-    for rank in pair.ranks:
-        rank.stdout.close()
+def ranks() -> Iterator[Ranks]:
+    ranks = Ranks()
+    yield ranks
+    ranks.process.stdin.close()
+    assert ranks.process.wait(timeout=60) == 0
+    ranks.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +83,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Callable[..., Run]:
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, ranks: Ranks) -> Callable[..., Run]:
     """The uninterrupted run for these options, trained once by two ranks, without loader processes."""
     folder, trained = tmp_path_factory.mktemp("undisturbed"), {}
 
@@ -84,7 +92,7 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pa
         if key not in trained:
             run = build_run(images, key, optimizer=optimizer, features=features, micro=micro, workers=0, devices=2)
             trained[key] = Run(run.path.rename(folder / key))
-            assert pair.fit(trained[key]) == {"finished"}
+            assert ranks.fit(trained[key], 2) == {"finished"}
         return trained[key]
 
     return find
@@ -92,21 +100,52 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pa
 
 @pytest.mark.parametrize(("stop", "micro", "workers", "optimizer", "features"), CASES)
 def test_stopped_and_resumed_with_another_number_of_workers(
-    pair: Pair, images: Path, undisturbed: Callable, stop: str, micro: int, workers: int, optimizer: str, features: str
+    ranks: Ranks,
+    images: Path,
+    undisturbed: Callable,
+    stop: str,
+    micro: int,
+    workers: int,
+    optimizer: str,
+    features: str,
 ):
     options = {"optimizer": optimizer, "features": features, "micro": micro}
     run = build_run(images, "parts", **options, workers=workers, devices=2)
-    assert pair.fit(run, STOPS[stop], stopped_rank=workers // 2) == {"interrupted"}
+    assert ranks.fit(run, 2, STOPS[stop], stopped_rank=workers // 2) == {"interrupted"}
     assert run.summary["steps"] == {"mid-epoch": 7}.get(stop, 8)  # two ranks agree one step after the signal
     run.add_start(replace(run.config, data=replace(run.config.data, workers=2 - workers)))
-    assert pair.fit(run) == {"finished"}
+    assert ranks.fit(run, 2) == {"finished"}
     whole = undisturbed(**options)
     assert [part for part in compare(whole, run) if not part.same] == []
     assert (whole.path / "metrics.csv").read_bytes() == (run.path / "metrics.csv").read_bytes()
 
 
+@pytest.fixture(scope="module")
+def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 steps of 48 an epoch, 2 images left over."""
+    root = tmp_path_factory.mktemp("data")
+    write_images(root, IMAGES | {"train/a": 94, "train/b": 100})
+    return root
+
+
+@pytest.mark.parametrize(("world", "stops", "micro", "optimizer", "features", "changes"), MANY_RANKS)
+def test_many_ranks_stopped_and_resumed(
+    ranks: Ranks, more_images: Path, world: int, stops: list, micro: int, optimizer: str, features: str, changes: dict
+):
+    options = {"optimizer": optimizer, "features": features, "micro": micro, **changes}
+    whole, parts = (
+        build_run(more_images, name, workers=0, devices=world, batch=48, **options) for name in ("whole", "parts")
+    )
+    assert ranks.fit(whole, world) == {"finished"}
+    for stop in stops:
+        assert ranks.fit(parts, world, STOPS[stop], stopped_rank=world - 1) == {"interrupted"}
+    assert ranks.fit(parts, world) == {"finished"}
+    assert [part for part in compare(whole, parts) if not part.same] == []
+    assert (whole.path / "metrics.csv").read_bytes() == (parts.path / "metrics.csv").read_bytes()
+
+
 @pytest.mark.parametrize("first", [1, 2])
-def test_resumed_in_the_middle_of_an_epoch_with_another_number_of_ranks(pair: Pair, images: Path, first: int):
+def test_resumed_in_the_middle_of_an_epoch_with_another_number_of_ranks(ranks: Ranks, images: Path, first: int):
     """Each image of every epoch is seen once, and metrics.csv has each step once."""
     run = build_run(images, "parts", optimizer="sgd", features="plain", micro=None, workers=0, devices=first)
 
@@ -120,7 +159,7 @@ def test_resumed_in_the_middle_of_an_epoch_with_another_number_of_ranks(pair: Pa
         return {"finished"}
 
     def fit_pair(stop: tuple[str, int] | None = None) -> set[str]:
-        return pair.fit(run, stop)
+        return ranks.fit(run, 2, stop)
 
     one, other = (fit_alone, fit_pair) if first == 1 else (fit_pair, fit_alone)
     assert one(STOPS["mid-epoch"]) == {"interrupted"}
