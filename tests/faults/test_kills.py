@@ -81,6 +81,24 @@ def test_ranks_are_killed_and_all_are_started_again(
     resnext("compare", str(whole_pair), "runs/parts")
 
 
+@pytest.mark.parametrize("world", [3, 4, 8])
+def test_many_ranks_lose_one_and_are_stopped(start: Callable, resnext: Callable, tmp_path: Path, world: int):
+    """From three ranks on, a sum depends on its order."""
+    options = (*OPTIONS, "recipe.epochs=2", "recipe.batch_size=48", f"trainer.devices={world}")
+    resnext("train", *options, "run=whole")
+    run = tmp_path / "runs/parts"
+    command = start("train", *options, "run=parts", "checkpoint.every_steps=5", "trainer.max_restarts=1")
+    wait_for_step(run, 12, command)
+    os.kill(children(command.pid)[world - 1], signal.SIGKILL)
+    wait_for_step(run, 40, command)
+    command.kill(signal.SIGTERM)
+    assert command.wait() == 143, command.output
+    assert f"rank {world - 1} was killed by SIGKILL: started again" in command.output
+    resnext("resume", "runs/parts")
+    check_files(run)
+    resnext("compare", "runs/whole", "runs/parts")
+
+
 def test_a_rank_that_hangs_ends_the_job_and_leaves_nothing(start: Callable, tmp_path: Path):
     command = start("train", *OPTIONS, *RANKS, "run=hung", "recipe.epochs=999", "trainer.timeout_minutes=0.1")
     wait_for_step(tmp_path / "runs/hung", 30, command)

@@ -40,6 +40,18 @@ def two_tasks_a_node(lab: Path, cluster: Cluster) -> Job:
     return job
 
 
+def two_tasks_a_node_disturbed(lab: Path, cluster: Cluster) -> Job:
+    """One of the four ranks is lost, and then the job is requeued."""
+    job = Job(lab, "four-disturbed", EVERYONE, "checkpoint.every_steps=4", tasks=2, SLOW_STEP="0.2")
+    job.wait_for_steps(10)
+    job.kill_rank(1)
+    wait_until(lambda: "restart 1, on" in job.log, "second start", job)
+    job.requeue()
+    job.assert_finished(restarts=2)
+    assert [start["world_size"] for start in job.info["starts"]] == [4, 4, 4]
+    return job
+
+
 def preemption(lab: Path, cluster: Cluster) -> Job:
     """By a job of a higher partition, with GraceTime."""
     job = Job(lab, "preempted", PREEMPTED, SLOW_STEP="0.2")

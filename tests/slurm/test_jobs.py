@@ -10,7 +10,7 @@ import scenarios
 from cluster import Cluster, why_not
 from resnext.__main__ import run_verb
 
-# The longest first; those that end as the undisturbed run are compared with it.
+# The longest first; those that end as an undisturbed run are compared with it.
 COMPARED = (
     scenarios.crashed_node,
     scenarios.no_time_to_save,
@@ -22,7 +22,9 @@ COMPARED = (
     scenarios.import_phase,
     scenarios.validation,
     scenarios.after_the_last_step,
+    scenarios.two_tasks_a_node_disturbed,
 )
+UNDISTURBED = {"two_tasks_a_node_disturbed": "two_tasks_a_node"}  # the others: `undisturbed`
 OTHERS = (
     scenarios.dry_run_for_gpus,
     scenarios.undisturbed,
@@ -56,7 +58,7 @@ def results(
             asked = {
                 item.callspec.params["name"] if hasattr(item, "callspec") else "sweep_by_submitit" for item in ours
             }
-            asked.add("undisturbed")
+            asked |= {UNDISTURBED.get(name, "undisturbed") for name in asked}
             begun = [each for each in (*COMPARED[:3], *OTHERS, *COMPARED[3:]) if each.__name__ in asked]
             yield {each.__name__: pool.submit(each, lab, cluster) for each in begun}
         finally:
@@ -71,7 +73,7 @@ def test_a_job(results: dict[str, Future], name: str):
 
 @pytest.mark.parametrize("name", [each.__name__ for each in COMPARED])
 def test_a_job_that_goes_on_ends_as_if_undisturbed(results: dict[str, Future], name: str, capsys):
-    one, other = (results[each].result().run for each in ("undisturbed", name))
+    one, other = (results[each].result().run for each in (UNDISTURBED.get(name, "undisturbed"), name))
     assert run_verb(["compare", str(one), str(other)]) == 0, capsys.readouterr().out
 
 

@@ -29,6 +29,8 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left."""
     trainer = config.trainer
+    if trainer.deterministic:
+        _compile_deterministically()
     built = Trainer(
         accelerator=trainer.accelerator,
         devices=world.devices,
@@ -53,6 +55,13 @@ def build_trainer(
     )
     _silence_signals(built)
     return built
+
+
+def _compile_deterministically() -> None:
+    """Inductor chooses some kernels by timing them, and a restart may choose others. Lightning sets all other flags."""
+    import torch._inductor.config  # here, since it takes a second
+
+    torch._inductor.config.deterministic = True
 
 
 def _find_environment(world: World) -> ClusterEnvironment:
