@@ -29,8 +29,6 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left."""
     trainer = config.trainer
-    if trainer.deterministic:
-        _compile_deterministically()
     built = Trainer(
         accelerator=trainer.accelerator,
         devices=world.devices,
@@ -41,7 +39,7 @@ def build_trainer(
         gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
         max_epochs=-1,  # ClassificationTask counts the steps, and ends
         check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
-        deterministic=trainer.deterministic,
+        deterministic=trainer.deterministic,  # also Inductor's deterministic mode: torch sets both
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
         plugins=[AtomicCheckpointIO(), _find_environment(world)],
         callbacks=callbacks,
@@ -55,13 +53,6 @@ def build_trainer(
     )
     _silence_signals(built)
     return built
-
-
-def _compile_deterministically() -> None:
-    """Inductor chooses some kernels by timing them, and a restart may choose others. Lightning sets all other flags."""
-    import torch._inductor.config  # here, since it takes a second
-
-    torch._inductor.config.deterministic = True
 
 
 def _find_environment(world: World) -> ClusterEnvironment:
