@@ -47,10 +47,14 @@ def fork_rank(rank: int, others: list[Rank]) -> Rank:
         os.close(request_end)
         os.close(answer_end)
         return os.fdopen(requests, "w"), os.fdopen(answers)
-    for end in (requests, answers, *(pipe.fileno() for other in others for pipe in other)):
-        os.close(end)  # an open copy would keep another rank from seeing the end of its requests
+    os.close(requests)
+    os.close(answers)
+    for other in others:
+        for pipe in other:
+            pipe.close()  # an open copy would keep another rank from seeing the end of its requests
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    serve(rank, os.fdopen(request_end), os.fdopen(answer_end, "w"))
+    with os.fdopen(request_end) as requests_here, os.fdopen(answer_end, "w") as answers_here:
+        serve(rank, requests_here, answers_here)
     os._exit(0)
 
 
