@@ -39,7 +39,7 @@ def test_every_package_that_src_imports_is_declared():
 
 
 def test_every_declared_package_is_locked_with_the_reason():
-    """A line `via resnext (pyproject.toml)` names those that are declared, and no others."""
+    """uv writes `via resnext (pyproject.toml)` below each of them."""
     blocks = re.split(r"^(?=\S)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
     named = {normalized(re.split(r"[^\w.-]", block)[0]) for block in blocks if "resnext (pyproject.toml)" in block}
-    assert DECLARED <= named
+    assert named >= DECLARED
