@@ -20,7 +20,7 @@ BATCHES = 3
 
 
 def build_trainer(*callbacks: Callback) -> Trainer:
-    silent = {name: False for name in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")}
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     return Trainer(
         accelerator="cpu", devices=1, max_epochs=1, limit_train_batches=BATCHES, callbacks=[*callbacks], **silent
     )

@@ -1,6 +1,6 @@
 """What this code uses of Lightning beyond its public interface, and the check that it is there.
 
-pyproject.toml pins Lightning's minor version for it. tests/training/test_lightning_private.py shows what each part does.
+pyproject.toml pins the minor version for it. tests/training/test_lightning_private.py shows what each part does.
 """
 
 from operator import attrgetter
