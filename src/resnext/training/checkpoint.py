@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.types import _PATH
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -52,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.failures = 0
         self.before_save: Callable[[], None] = lambda: None
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
         try:
             self.before_save()

@@ -103,13 +103,10 @@ class LastCheckpoint(Checkpoint):
     def _validate(self, trainer: Trainer, task: LightningModule) -> None:
         """Does what Lightning's training loop does around its own validation."""
         assert isinstance(task, ClassificationTask)
-        connector = trainer._logger_connector
-        first_loop_iter = connector._first_loop_iter
         trainer.validating = True
         task.on_validation_model_zero_grad()
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
-        connector._first_loop_iter = first_loop_iter
         self._validated = True
         self._save(trainer, task)
         if not task.is_done:

@@ -19,6 +19,7 @@ from resnext.config import Config, TrainerConfig
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.device import World
 from resnext.training.gradient_buckets import FixedBucketsDDP
+from resnext.training.lightning_private import silence_signals
 from resnext.training.slurm_job import is_slurm_rank
 
 NEVER = sys.maxsize
@@ -51,7 +52,7 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    _silence_signals(built)
+    silence_signals(built)
     return built
 
 
@@ -60,15 +61,6 @@ def _find_environment(world: World) -> ClusterEnvironment:
     if is_slurm_rank() and world.size > 1:
         return SLURMEnvironment(auto_requeue=False)
     return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
-
-
-def _silence_signals(trainer: Trainer) -> None:
-    """Takes Lightning's handlers away, which call collectives, and its broadcast at every batch of whether one ran.
-
-    That broadcast waits for the GPU each time. Signals are StopRequest's and LastCheckpoint's.
-    """
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:

@@ -1,0 +1,45 @@
+"""What src/ imports is what pyproject.toml declares, and requirements.lock has it."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+DECLARED = {normalized(re.split(r"[^\w.-]", line)[0]) for line in PROJECT["dependencies"]}
+
+
+def imported_packages() -> set[str]:
+    """The top-level names that src/ imports, also inside functions, without Python's own and ours."""
+    names = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(str(node.module).partition(".")[0])
+    return names - sys.stdlib_module_names - {"resnext"}
+
+
+def test_every_package_that_src_imports_is_declared():
+    distributions = packages_distributions()
+    missing = {
+        name for name in imported_packages() if DECLARED.isdisjoint(map(normalized, distributions.get(name, [])))
+    }
+    assert missing == set()
+
+
+def test_every_declared_package_is_locked_with_the_reason():
+    """uv writes `via resnext (pyproject.toml)` below each of them."""
+    blocks = re.split(r"^(?=\S)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    named = {normalized(re.split(r"[^\w.-]", block)[0]) for block in blocks if "resnext (pyproject.toml)" in block}
+    assert named >= DECLARED
