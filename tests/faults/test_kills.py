@@ -5,6 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,17 @@ def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp
     options = [*OPTIONS, "run=parts", "checkpoint.every_steps=1"]
     endings, in_a_save = [], 0
     for number in range(KILLS):
+        left = find_partial_files(run)  # of the kill before
         command = start("train", *options, f"data.workers={number // 2 % 2}")
         time.sleep(instants.uniform(0, seconds))
         if number % 2:
-            stop_in_a_save(command, run)
+            stop_in_a_save(command, lambda: find_partial_files(run) - left)  # noqa: B023 - ends in this round
             command.kill(signal.SIGKILL)
         else:
             command.kill(instants.choice([signal.SIGKILL, signal.SIGTERM]))
         endings.append(command.wait())
         assert endings[-1] in (-signal.SIGKILL, -signal.SIGTERM, 143, 0), command.output
-        in_a_save += endings[-1] == -signal.SIGKILL and is_in_a_save(run)
+        in_a_save += endings[-1] == -signal.SIGKILL and bool(find_partial_files(run) - left)
         if run.exists():
             check_files(run)
     resnext("train", *options)
@@ -43,20 +45,25 @@ def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp
     resnext("compare", str(whole), "runs/parts")
 
 
-def stop_in_a_save(command: Command, run: Path) -> None:
+def stop_in_a_save(command: Command, find_files: Callable[[], set]) -> None:
     """SIGSTOP while a file is being written: a save takes a few milliseconds, and may be over when its file is seen."""
     while command.is_running():
-        wait_for(lambda: is_in_a_save(run), command, every=0)
+        wait_for(find_files, command, every=0)
         command.kill(signal.SIGSTOP)
         wait_for(command.is_stopped, command, every=0)
-        if is_in_a_save(run):
+        if find_files():
             return
         command.kill(signal.SIGCONT)
 
 
-def is_in_a_save(run: Path) -> bool:
-    """Whether a file is being written, or was when the process was killed: the next save begins with removing it."""
-    return any((run / "checkpoints" / f".{name}.partial").exists() for name in (LAST, BEST))
+def find_partial_files(run: Path) -> set[tuple[int, int]]:
+    """Checkpoints that are being written, or were when their process was killed."""
+    found = set()
+    for name in (LAST, BEST):
+        with suppress(FileNotFoundError):
+            status = (run / "checkpoints" / f".{name}.partial").stat()
+            found.add((status.st_ino, status.st_mtime_ns))
+    return found
 
 
 @pytest.mark.parametrize("size", [0, 1000])
