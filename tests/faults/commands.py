@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resnext.training.checkpoint import read_checkpoint
-from resnext.training.csv_logger import read_rows
+from resnext.training.metrics import read_rows
 
 SECONDS = 120  # for whatever is waited for
 
@@ -37,7 +37,13 @@ class Command:
         os.kill(self.pid, signum)
 
     def is_running(self) -> bool:
-        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return self._state() != "Z"
+
+    def is_stopped(self) -> bool:
+        return self._state() == "T"
+
+    def _state(self) -> str:
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def wait(self) -> int:
         """Its exit code, or minus the signal that killed it."""

@@ -13,7 +13,7 @@ import torch
 
 from conftest import write_images
 from resnext.training.checkpoint import read_checkpoint
-from resnext.training.csv_logger import read_rows
+from resnext.training.metrics import read_rows
 
 TINY = (
     "model=resnext_small",

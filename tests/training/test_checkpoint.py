@@ -23,10 +23,14 @@ from resnext.training.checkpoint import (
     load_checkpoint,
     read_checkpoint,
 )
+from resnext.training.identity import RunMark
+
+MARK = RunMark("abcd1234", "digest")
 
 
 def content(step: int, **more: object) -> dict:
-    return {"global_step": step, "validated": True, "state_dict": {"w": torch.arange(8.0) * step}, **more}
+    ours = {"run": MARK._asdict(), "best": None, "metrics": ""}
+    return {"global_step": step, "validated": True, "state_dict": {"w": torch.arange(8.0) * step}, **ours, **more}
 
 
 def save(folder: Path, step: int, name: str = "last.ckpt") -> AtomicCheckpointIO:
@@ -114,7 +118,7 @@ def test_a_kill_between_any_two_file_operations_loses_nothing_that_was_saved(tmp
             save(folder, 3)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        found = find_latest(folder, set_aside=True)
+        found = find_latest(folder, MARK, set_aside=True)
         assert found is not None
         assert torch.equal(load_checkpoint(found.path)["state_dict"]["w"], torch.arange(8.0) * found.step)
         assert not list(folder.glob("*damaged*"))
@@ -168,18 +172,19 @@ def test_a_damaged_one_is_named_set_aside_and_passed_over(
     last = tmp_path / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-100] if damage is None else damage)
     for set_aside in (False, True, True):
-        found = find_latest(tmp_path, set_aside=set_aside)
-        assert found == (tmp_path / "previous.ckpt", 1, True)
+        found = find_latest(tmp_path, MARK, set_aside=set_aside)
+        assert found is not None
+        assert (found.path, found.step, found.validated) == (tmp_path / "previous.ckpt", 1, True)
     assert caplog.text.count("last.ckpt is damaged: ") == 1
     (aside,) = tmp_path.glob("last.damaged-*.ckpt")
     assert f"it is now {aside.name}, and passed over" in caplog.text
 
 
 def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
-    assert find_latest(tmp_path, set_aside=True) is None
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
     save(tmp_path, 4, "best.ckpt")
     save(tmp_path, 3)
-    found = find_latest(tmp_path, set_aside=True)
+    found = find_latest(tmp_path, MARK, set_aside=True)
     assert found is not None
     assert (found.path.name, found.step) == ("best.ckpt", 4)
 
@@ -193,10 +198,10 @@ def test_a_payload_is_one_clear_line_and_nothing_of_it_is_run(tmp_path: Path):
     """As torch.save would write it, and as a bare pickle."""
     torch.save(content(1, callbacks=Payload()), tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last.ckpt holds more than tensors and plain values.*remove it") as error:
-        find_latest(tmp_path, set_aside=True)
+        find_latest(tmp_path, MARK, set_aside=True)
     assert "\n" not in str(error.value)
     (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Payload()))
-    assert find_latest(tmp_path, set_aside=True) is None
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
     assert not Path("ran").exists()
 
 
@@ -235,5 +240,5 @@ def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(code)):
         patch.setattr(torch, "load", fail)
-        find_latest(tmp_path, set_aside=True)
+        find_latest(tmp_path, MARK, set_aside=True)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

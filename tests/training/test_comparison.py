@@ -10,6 +10,7 @@ import torch
 from stopping import make_run
 
 from conftest import small_config
+from resnext.cli.compare import main
 from resnext.errors import UserError
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.comparison import compare
@@ -35,20 +36,19 @@ def differences(one: Run, other: Run) -> dict[str, str]:
     return {part.name: part.text for part in compare(one, other) if not part.same}
 
 
-def rewrite(run: Run, change: Any) -> None:
-    content = torch.load(run.checkpoints / "last.ckpt", weights_only=True)
+def rewrite(run: Run, change: Any, name: str = "last.ckpt") -> None:
+    content = torch.load(run.checkpoints / name, weights_only=True)
     change(content)
-    AtomicCheckpointIO().save_checkpoint(content, run.checkpoints / "last.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content, run.checkpoints / name)
 
 
 def test_a_copy_is_identical(run: Run, copy: Run, resnext):
-    assert {part.name for part in compare(run, copy)} == {"metrics.csv", "position", "weights", "EMA", "optimizer"}
+    names = ["metrics.csv", "position", "weights", "EMA", "optimizer", "best.ckpt"]
+    assert [part.name for part in compare(run, copy)] == names
     assert differences(run, copy) == {}
     result = resnext("compare", str(run.path), str(copy.path))
     assert result.returncode == 0, result.stderr
-    assert [line.split()[:2] for line in result.stdout.splitlines()] == [
-        [name, "identical"] for name in ("metrics.csv", "position", "weights", "EMA", "optimizer")
-    ]
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [[name, "identical"] for name in names]
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 
@@ -103,3 +103,46 @@ def test_what_is_no_run_or_has_no_checkpoint(run: Run, copy: Run, resnext):
         compare(run, copy)
     result = resnext("compare", str(run.path), "nothing")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+
+
+def test_the_best_is_compared_too(run: Run, copy: Run):
+    def change(content: dict) -> None:
+        content["state_dict"]["network.conv1.weight"][0, 0, 0, 0] += 0.5
+
+    rewrite(copy, change, "best.ckpt")
+    assert list(differences(run, copy)) == ["best.ckpt"]
+    assert "the first state_dict.network.conv1.weight: by 0.5 at most" in differences(run, copy)["best.ckpt"]
+    (copy.checkpoints / "best.ckpt").unlink()
+    assert list(differences(run, copy)) == ["best.ckpt"]
+    assert differences(copy, copy) == {}
+
+
+@pytest.mark.parametrize("step", [1, 10**9])
+def test_lines_fit_a_terminal(run: Run, copy: Run, capsys: pytest.CaptureFixture[str], step: int):
+    """Nothing is left out of them."""
+
+    def change(content: dict) -> None:
+        content["global_step"] = step
+        content["state_dict"]["network.conv1.weight"] += 0.5
+        content["optimizer_states"][0]["state"][2]["momentum_buffer"] += step
+
+    rewrite(copy, change)
+    shutil.copytree(run.path, "runs/" + "name" * 15)
+    (Path("runs") / ("name" * 15) / "metrics.csv").write_text("")
+    for one in (run.path, Path("runs") / ("name" * 15)):
+        assert main([str(one), str(copy.path)]) == 1
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        found = " ".join(" ".join(lines).split())
+        assert all(text in found for text in ("the first network.conv1.weight: by 0.5 at most", f"3 and {step}"))
+
+
+def test_two_that_have_lost_the_same_rows_are_not_the_same(run: Run, copy: Run, tmp_path: Path):
+    other = Run(Path(shutil.copytree(run.path, tmp_path / "other")))
+    for each in (copy, other):
+        path = each.path / "metrics.csv"
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    assert list(differences(copy, other)) == ["metrics.csv"]
+    lost = f"{copy.path}/metrics.csv has lost or changed 1 row, step 2, of its last.ckpt"
+    assert differences(copy, other)["metrics.csv"] == lost

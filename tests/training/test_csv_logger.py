@@ -1,12 +1,14 @@
 """metrics.csv and perf.csv: every step once, the values exact."""
 
-import csv
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from resnext.training.csv_logger import CsvLogger, read_rows
+from resnext.training import csv_logger
+from resnext.training.csv_logger import CsvLogger
+from resnext.training.metrics import read_rows
 
 
 def test_values_come_back_with_the_same_bits(tmp_path: Path):
@@ -40,20 +42,38 @@ def test_lines_wait_for_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.
     """Nothing is lost, and nothing is there twice, though half a line was written before the error."""
     logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
 
-    class Full(csv.DictWriter):
-        def writerows(self, rows: list[dict]) -> None:
-            self.writer.writerow([1, 2])
+    def full(path: Path, mode: str = "r", **options: Any) -> Any:
+        file = open(path, mode, **options)
+        if mode == "a":
+            file.write("1,2")
+            file.close()
             raise OSError(28, "No space left on device")
+        return file
 
     def log_step(step: int) -> None:
         logger.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / step}, step=step)
 
     log_step(1)
     with monkeypatch.context() as patch:
-        patch.setattr(csv, "DictWriter", Full)
+        patch.setattr(csv_logger, "open", full, raising=False)
         for step in (2, 3):
             log_step(step)
             assert [row["step"] for row in read_rows(tmp_path / "metrics.csv")] == ["1"]
     assert caplog.text.count("metrics.csv cannot be written: No space left on device; its lines are kept") == 1
     log_step(4)
     assert [float(row["train/loss"]) for row in read_rows(tmp_path / "metrics.csv")] == [1, 1 / 2, 1 / 3, 1 / 4]
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut", "overwritten"])
+def test_a_file_that_is_damaged_while_it_is_written_is_written_again(tmp_path: Path, damage: str, caplog):
+    logger, path = CsvLogger(tmp_path, resume_step=0, validated=True, average=False), tmp_path / "metrics.csv"
+    for step in (1, 2):
+        logger.log_metrics({"epoch": 1, "train/loss": 1 / step}, step=step)
+    text = path.read_bytes()
+    if damage == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(text[:-9] if damage == "cut" else b"")
+    logger.log_metrics({"epoch": 1, "train/loss": 1 / 3}, step=3)
+    assert path.read_bytes() == text + b"1,3,,0.3333333333333333,,,\r\n"
+    assert caplog.text.count("metrics.csv is not as the training wrote it: it is written again") == 1

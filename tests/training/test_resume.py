@@ -13,8 +13,8 @@ from stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, with_call
 from conftest import write_images
 from resnext.errors import Interrupted
 from resnext.training.comparison import compare
-from resnext.training.csv_logger import read_rows
 from resnext.training.fit import fit
+from resnext.training.metrics import read_rows
 from resnext.training.run import Run
 
 CASES = [(stop, None) for stop in STOPS] + [("mid-epoch", 4)]

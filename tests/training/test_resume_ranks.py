@@ -18,8 +18,8 @@ from resnext.data.datamodule import TrainImages
 from resnext.data.order import epoch_order
 from resnext.errors import Interrupted
 from resnext.training.comparison import compare
-from resnext.training.csv_logger import read_rows
 from resnext.training.fit import fit
+from resnext.training.metrics import read_rows
 from resnext.training.run import Run
 
 # Every pair of a stop, a number of workers, an optimizer and a set of features is in one case at least.

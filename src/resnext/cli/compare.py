@@ -1,7 +1,10 @@
 """resnext compare RUN RUN: are two runs the same, bit for bit."""
 
 import argparse
+import textwrap
 from pathlib import Path
+
+COLUMNS = 80
 
 
 def main(arguments: list[str]) -> int:
@@ -23,5 +26,6 @@ def main(arguments: list[str]) -> int:
 
     parts = compare(one, other)
     for part in parts:
-        print(f"{part.name:12}{'identical' if part.same else 'different'}  {part.text}")
+        head = f"{part.name:12}{'identical' if part.same else 'different'}  "
+        print(textwrap.fill(part.text, COLUMNS, initial_indent=head, subsequent_indent=" " * len(head)))
     return 0 if all(part.same for part in parts) else 1

@@ -1,7 +1,6 @@
 """resnext status [RUN …]: where runs are, for people. Reads only, and imports no torch."""
 
 import argparse
-import csv
 import time
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
+from resnext.training.metrics import read_last_row
 from resnext.training.run import RUNS, Run, list_runs
 
 COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 
 def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> Status:
     starts, last = run.info["starts"], run.checkpoints / "last.ckpt"
-    step = int(_last_row(run.path / "metrics.csv").get("step", 0))
+    step = int(read_last_row(run.path / "metrics.csv").get("step", 0))
     steps = starts[-1].get("steps") if starts else None
     queued = states.get(job.id, "") if job else ""
     state = _name_state(run, queued)
@@ -80,17 +80,8 @@ def _name_state(run: Run, queued: str) -> str:
 
 
 def _time_left(run: Run, steps: int) -> timedelta | None:
-    speed = float(_last_row(run.path / "perf.csv").get("perf/images_per_sec") or 0)
+    speed = float(read_last_row(run.path / "perf.csv").get("perf/images_per_sec") or 0)
     return timedelta(seconds=round(steps * run.config.recipe.batch_size / speed)) if speed else None
-
-
-def _last_row(path: Path) -> dict[str, str]:
-    """Of a file that may have been cut in the middle of its last line, or may not exist."""
-    try:
-        lines = path.read_text().rpartition("\n")[0].splitlines()
-    except FileNotFoundError:
-        return {}
-    return list(csv.DictReader([lines[0], lines[-1]]))[-1] if len(lines) > 1 else {}
 
 
 def _print_table(found: list[Status]) -> None:

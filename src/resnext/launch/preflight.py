@@ -44,7 +44,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
 def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
     """Raises UserError for fewer epochs than the run was made with, or than are done."""
     asked, made = config.recipe.epochs, run.made.recipe.epochs
-    checkpoint = find_latest(run.checkpoints, set_aside=False)
+    checkpoint = find_latest(run.checkpoints, run.mark, set_aside=False)
     done = checkpoint.step / steps_per_epoch(len(train), config.recipe.batch_size) if checkpoint is not None else 0
     if asked < made:
         raise UserError(

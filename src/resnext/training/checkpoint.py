@@ -5,6 +5,7 @@ stays one that `torch.load(path, weights_only=True)` takes. torch itself does no
 """
 
 import errno
+import io
 import logging
 import os
 import pickle
@@ -21,6 +22,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
+from resnext.training.identity import RunMark, check_mark
 
 OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -28,12 +30,25 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 log = logging.getLogger(__name__)
 
 
+class Best(NamedTuple):
+    """The best validation so far."""
+
+    epoch: int
+    step: int
+    score: float
+
+
 class Checkpoint(NamedTuple):
-    """A whole checkpoint: how many optimizer steps are done, and whether the validation due at that step is."""
+    """A whole checkpoint: how many optimizer steps are done, and whether the validation due at that step is.
+
+    `best` is what best.ckpt held when this one was written, `metrics` the text of metrics.csv.
+    """
 
     path: Path
     step: int
     validated: bool
+    best: Best | None
+    metrics: str
 
 
 class DamagedCheckpoint(UserError):
@@ -45,20 +60,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     The last.ckpt before becomes previous.ckpt. A save that fails is a warning, and `failures` counts them in a row: the
     training goes on, and whoever called decides for how long. An OSError of `before_save` is such a failure too.
+
+    A best.ckpt that cannot be written is kept in memory, and written before any other file: so no last.ckpt counts on
+    a best.ckpt that is not there, and a run that is killed meanwhile validates that epoch again.
     """
 
     def __init__(self) -> None:
         self.failures = 0
         self.before_save: Callable[[], None] = lambda: None
+        self._kept_best: tuple[Path, bytes] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
+        if target.name == BEST:
+            self._kept_best = None  # an earlier one is the best no more
         try:
             self.before_save()
+            self._write_kept_best()
             _write(checkpoint, target)
             self.failures = 0
         except OSError as error:
             self.failures += 1
+            if target.name == BEST:
+                self._kept_best = target, _to_bytes(checkpoint)
             log.warning(
                 "%s could not be saved: %s; the file before is whole and the training goes on (failure %d in a row)",
                 target,
@@ -66,19 +90,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 self.failures,
             )
 
+    def _write_kept_best(self) -> None:
+        if self._kept_best is None:
+            return
+        path, content = self._kept_best
+        try:
+            _write(content, path)
+        except OSError as error:
+            raise OSError(f"{BEST} comes first, and: {error.strerror or error}") from error
+        self._kept_best = None
+        log.info("%s is saved now", path)
 
-def find_latest(folder: Path, *, set_aside: bool) -> Checkpoint | None:
+
+def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint | None:
     """The newest whole checkpoint in `folder`, if there is one. Damaged ones are passed over.
 
     Every rank calls it, and one of them, with `set_aside`, says so and gives them another name.
 
     Raises:
-        UserError: for one that is whole and holds more than tensors and plain values.
+        UserError: for one that is whole and not of the run with `mark`, or holds more than tensors and plain values.
     """
     found: list[Checkpoint] = []
     for name in (LAST, PREVIOUS, BEST):
         try:
-            found.append(read_checkpoint(folder / name))
+            found.append(read_checkpoint(folder / name, mark))
         except FileNotFoundError:
             continue
         except DamagedCheckpoint as error:
@@ -87,19 +122,28 @@ def find_latest(folder: Path, *, set_aside: bool) -> Checkpoint | None:
     return max(found, key=lambda each: (each.step, each.validated), default=None)
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Checks the whole file and reads its position.
+def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
+    """Checks the whole file and reads its position; with `mark`, also whose it is.
 
     Raises:
         FileNotFoundError: if there is none.
         DamagedCheckpoint: if it is not as it was written.
-        UserError: if it holds more than tensors and plain values; nothing of it is run.
+        UserError: if it is of another run, or holds more than tensors and plain values; nothing of it is run.
     """
     content = load_checkpoint(path)
     try:
-        return Checkpoint(path, int(content["global_step"]), bool(content["validated"]))
+        found = Checkpoint(
+            path=path,
+            step=int(content["global_step"]),
+            validated=bool(content["validated"]),
+            best=Best(**content["best"]) if content.get("best") else None,
+            metrics=content.get("metrics", ""),
+        )
     except (KeyError, TypeError) as error:
         raise DamagedCheckpoint(f"{path} is no checkpoint of a training: it has no {error}") from error
+    if mark is not None:
+        check_mark(path, content, mark)
+    return found
 
 
 def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
@@ -136,13 +180,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
 
 
-def _write(checkpoint: dict[str, Any], target: Path) -> None:
+def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
+    """Of bytes, as they are: a checkpoint that `_to_bytes` made."""
     aside = target.with_name(f".{target.name}.partial")  # one writer: the run's lock
     aside.unlink(missing_ok=True)
     _check_free_space(checkpoint, target.parent)
     try:
         with open(aside, "wb") as file:
-            _save(checkpoint, file)
+            if isinstance(checkpoint, bytes):
+                file.write(checkpoint)
+            else:
+                _save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         if target.name == LAST and target.exists():
@@ -151,6 +199,13 @@ def _write(checkpoint: dict[str, Any], target: Path) -> None:
     finally:
         aside.unlink(missing_ok=True)
     _sync_folder(target.parent)
+
+
+def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
+    """The file's content: a copy on the CPU, which the training does not change any more."""
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    return content.getvalue()
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
@@ -163,9 +218,10 @@ def _save(checkpoint: dict[str, Any], file: Any) -> None:
         raise
 
 
-def _check_free_space(checkpoint: dict[str, Any], folder: Path) -> None:
+def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
     """Before the disk is full to the brim: the run's other files are on it."""
-    needed = sum(leaf.nbytes for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor))
+    tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor)]
+    needed = len(checkpoint) if isinstance(checkpoint, bytes) else sum(tensor.nbytes for tensor in tensors)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free")

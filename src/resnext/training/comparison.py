@@ -9,8 +9,9 @@ from torch import Tensor
 
 from resnext.errors import UserError
 from resnext.models.weights import EMA_KEY
-from resnext.training.checkpoint import LAST, load_checkpoint
-from resnext.training.csv_logger import Row, read_rows
+from resnext.training.checkpoint import BEST, LAST, load_checkpoint
+from resnext.training.identity import check_mark
+from resnext.training.metrics import Row, describe_lost, find_lost, read_rows
 from resnext.training.run import Run
 
 
@@ -23,27 +24,51 @@ class Part(NamedTuple):
 
 
 def compare(one: Run, other: Run) -> list[Part]:
-    """metrics.csv, and of last.ckpt the position, weights, EMA and optimizer.
+    """metrics.csv; of last.ckpt the position, weights, EMA and optimizer; and best.ckpt.
 
     Raises:
-        UserError: if a run has no last.ckpt, or a damaged one.
+        UserError: if a run has no last.ckpt, or a file that is damaged or of another run.
     """
-    checkpoints = [_load(run) for run in (one, other)]
-    metrics = [read_rows(run.path / "metrics.csv") for run in (one, other)]
+    checkpoints = [_load_last(run) for run in (one, other)]
+    bests = [_load_best(run) for run in (one, other)]
     parts = {
         "position": [{"step": each["global_step"], "validated": each["validated"]} for each in checkpoints],
         "weights": [each["state_dict"] for each in checkpoints],
         "EMA": [each.get(EMA_KEY, {}) for each in checkpoints],
         "optimizer": [each["optimizer_states"] for each in checkpoints],
+        BEST: [{name: each[name] for name in ("best", "state_dict", EMA_KEY) if name in each} for each in bests],
     }
-    return [_compare_rows(*metrics), *(_compare_trees(name, *trees) for name, trees in parts.items())]
+    metrics = _compare_rows(*(read_rows(run.path / "metrics.csv") for run in (one, other)))
+    if metrics.same:
+        metrics = _find_damage(one, checkpoints[0]) or metrics
+    return [metrics, *(_compare_trees(name, *trees) for name, trees in parts.items())]
 
 
-def _load(run: Run) -> dict[str, Any]:
-    path = run.checkpoints / LAST
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
-    return load_checkpoint(path)
+def _load_last(run: Run) -> dict[str, Any]:
+    if not (run.checkpoints / LAST).is_file():
+        found = f"the run is {run.summary['status']} and has not written it"
+        raise UserError(f"{run.checkpoints / LAST} does not exist: {found}")
+    return _load(run, LAST)
+
+
+def _load_best(run: Run) -> dict[str, Any]:
+    """Empty before the first validation."""
+    return _load(run, BEST) if (run.checkpoints / BEST).exists() else {}
+
+
+def _load(run: Run, name: str) -> dict[str, Any]:
+    path = run.checkpoints / name
+    content = load_checkpoint(path)
+    check_mark(path, content, run.mark)
+    return content
+
+
+def _find_damage(run: Run, last: dict[str, Any]) -> Part | None:
+    """Rows that `last` holds and metrics.csv does not: two files that have lost the same rows are not the same."""
+    path = run.path / "metrics.csv"
+    if not (lost := find_lost(path, last["metrics"])):
+        return None
+    return Part("metrics.csv", False, f"{path} has lost or changed {describe_lost(lost)}, of its last.ckpt")
 
 
 def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:

@@ -1,6 +1,7 @@
 """metrics.csv: what the training computes, exact. perf.csv: what the machine took. Later starts append."""
 
 import csv
+import io
 import logging
 import os
 from contextlib import suppress
@@ -10,11 +11,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
-AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
-PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
-
-Row = dict[str, str]
+from resnext.training.metrics import AVERAGE, METRICS, PERF, Row, describe_lost, find_lost, read_rows
+from resnext.whole_file import replace_text
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +58,11 @@ class CsvLogger(Logger):
             if metrics.keys() & set(file.columns[2:]):
                 file.append({"step": step, **{key: value for key, value in metrics.items() if key in file.columns}})
 
+    @property
+    def metrics(self) -> str:
+        """The text of metrics.csv, for the checkpoint: the file may be damaged before it is needed again."""
+        return "".join(self._files[0].lines)
+
     def write_all(self) -> None:
         """Raises OSError if a line still has to wait."""
         for file in self._files:
@@ -67,56 +70,65 @@ class CsvLogger(Logger):
             file.sync()
 
 
+def restore_metrics(path: Path, kept: str, source: str) -> None:
+    """Writes metrics.csv again from `kept`, the copy in the checkpoint `source`, if it lacks a row of that."""
+    if lost := find_lost(path, kept):
+        log.warning("%s has lost or changed %s: it is written again from %s", path, describe_lost(lost), source)
+        replace_text(path, kept)
+
+
 class _CsvFile:
     """Lines that cannot be written, as on a full disk, wait for the next one: a training does not end for its log."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path, self.columns = path, columns
-        self._waiting: list[dict[str, Any]] = []
-        self._size = 0
+        self.lines: list[str] = []  # all of them; the last ones may still have to be written
+        self._written = 0  # lines
+        self._size = 0  # bytes of those
 
     def rewrite(self, rows: list[Row]) -> None:
-        aside = self.path.with_name(f".{self.path.name}")
-        with open(aside, "w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
-        self._size = self.path.stat().st_size
+        self.lines = [self._format(dict(zip(self.columns, self.columns, strict=True))), *map(self._format, rows)]
+        self._replace()
 
     def sync(self) -> None:
         with open(self.path) as file:
             os.fsync(file.fileno())
 
     def append(self, row: dict[str, Any]) -> None:
-        self._waiting.append(row)
+        self.lines.append(self._format(row))
         try:
             self.write()
         except OSError as error:
-            if len(self._waiting) == 1:
+            if len(self.lines) - self._written == 1:
                 log.warning("%s cannot be written: %s; its lines are kept until it can", self.path, error.strerror)
 
     def write(self) -> None:
         """All that waits; raises OSError, and then the file is as it was."""
-        if not self._waiting:
-            return
+        if self._is_damaged():
+            log.warning("%s is not as the training wrote it: it is written again", self.path)
+            self._replace()
+        elif self._written < len(self.lines):
+            self._append("".join(self.lines[self._written :]))
+
+    def _replace(self) -> None:
+        text = "".join(self.lines)
+        replace_text(self.path, text)
+        self._written, self._size = len(self.lines), len(text)
+
+    def _append(self, text: str) -> None:
         try:
             with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, self.columns).writerows(self._waiting)
+                file.write(text)
+            self._written, self._size = len(self.lines), self._size + len(text)
         except OSError:
             with suppress(OSError):
                 os.truncate(self.path, self._size)  # what went in may end in the middle of a line
             raise
-        self._waiting = []
-        self._size = self.path.stat().st_size
 
+    def _is_damaged(self) -> bool:
+        return not self.path.exists() or self.path.stat().st_size != self._size
 
-def read_rows(path: Path) -> list[Row]:
-    """The whole lines of a file that may have been cut in the middle of the last one, or may not exist."""
-    if not path.is_file():
-        return []
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return list(csv.DictReader(lines))
+    def _format(self, row: dict[str, Any]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns).writerow(row)
+        return text.getvalue()

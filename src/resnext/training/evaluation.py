@@ -42,7 +42,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
-    step = read_checkpoint(path).step
+    step = read_checkpoint(path, run.mark).step
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))

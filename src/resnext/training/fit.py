@@ -26,14 +26,15 @@ from resnext.task.finite import NonFiniteLoss
 from resnext.task.optimization import total_steps
 from resnext.task.teacher import Teacher, build_teacher
 from resnext.training.announce import describe_best, log_header, log_result, log_resume
-from resnext.training.best_checkpoint import BestCheckpoint
+from resnext.training.best_checkpoint import BestCheckpoint, describe_lost_best
 from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_latest
-from resnext.training.csv_logger import CsvLogger, read_rows
+from resnext.training.csv_logger import CsvLogger, restore_metrics
 from resnext.training.device import World, describe_device, resolve_auto, resolved_values
 from resnext.training.ema import WeightEma
 from resnext.training.grace import GraceCheck
 from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.training.log import logging_to
+from resnext.training.metrics import parse_rows
 from resnext.training.preemption import NEAR_THE_END, StopRequest
 from resnext.training.progress import ProgressReport
 from resnext.training.run import Run
@@ -107,15 +108,21 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     world.check(config.trainer)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
-    checkpoint = find_latest(run.checkpoints, set_aside=world.rank == 0)
+    checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)
+    if checkpoint is not None and world.rank == 0:
+        restore_metrics(run.path / "metrics.csv", checkpoint.metrics, checkpoint.path.name)
     per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
     steps = total_steps(config.recipe, per_epoch)
     done, validated = (checkpoint.step, checkpoint.validated) if checkpoint is not None else (0, True)
     teacher = _build_teacher(run, config, len(train.classes), is_writer=world.rank == 0)
     task = _build_task(config, len(train.classes), checkpoint, teacher)
-    if done >= steps and validated:
+    if checkpoint is not None and done >= steps and validated:
+        rows = parse_rows(checkpoint.metrics)
         if world.rank == 0:
-            run.update_summary(steps=done, **summarize(read_rows(run.path / "metrics.csv"), config.recipe.best_by))
+            run.update_summary(steps=done, **summarize(rows, config.recipe.best_by))
+        if (lost := describe_lost_best(run, rows, config.recipe.best_by)) is not None:
+            raise UserError(lost)
+        if world.rank == 0:
             log_result(run, time.monotonic() - began)
         return
     if world.rank == 0:
@@ -128,14 +135,14 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     )
     throughput = Throughput(config.recipe.batch_size, config.logger.every_steps)
     timeout = timedelta(minutes=config.trainer.timeout_minutes)
-    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout)
+    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark)
     callbacks = [
         *([WeightEma(config.recipe)] if config.recipe.ema.decay else []),
         throughput,
         ProgressReport(throughput, steps, config.recipe.epochs),
         SummaryWriter(run, throughput, config.recipe.best_by),
-        BestCheckpoint(run.checkpoints, config.recipe.best_by),
         saver,
+        BestCheckpoint(run, config.recipe.best_by),
         *([GraceCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
     ]
     loggers = _build_loggers(run, config, done, validated=validated) if world.rank == 0 else []

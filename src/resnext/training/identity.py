@@ -1,12 +1,44 @@
-"""What makes two configurations two runs, in words."""
+"""What makes two configurations two runs, in words; and which run a checkpoint is of."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from resnext.config import Config
+from resnext.config import OF_THE_MACHINE, Config
+from resnext.errors import UserError
+
+
+class RunMark(NamedTuple):
+    """What every checkpoint carries of its run: the id, and a digest of what must not differ between two starts."""
+
+    id: str
+    identity: str
+
+
+def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
+    """Of config.yaml as it was written, not as today's schema reads it, which may have new keys; and of the data."""
+    own = {name: config.get(name) for name in ("seed", "model", "recipe")}
+    own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
+    return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark) -> None:
+    """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`."""
+    found = checkpoint.get("run")
+    remedy = f"put the run's own file back, or remove it (its weights start a new run: model.weights={path})"
+    if not isinstance(found, dict):
+        raise UserError(f"{path} does not say which run wrote it, as those of earlier versions: {remedy}")
+    if found.get("id") != mark.id:
+        raise UserError(f"{path} is of another run ({found.get('id')}; this is {mark.id}): {remedy}")
+    if found.get("identity") != mark.identity:
+        raise UserError(
+            f"{path} is of this run, but of another configuration or other data: config.yaml or run.json was changed "
+            f"by hand; restore it, or start another RUN (model.weights={path} takes the weights)"
+        )
 
 
 def describe_difference(made: Config, asked: Config) -> str | None:

@@ -14,6 +14,7 @@ from resnext.task.classification import ClassificationTask
 from resnext.training.agreement import Agreement
 from resnext.training.checkpoint import AtomicCheckpointIO
 from resnext.training.csv_logger import CsvLogger
+from resnext.training.identity import RunMark
 from resnext.training.preemption import StopRequest
 
 
@@ -33,10 +34,13 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: of last.ckpt.
         timeout: for the ranks' agreement; a rank that does not answer for so long ends the training.
+        mark: what every checkpoint carries of its run.
     """
 
-    def __init__(self, path: Path, config: CheckpointConfig, stop: StopRequest, timeout: timedelta) -> None:
-        self.path, self.config, self.stop, self.timeout = path, config, stop, timeout
+    def __init__(
+        self, path: Path, config: CheckpointConfig, stop: StopRequest, timeout: timedelta, mark: RunMark
+    ) -> None:
+        self.path, self.config, self.stop, self.timeout, self.mark = path, config, stop, timeout, mark
         self._validated = True
         self._saved_at = time.monotonic()
         self.longest_save = 0.0  # seconds
@@ -45,15 +49,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["validated"] = self._validated
+        checkpoint["run"] = self.mark._asdict()
+        if (logger := _csv_logger(trainer)) is not None:
+            checkpoint["metrics"] = logger.metrics
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._validated = checkpoint["validated"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._agreement = Agreement(self.timeout)
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLogger):
-                _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
+        if (logger := _csv_logger(trainer)) is not None:
+            _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
         self.stop.defer()
         self._check_same_position(trainer.global_step)
         self._stop_if_asked()
@@ -158,6 +164,11 @@ class LastCheckpoint(Checkpoint):
 
     def _is_due(self, step: int) -> bool:
         return self.config.every_steps is not None and step % self.config.every_steps == 0
+
+
+def _csv_logger(trainer: Trainer) -> CsvLogger | None:
+    """Rank 0's."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, CsvLogger)), None)
 
 
 def _io(trainer: Trainer) -> AtomicCheckpointIO:

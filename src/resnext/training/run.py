@@ -27,7 +27,7 @@ from yaml import YAMLError
 from resnext.config import Config, parse_config, to_dict
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
-from resnext.training.identity import describe_difference, with_epochs
+from resnext.training.identity import RunMark, describe_difference, identity_digest, with_epochs
 from resnext.training.lock import RunLock
 from resnext.training.provenance import describe_code, describe_machine, new_wandb_id, write_diff
 from resnext.whole_file import replace_text
@@ -107,6 +107,12 @@ class Run:
     def data_identity(self) -> DataIdentity:
         data = self.info["data"]
         return DataIdentity(tuple(data["classes"]), data["fingerprint"])
+
+    @property
+    def mark(self) -> RunMark:
+        """What its checkpoints carry."""
+        info, config = self.info, OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
+        return RunMark(info["wandb_id"], identity_digest(config, info["data"]))  # pyright: ignore[reportArgumentType]
 
     def lock(self) -> RunLock:
         return RunLock(self.path / "lock")

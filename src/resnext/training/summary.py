@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from resnext.task.classification import ClassificationTask
-from resnext.training.csv_logger import AVERAGE, METRICS, Row, read_rows
+from resnext.training.metrics import AVERAGE, METRICS, Row, find_best, read_rows
 from resnext.training.run import Run
 from resnext.training.throughput import Throughput
 
@@ -40,10 +40,9 @@ class SummaryWriter(Callback):
 
 def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
     """The best epoch's results (the first of the highest `best_by`), the last's, and the epochs validated."""
-    validated = [row for row in rows if row["val/top1"]]
-    if not validated:
+    best, validated = find_best(rows, best_by), [row for row in rows if row["val/top1"]]
+    if best is None:
         return {}
-    best = max(validated, key=lambda row: float(row[best_by]))
     return {
         "epochs": int(validated[-1]["epoch"]),
         "best_epoch": int(best["epoch"]),

@@ -20,7 +20,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config import Config, to_dict
-from resnext.training.csv_logger import read_rows
+from resnext.training.metrics import read_rows
 
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 8.0
