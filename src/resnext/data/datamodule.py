@@ -1,7 +1,6 @@
 """ImageDataModule: the loaders of one rank. uint8 pixels cross the processes; normalisation is on the device."""
 
 import math
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from resnext.config import DataConfig
 from resnext.config_recipe import RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
+from resnext.data.cores import count_cores
 from resnext.data.decode import is_damaged
 from resnext.data.index import ImageIndex, printable
 from resnext.data.loader_guard import LoaderGuard
@@ -87,7 +87,7 @@ class ImageDataModule(LightningDataModule):
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
-        workers = count_workers(self.data, self.trainer.num_devices)
+        workers = count_workers(self.data)
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
@@ -201,12 +201,9 @@ class TrainLoader(ImageLoader):
         self._resume_at = state["step"] * self.batches.accumulation
 
 
-def count_workers(data: DataConfig, devices: int) -> int:
-    """Loader processes of one rank: `data.workers`, or its share of the cores."""
-    if data.workers is not None:
-        return data.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, max(1, cores // devices))
+def count_workers(data: DataConfig) -> int:
+    """Loader processes of one rank: `data.workers`, or as many as it has cores."""
+    return min(MAX_WORKERS, count_cores()) if data.workers is None else data.workers
 
 
 def _transformed(pixels: np.ndarray, transform: Transform) -> Tensor:
