@@ -84,7 +84,8 @@ def _timms_cached_files(hub_name: str) -> Iterator[Path]:
     """Every file that timm may take without a download."""
     config = timm.get_pretrained_cfg(hub_name)
     if config is not None and config.url:
-        yield from filter(Path.exists, [_path_in_hub(config.url)])
+        url = config.url if isinstance(config.url, str) else config.url[1]  # a name of its own for the file
+        yield from filter(Path.exists, [_path_in_hub(url)])
     if config is not None and config.hf_hub_id:
         for file_name in filter(None, (config.hf_hub_filename, *HUGGINGFACE_FILES)):
             found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file_name)
