@@ -1,6 +1,8 @@
 """ImageNet from small archives of the same format, made here."""
 
 import hashlib
+import os
+import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
@@ -195,6 +197,99 @@ def test_incomplete_kaggle_downloads_are_refused(source: Path, tmp_path: Path, d
     with pytest.raises(UserError, match=message):
         prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
     assert not (tmp_path / "imagenet").exists()
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "{root}/escaped", "n01440764/x", "..", "", "cat"])
+def test_kaggles_labels_must_be_classes(source: Path, tmp_path: Path, name: str):
+    kaggle, name = make_kaggle(tmp_path / "kaggle"), name.format(root=tmp_path)
+    text = (kaggle / KAGGLE_SOLUTION).read_text()
+    (kaggle / KAGGLE_SOLUTION).write_text(text.replace(f"{WNIDS[2]} 1", f"{name} 1"))
+    label = name or "1"
+    with pytest.raises(UserError, match=rf"{KAGGLE_SOLUTION}: .* is not an ImageNet class") as error:
+        prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
+    assert repr(label) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "escaped").exists()
+    assert not list((tmp_path / "imagenet.part").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("solution", "message"),
+    [
+        ("ImageId,Prediction\nx,y\n", "has no columns ImageId and PredictionString"),
+        ("ImageId,PredictionString\nx\n", "'' is not an ImageNet class"),
+        ("ImageId,PredictionString\nx,  \n", "'' is not an ImageNet class"),
+        ("\udcff\udcfe", "is not a CSV file"),
+        ('ImageId,PredictionString\n"' + 200_000 * "x", "is not a CSV file"),
+    ],
+)
+def test_a_broken_solution_is_one_line(source: Path, tmp_path: Path, solution: str, message: str):
+    kaggle = make_kaggle(tmp_path / "kaggle")
+    (kaggle / KAGGLE_SOLUTION).write_bytes(solution.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=rf"{KAGGLE_SOLUTION}.*{message}"):
+        prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
+
+
+def test_kaggles_class_folders_must_be_classes(source: Path, tmp_path: Path):
+    kaggle = make_kaggle(tmp_path / "kaggle")
+    (kaggle / KAGGLE_IMAGES / "train/cat").mkdir()
+    with pytest.raises(UserError, match=r"train: 'cat' is not an ImageNet class"):
+        prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
+
+
+@pytest.mark.parametrize("split", ["train/n01440764", "val"])
+def test_kaggles_images_must_be_files(source: Path, tmp_path: Path, split: str):
+    """A pipe would be linked, and wait for a writer for ever."""
+    kaggle = make_kaggle(tmp_path / "kaggle")
+    path = next((kaggle / KAGGLE_IMAGES / split).iterdir())
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=rf"{path.name} is not a regular file"):
+        prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
+
+
+def special(name: str, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/dev/zero"
+    return info.tobuf()
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("where", ["train", "class", "val", "devkit"])
+def test_an_archive_holds_only_files(source: Path, tmp_path: Path, where: str, kind: bytes):
+    names = {"train": "n01440764.tar", "class": "n01440764_0.JPEG", "val": val_name(1), "devkit": META}
+    content = special(names[where], kind) + bytes(tarfile.RECORDSIZE)
+    if where == "class":
+        (source / "x").write_bytes(content)
+        tar(source / "ILSVRC2012_img_train.tar", {"n01440764.tar": content})
+    else:
+        name = getattr(Release(), "train" if where == "train" else where)[0]
+        (source / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{names[where]} is not a regular file: download the archive again"):
+        prepare_imagenet(source, tmp_path / "imagenet", release(source))
+
+
+@pytest.mark.parametrize(
+    ("archive", "members", "message"),
+    [
+        ("ILSVRC2012_img_train.tar", {"cat.tar": b""}, "'cat' is not an ImageNet class"),
+        ("ILSVRC2012_img_train.tar", {"...tar": b""}, "'..' is not an ImageNet class"),
+        ("ILSVRC2012_img_val.tar", {"photo.JPEG": b""}, "photo.JPEG is not among the 5 labels"),
+        ("ILSVRC2012_devkit_t12.tar.gz", {"readme": b""}, "has no ILSVRC2012_devkit_t12/data/meta.mat"),
+        ("ILSVRC2012_devkit_t12.tar.gz", {META: b"junk", GROUND_TRUTH: b"1"}, "the labels cannot be read"),
+    ],
+)
+def test_an_archive_of_something_else_is_one_line(source: Path, tmp_path: Path, archive: str, members, message: str):
+    tar(source / archive, members)
+    with pytest.raises(UserError, match=message):
+        prepare_imagenet(source, tmp_path / "imagenet", release(source))
+
+
+def test_the_devkits_classes_must_be_classes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys.modules[__name__], "WNIDS", ("../escaped", *WNIDS[1:]))
+    tar(source / "ILSVRC2012_devkit_t12.tar.gz", devkit(source), "w:gz")
+    with pytest.raises(UserError, match=r"'../escaped' is not an ImageNet class"):
+        prepare_imagenet(source, tmp_path / "imagenet", release(source))
 
 
 def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path):

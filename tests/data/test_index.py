@@ -10,6 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from conftest import write_images
 from resnext.config import DataConfig
+from resnext.data.decode import is_damaged
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
 from resnext.errors import UserError
@@ -138,3 +139,29 @@ def test_a_dangling_link_is_named_when_it_is_read(image_folder: Path):
         UserError, match=r"cat/link.png cannot be read as an image \(No such file or directory\): replace"
     ):
         train.read(image)
+
+
+def sparse(path: Path) -> None:
+    """Eight gigabytes that take no space."""
+    with path.open("wb") as file:
+        file.truncate(2**33)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (sparse, "8,589,934,592 bytes are more than the limit of 536,870,912"),
+        (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.symlink_to("/dev"), "not a regular file"),
+    ],
+)
+def test_what_would_be_read_without_end_is_refused_at_once(image_folder: Path, make, reason: str):
+    """Each would hang, or fill the memory."""
+    train, _ = load(image_folder)
+    path = train.path(0)
+    path.unlink()
+    make(path)
+    with pytest.raises(UserError, match=rf"^{path} cannot be read as an image \({reason}\): replace it") as error:
+        train.read(0)
+    assert is_damaged(error.value)  # data.max_skipped may leave it out

@@ -141,3 +141,24 @@ def test_the_world_is_the_allocations(monkeypatch: pytest.MonkeyPatch, tmp_path:
         world.check(small_config(tmp_path, trainer__nodes=3).trainer)
     with pytest.raises(UserError, match="3 tasks on 2 nodes: give sbatch --ntasks-per-node"):
         World(0, 3, 2).check(small_config(tmp_path).trainer)
+
+
+@pytest.mark.parametrize(
+    ("torchrun", "world"),
+    [
+        ({"RANK": 5, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 4, "GROUP_WORLD_SIZE": 2}, World(5, 8, 2)),
+        ({"RANK": 3, "WORLD_SIZE": 8, "LOCAL_WORLD_SIZE": 8, "GROUP_WORLD_SIZE": 1}, World(3, 8, 1)),
+        ({"RANK": 1, "WORLD_SIZE": 2}, World(1, 2, 1)),
+    ],
+)
+def test_torchruns_nodes_are_counted(torchrun: dict[str, int], world: World, monkeypatch: pytest.MonkeyPatch):
+    for name, value in torchrun.items():
+        monkeypatch.setenv(name, str(value))
+    assert World.from_environment() == world
+
+
+def test_torchruns_nodes_must_have_as_many_processes_each(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 3, "GROUP_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UserError, match="started 4 processes on 2 nodes, 3 of them on this one: give each node the"):
+        World.from_environment()

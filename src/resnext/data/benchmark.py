@@ -24,6 +24,7 @@ from resnext.config import DataConfig
 from resnext.config_recipe import OptimizerConfig, RecipeConfig
 from resnext.data.datamodule import TrainImages
 from resnext.data.decode import JPEG_START
+from resnext.data.image_file import read_image_file
 from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
 from resnext.data.order import Sample
 from resnext.data.pack import is_pack, load_pack
@@ -80,7 +81,7 @@ def read_jpegs(folder: Path) -> HeldImages:
         files = [index.read(image) for image in chosen]
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-        files = [path.read_bytes() for path in _evenly(paths)]
+        files = [read_image_file(path) for path in _evenly(paths) if path.is_file()]
     files = tuple(data for data in files if _is_plain_jpeg(data))
     if not files:
         raise UserError(f"--images {folder} has no JPEG files: give a folder of photos, or a pack")

@@ -1,7 +1,6 @@
 """ImageDataModule: the loaders of one rank. uint8 pixels cross the processes; normalisation is on the device."""
 
 import math
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from resnext.config import DataConfig
 from resnext.config_recipe import RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
+from resnext.data.cores import count_cores
 from resnext.data.decode import is_damaged
+from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex, printable
 from resnext.data.loader_guard import LoaderGuard
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
+from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
 from resnext.data.skips import SkipBudget, Skipped
 from resnext.errors import UserError
@@ -62,7 +64,7 @@ class ImageDataModule(LightningDataModule):
             self.recipe.augmentation.repeats,
         )
         images = TrainImages(self.train, self._cache(self.train), self.recipe, self.data, self.seed)
-        return TrainLoader(images, batches, self.skips, **self._loading())
+        return TrainLoader(images, batches, self.skips, self._image_check(), **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
@@ -81,13 +83,21 @@ class ImageDataModule(LightningDataModule):
             images = erase(images, seeds[0], self.recipe.augmentation)
         return images, targets
 
+    def _image_check(self) -> ImageCheck | None:
+        """On one rank only: the others would read the same files. A pack's were decoded when it was written."""
+        assert self.trainer is not None
+        if self.trainer.global_rank or isinstance(self.train, PackedImages):
+            return None
+        listing = self.skips.path.with_name("damaged.txt")
+        return ImageCheck(self.train.root.parent, self.train, self.val, self.data.max_skipped, listing)
+
     def _cache(self, index: ImageIndex) -> RamCache | None:
         assert self.trainer is not None
         return RamCache(index, self.trainer.num_devices) if self.data.cache == "ram" else None
 
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
-        workers = count_workers(self.data, self.trainer.num_devices)
+        workers = count_workers(self.data)
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
@@ -179,9 +189,16 @@ class TrainLoader(ImageLoader):
     iteration begins, because a checkpoint is also written after the last batch of an epoch.
     """
 
-    def __init__(self, images: TrainImages, batches: RankBatches, skips: SkipBudget, **loading: Any) -> None:
+    def __init__(
+        self,
+        images: TrainImages,
+        batches: RankBatches,
+        skips: SkipBudget,
+        check: ImageCheck | None = None,
+        **loading: Any,
+    ) -> None:
         super().__init__(images, batch_sampler=batches, collate_fn=_collate, **loading)
-        self.batches, self.skips = batches, skips
+        self.batches, self.skips, self.check = batches, skips, check
         self.received = 0
         self._resume_at = 0
 
@@ -191,6 +208,9 @@ class TrainLoader(ImageLoader):
         self._resume_at = 0
         for batch, skipped in super().__iter__():
             self.skips.count(skipped)
+            if self.check is not None:
+                self.check.start()
+                self.check.report()
             self.received += 1
             yield batch
 
@@ -201,12 +221,9 @@ class TrainLoader(ImageLoader):
         self._resume_at = state["step"] * self.batches.accumulation
 
 
-def count_workers(data: DataConfig, devices: int) -> int:
-    """Loader processes of one rank: `data.workers`, or its share of the cores."""
-    if data.workers is not None:
-        return data.workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, max(1, cores // devices))
+def count_workers(data: DataConfig) -> int:
+    """Loader processes of one rank: `data.workers`, or as many as it has cores."""
+    return min(MAX_WORKERS, count_cores()) if data.workers is None else data.workers
 
 
 def _transformed(pixels: np.ndarray, transform: Transform) -> Tensor:

@@ -7,11 +7,13 @@ import csv
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from resnext.data.exclusive import exclusive
@@ -26,6 +28,7 @@ GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.tx
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC"
 KAGGLE_SOLUTION = "LOC_val_solution.csv"
+WNID = re.compile(r"n\d{8}", re.ASCII)  # a class, and the name of its folder: nothing else may become a path
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
             else:
                 _from_kaggle(source, aside)
         except tarfile.TarError as error:
-            raise UserError(f"{source}: an archive is damaged ({error}): download it again") from error
+            reason = " ".join(str(error).split())
+            raise UserError(f"{source}: an archive is damaged ({reason}): download it again") from error
         counts = _check_counts(aside, release, f"{source} is incomplete; complete it, and the same command goes on")
         (aside / STAMPS).unlink(missing_ok=True)
         os.replace(aside, target)
@@ -103,40 +107,61 @@ def _read_val_wnids(devkit: Path) -> list[str]:
     from scipy.io import loadmat
 
     with tarfile.open(devkit) as archive:
-        meta, truth = archive.extractfile(META), archive.extractfile(GROUND_TRUTH)
-        assert meta is not None
-        assert truth is not None
-        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        meta, truth = (_read_member(archive, devkit, name) for name in (META, GROUND_TRUTH))
+    try:
+        synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
-        return [wnids[int(line)] for line in truth.read().split()]
+        found = [wnids[int(line)] for line in truth.split()]
+    except Exception as error:  # scipy raises many types for what is not a MATLAB file
+        raise UserError(f"{devkit}: the labels cannot be read ({error}): download it again") from error
+    return [_checked_class(wnid, devkit) for wnid in found]
+
+
+def _read_member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
+    for member in _files(archive, path):
+        if member.name == name:
+            file = archive.extractfile(member)
+            assert file is not None, "a regular file has content"
+            return file.read()
+    raise UserError(f"{path} has no {name}: download it again")
+
+
+def _files(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members but for folders. ILSVRC2012's archives hold neither links nor devices."""
+    for member in archive:
+        if not (member.isfile() or member.isdir()):
+            raise UserError(f"{path}: {member.name} is not a regular file: download the archive again, from its source")
+        if member.isfile():
+            yield member
+
+
+def _checked_class(name: str, where: Path) -> str:
+    if not WNID.fullmatch(name):
+        raise UserError(f"{where}: {name!r} is not an ImageNet class, such as n01440764: download it again")
+    return name
 
 
 def _extract_val(archive: Path, val: Path, wnids: list[str]) -> None:
     """ILSVRC2012_val_00000001.JPEG is the first image of the ground truth."""
     with tarfile.open(archive) as images, progress(f"extracting {archive.name}", len(wnids)) as advance:
-        for member in images:
-            if not member.isfile():
-                continue
-            number = int(Path(member.name).stem.rpartition("_")[2])
-            if not 1 <= number <= len(wnids):
+        for member in _files(images, archive):
+            number = Path(member.name).stem.rpartition("_")[2]
+            if not (number.isascii() and number.isdecimal() and 1 <= int(number) <= len(wnids)):
                 raise UserError(f"{archive}: {member.name} is not among the {len(wnids)} labels of the devkit")
-            _extract(images, member, val / wnids[number - 1])
+            _extract(images, member, val / wnids[int(number) - 1])
             advance(1)
 
 
 def _extract_train(archive: Path, train: Path, classes: int) -> None:
     """One tar for each class within the archive; a class folder is renamed into place when it is whole."""
     with tarfile.open(archive) as outer, progress(f"extracting {archive.name}", classes) as advance:
-        for member in outer:
-            if not member.isfile():
-                continue
-            folder = train / Path(member.name).stem
+        for member in _files(outer, archive):
+            folder = train / _checked_class(Path(member.name).stem, archive)
             if not folder.exists():
                 aside = folder.with_name(f".{folder.name}.part")
                 with tarfile.open(fileobj=outer.extractfile(member)) as inner:
-                    for image in inner:
-                        if image.isfile():
-                            _extract(inner, image, aside)
+                    for image in _files(inner, archive / member.name):
+                        _extract(inner, image, aside)
                 os.replace(aside, folder)
             advance(1)
 
@@ -157,9 +182,9 @@ def _from_kaggle(source: Path, aside: Path) -> None:
     images = source / KAGGLE_IMAGES
     if not (source / KAGGLE_SOLUTION).is_file():
         raise UserError(f"{source / KAGGLE_SOLUTION} does not exist: without it the validation images have no labels")
-    with (source / KAGGLE_SOLUTION).open(newline="") as file:
-        val = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
-    classes = sorted(folder.name for folder in (images / "train").iterdir() if folder.is_dir())
+    val = _read_kaggle_labels(source / KAGGLE_SOLUTION)
+    folders = sorted(folder.name for folder in (images / "train").iterdir() if folder.is_dir())
+    classes = [_checked_class(name, images / "train") for name in folders]
     with progress("linking train", len(classes)) as advance:
         for wnid in classes:
             _link_all((images / "train" / wnid).iterdir(), aside / "train" / wnid)
@@ -174,6 +199,19 @@ def _from_kaggle(source: Path, aside: Path) -> None:
             advance(1)
 
 
+def _read_kaggle_labels(solution: Path) -> dict[str, str]:
+    """Image → class. PredictionString is a class and a box, for each object in the image."""
+    try:
+        with solution.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        labels = {row["ImageId"]: ((row["PredictionString"] or "").split() or [""])[0] for row in rows}
+    except KeyError:
+        raise UserError(f"{solution} has no columns ImageId and PredictionString: download it again") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{solution} is not a CSV file ({error}): download it again") from error
+    return {image: _checked_class(name, solution) for image, name in labels.items()}
+
+
 def _link_all(files: Iterable[Path], folder: Path) -> None:
     """Hard links, which take no space; copies where `folder` is on another file system."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,6 +220,8 @@ def _link_all(files: Iterable[Path], folder: Path) -> None:
 
 
 def _link(path: Path, link: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is not a regular file: remove it, or unpack the download again")
     if link.exists() and link.stat().st_size == path.stat().st_size:
         return
     link.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from resnext.data.decode import decode_image, unreadable
+from resnext.data.image_file import read_image_file
 from resnext.errors import UserError
 from resnext.progress import progress
 
@@ -53,10 +54,11 @@ class ImageIndex:
     def read(self, image: int) -> bytes:
         """The file's content. Raises UserError if it cannot be read."""
         try:
-            with self.path(image).open("rb") as file:
-                return file.read()
+            return read_image_file(self.path(image))
         except OSError as error:
             raise unreadable(self.name(image), OSError(error.strerror)) from error
+        except ValueError as error:
+            raise unreadable(self.name(image), error) from error
 
     def pixels(self, image: int) -> np.ndarray:
         """uint8 [height, width, 3]. Raises UserError, as `read` and `decode_image` do."""

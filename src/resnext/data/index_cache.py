@@ -4,6 +4,7 @@ It holds as long as no folder below data.root has another time or inode than whe
 """
 
 import hashlib
+import json
 import os
 import time
 from contextlib import suppress
@@ -12,9 +13,11 @@ from typing import Any
 
 from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.index import FolderStamp, ImageIndex, scan_splits
+from resnext.whole_file import replace_text
 
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
 VERSION = 2
+DAMAGED = ".damaged"  # beside an index: what image_check.py found
 KEPT = 20  # files, of 60 MB each for ImageNet; the oldest go
 
 
@@ -30,6 +33,29 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
         with suppress(OSError):  # a full or read-only home costs the next start its time, and nothing else
             _write(path, root, scan.train, scan.val, scan.folders)
     return scan.train, scan.val
+
+
+def load_damaged(root: Path) -> dict[str, list[int]]:
+    """What `keep_damaged` kept of this index: nothing of one that was listed anew since."""
+    path = _cache_path(root.absolute())
+    try:
+        kept = json.loads(path.with_suffix(DAMAGED).read_text()) if path is not None else {}
+        return kept["damaged"] if path is not None and kept["index"] == _stamp(path) else {}
+    except (OSError, ValueError, LookupError, TypeError):  # none, or not whole
+        return {}
+
+
+def keep_damaged(root: Path, damaged: dict[str, list[int]]) -> None:
+    """Beside a kept index: the splits whose image files were all looked at, and the images that were damaged."""
+    path = _cache_path(root.absolute())
+    if path is not None:
+        with suppress(OSError):  # no index is kept, or the home is full: the next start looks again
+            replace_text(path.with_suffix(DAMAGED), json.dumps({"index": _stamp(path), "damaged": damaged}))
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_ino, found.st_size]
 
 
 def _cache_path(root: Path) -> Path | None:
@@ -71,3 +97,4 @@ def _write(path: Path, root: Path, train: ImageIndex, val: ImageIndex, folders: 
     write_arrays(path, header, arrays)
     for old in sorted(path.parent.glob("*.index"), key=lambda kept: kept.stat().st_mtime_ns)[:-KEPT]:
         old.unlink(missing_ok=True)
+        old.with_suffix(DAMAGED).unlink(missing_ok=True)

@@ -1,12 +1,18 @@
 """Weights by name, as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
 
+import hashlib
 import logging
+import os
 import pickle
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlparse
 
+import huggingface_hub
 import timm
 import torch
 import torchvision
@@ -20,6 +26,10 @@ log = logging.getLogger(__name__)
 
 NETWORK_PREFIX = "network."  # where ClassificationTask holds the network in our checkpoints
 EMA_KEY = "state_dict_ema"  # their average in our checkpoints, and in timm's
+HUGGINGFACE_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for there, in this order
+FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+T = TypeVar("T")
 
 
 def load_weights(name: str) -> dict[str, Tensor]:
@@ -29,20 +39,38 @@ def load_weights(name: str) -> dict[str, Tensor]:
     certain one; `timm:resnext50_32x4d.a1_in1k` is a timm network with its tag.
 
     Raises:
-        UserError: if they are unknown, cannot be reached, or cannot be read.
+        UserError: if they are unknown, cannot be downloaded or read, or a cached file is not what its name says.
     """
     hub, _, hub_name = name.partition(":")
     if hub == "torchvision":
-        return _fetch(name, lambda: _torchvision_weights(name, hub_name).get_state_dict(progress=True, check_hash=True))
+        return _load_from_torchvision(name, hub_name)
     if hub == "timm":
-        if not timm.is_model(hub_name):
-            known = [f"timm:{each}" for each in timm.list_pretrained()]
-            raise UserError(f"model.weights={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
-        return _fetch(name, lambda: timm.create_model(hub_name, pretrained=True).state_dict())
+        return _load_from_timm(name, hub_name)
     return _read_file(name)
 
 
-def _torchvision_weights(name: str, hub_name: str) -> Any:
+def _load_from_torchvision(name: str, hub_name: str) -> dict[str, Tensor]:
+    """torchvision itself would unpickle whatever its cache holds under the name."""
+    url = _torchvision_entry(name, hub_name).url
+    path = _path_in_hub(url)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(name, lambda: torch.hub.download_url_to_file(url, str(path), _digits(path)))
+    _check_hash(path)
+    return _read_file(str(path))
+
+
+def _load_from_timm(name: str, hub_name: str) -> dict[str, Tensor]:
+    if not timm.is_model(hub_name):
+        known = [f"timm:{each}" for each in timm.list_pretrained()]
+        raise UserError(f"model.weights={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
+    for path in _timms_cached_files(hub_name):
+        _check_hash(path)
+    with _tensors_only():
+        return _fetch(name, lambda: timm.create_model(hub_name, pretrained=True).state_dict())
+
+
+def _torchvision_entry(name: str, hub_name: str) -> Any:
     try:
         if "." in hub_name:
             return torchvision.models.get_weight(hub_name)
@@ -52,18 +80,67 @@ def _torchvision_weights(name: str, hub_name: str) -> Any:
         raise UserError(f"model.weights={name} is unknown to torchvision{nearest(name, known)}") from None
 
 
-def _fetch(name: str, get: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+def _timms_cached_files(hub_name: str) -> Iterator[Path]:
+    """Every file that timm may take without a download."""
+    config = timm.get_pretrained_cfg(hub_name)
+    if config is not None and config.url:
+        url = config.url if isinstance(config.url, str) else config.url[1]  # a name of its own for the file
+        yield from filter(Path.exists, [_path_in_hub(url)])
+    if config is not None and config.hf_hub_id:
+        for file_name in filter(None, (config.hf_hub_filename, *HUGGINGFACE_FILES)):
+            found = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file_name)
+            if isinstance(found, str):
+                yield Path(found).resolve()  # the blob, which is named by its SHA-256
+
+
+def _path_in_hub(url: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
+
+
+def _digits(path: Path) -> str | None:
+    """The SHA-256 in a file's name, or its first digits; None for a name without."""
+    if re.fullmatch(r"[0-9a-f]{64}", path.name):
+        return path.name
+    found = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+    return found[1] if found else None
+
+
+def _check_hash(path: Path) -> None:
+    """Raises UserError if the content of a cached file is not what its name says."""
+    if not path.is_file():
+        raise UserError(f"{path} is not a regular file: remove it, and it is downloaded again")
+    expected = _digits(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and not found.startswith(expected):
+        raise UserError(
+            f"{path} has the SHA-256 {found[:8]}…, not {expected[:8]}…: remove it, and it is downloaded again"
+        )
+
+
+@contextmanager
+def _tensors_only() -> Iterator[None]:
+    """Makes every torch.load refuse code: after a TypeError timm reads the file again without weights_only."""
+    before = os.environ.get(FORCE_TENSORS_ONLY)
+    os.environ[FORCE_TENSORS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[FORCE_TENSORS_ONLY]
+        if before is not None:
+            os.environ[FORCE_TENSORS_ONLY] = before
+
+
+def _fetch(name: str, get: Callable[[], T]) -> T:
     """From the hub's cache, or over the network: that may take a minute to fail."""
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it announces every retry
     log.info("weights   %s", name)
     try:
         return get()
-    except UserError:
-        raise
     except Exception as error:  # whatever a hub's client raises
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
-            f"model.weights={name} could not be had ({type(error).__name__}: {reason[0][:120]}); "
+            f"model.weights={name} cannot be loaded ({type(error).__name__}: {reason[0][:120]}); "
             "check the network, or download them elsewhere and give the file as model.weights=PATH"
         ) from error
 

@@ -109,11 +109,23 @@ class World:
 
     @classmethod
     def from_environment(cls) -> "World":
-        """What srun or torchrun says; alone without them."""
+        """What srun or torchrun says; alone without them.
+
+        Raises:
+            UserError: if torchrun's nodes have different numbers of processes.
+        """
         if is_slurm_rank():
             names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
             return cls(*(int(os.environ[name]) for name in names))
-        return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        nodes = int(os.environ.get("GROUP_WORLD_SIZE", size // here))
+        if here * nodes != size:
+            raise UserError(
+                f"torchrun started {size} processes on {nodes} nodes, {here} of them on this one: "
+                "give each node the same --nproc-per-node"
+            )
+        return cls(rank, size, nodes)
 
     def check(self, config: TrainerConfig) -> None:
         """Raises UserError if the SLURM allocation contradicts what `config` says."""

@@ -1,0 +1,41 @@
+"""How many CPU cores a rank has for its loader processes."""
+
+import os
+import socket
+from fractions import Fraction
+from typing import NamedTuple
+
+import torch.distributed
+
+
+class Cores(NamedTuple):
+    """The cores of one machine that a process may run on."""
+
+    host: str
+    numbers: frozenset[int]
+
+    @classmethod
+    def of_this_process(cls) -> "Cores":
+        known = hasattr(os, "sched_getaffinity")
+        numbers = os.sched_getaffinity(0) if known else range(os.cpu_count() or 1)
+        return cls(socket.gethostname(), frozenset(numbers))
+
+
+def count_cores() -> int:
+    """This rank's share of the cores that it may run on. With several ranks a collective: every rank calls it."""
+    mine = Cores.of_this_process()
+    ranks = [mine]
+    if torch.distributed.is_initialized():
+        ranks = [mine] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(ranks, mine)
+    return share_of_cores(mine, ranks)
+
+
+def share_of_cores(mine: Cores, ranks: list[Cores]) -> int:
+    """Divides each core among the ranks that may use it, so that neither SLURM nor torchrun need say who is bound.
+
+    A task that SLURM binds has its cores to itself; ranks that are not bound share all cores of the machine or the job.
+    """
+    neighbours = [rank.numbers for rank in ranks if rank.host == mine.host]
+    shares = (Fraction(1, sum(core in other for other in neighbours)) for core in mine.numbers)
+    return max(1, int(sum(shares)))

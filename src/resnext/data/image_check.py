@@ -1,0 +1,120 @@
+"""Every image file is looked at once, in the background: a truncated one ends a run early, not after its first epoch.
+
+It takes 10 µs of CPU time a file (docs/performance.md). Only one rank looks, and what it found is kept with the index,
+so that later starts look at nothing but what was bad.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from resnext.data.decode import is_damaged
+from resnext.data.image_file import looks_whole
+from resnext.data.index import SCAN_THREADS, ImageIndex
+from resnext.data.index_cache import keep_damaged, load_damaged
+from resnext.errors import UserError
+from resnext.words import plural
+
+log = logging.getLogger(__name__)
+
+
+class Finding(NamedTuple):
+    """What one split was found to hold: the images that cannot be read, each with a line that says why."""
+
+    split: str
+    damaged: dict[int, str]
+
+
+class ImageCheck:
+    """Looks at the validation images, then at the training images; `report` says what was found.
+
+    Args:
+        root: the folder that both splits are in.
+        allowed: `data.max_skipped`. Of the validation images none may be damaged.
+        listing: the file that gets a line for each damaged image.
+    """
+
+    def __init__(self, root: Path, train: ImageIndex, val: ImageIndex, allowed: int, listing: Path) -> None:
+        self._root, self._splits = root, {"validation": val, "training": train}
+        self._allowed, self._listing = {"validation": 0, "training": allowed}, listing
+        self._findings: queue.SimpleQueue[Finding | UserError] = queue.SimpleQueue()
+        self._decoding = threading.Lock()  # one image at a time, whatever its size
+        self._thread = threading.Thread(target=self._look_at_splits, daemon=True)
+
+    def start(self) -> None:
+        """To be called once the loader processes run: they are forked, and a fork copies no thread."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def report(self) -> None:
+        """Raises UserError if more images than allowed are damaged. The training calls it again and again."""
+        while not self._findings.empty():
+            finding = self._findings.get()
+            if isinstance(finding, UserError):
+                log.warning("not every image was looked at: %s", finding)
+            elif finding.damaged:
+                self._report(*finding)
+
+    def _report(self, split: str, damaged: dict[int, str]) -> None:
+        with self._listing.open("a") as file:
+            file.write("".join(f"{reason}\n" for reason in damaged.values()))
+        reason, count = next(iter(damaged.values())), plural(len(damaged), f"{split} image")
+        if len(damaged) <= self._allowed[split]:
+            log.warning("%s cannot be read and will be left out: %s", count, self._listing)
+            return
+        if len(damaged) > 1:
+            reason = f"{count} cannot be read ({self._listing} lists them); {reason}"
+        if split == "training":
+            reason += f"; data.max_skipped={len(damaged)} would leave {count} out"
+        raise UserError(reason)
+
+    def _look_at_splits(self) -> None:
+        known = load_damaged(self._root)
+        try:
+            for split, index in self._splits.items():
+                damaged = self._look_at(index, known.get(split, range(len(index))))
+                self._findings.put(Finding(split, damaged))
+                known[split] = list(damaged)
+                keep_damaged(self._root, known)
+        except UserError as error:  # the storage fails, which the training finds out itself
+            self._findings.put(error)
+
+    def _look_at(self, index: ImageIndex, images: Iterable[int]) -> dict[int, str]:
+        """On threads that end with the process, even if the storage hangs, as those of a ThreadPoolExecutor do not."""
+        todo, damaged, failures = iter(images), {}, []
+
+        def look() -> None:
+            try:
+                for image in todo:
+                    reason = self._why_damaged(index, image)
+                    if reason is not None:
+                        damaged[image] = reason
+            except UserError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=look, daemon=True) for _ in range(SCAN_THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return dict(sorted(damaged.items()))
+
+    def _why_damaged(self, index: ImageIndex, image: int) -> str | None:
+        """Raises UserError if the storage fails."""
+        with suppress(OSError, ValueError):
+            if looks_whole(index.path(image)):
+                return None
+        try:
+            with self._decoding:
+                index.pixels(image)
+        except UserError as error:
+            if not is_damaged(error):
+                raise
+            return str(error)
+        return None
