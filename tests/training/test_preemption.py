@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -43,6 +44,30 @@ def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "alive\n")
+
+
+@pytest.mark.parametrize(("deferred", "code"), [(False, 143), (True, -signal.SIGKILL)])
+def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: int):
+    """As in init_process_group, where Python's own handlers do not run. A deferred signal has to wait for the end."""
+    script = (
+        "import ctypes; from resnext.training.preemption import StopRequest\n"
+        "stop = StopRequest()\n"
+        f"with stop.received(deferred={deferred}),"
+        "     stop.ends_what_hangs(lambda signum: print('ended by', signum, flush=True)):\n"
+        "    print('ready', flush=True); lock = ctypes.create_string_buffer(64)\n"
+        "    while True: ctypes.CDLL(None).pthread_mutex_lock(lock)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # until it hangs
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    output, _ = process.communicate()
+    assert (process.returncode, output) == (code, "" if deferred else "ended by 15\n")
 
 
 def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
+from resnext.parent_death import die_with_launcher
 from resnext.training.preemption import StopRequest
+
 
 
 def main(arguments: list[str]) -> int:
@@ -12,6 +14,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
     options = parser.parse_args(arguments)
 
+    die_with_launcher()
     stop = StopRequest()
     with stop.received_to_the_end():  # from here on, also while torch is being imported
         from resnext.training.fit import fit

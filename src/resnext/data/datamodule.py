@@ -19,7 +19,7 @@ from resnext.data.cores import count_cores
 from resnext.data.decode import is_damaged
 from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex, printable
-from resnext.data.loader_guard import LoaderGuard
+from resnext.data.loader_guard import LoaderGuard, die_with_rank
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
 from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
@@ -103,7 +103,7 @@ class ImageDataModule(LightningDataModule):
             "persistent_workers": workers > 0,
             "worker_timeout": self.data.worker_timeout,
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
-            "worker_init_fn": _one_thread_per_worker,
+            "worker_init_fn": _prepare_worker,
         }
 
 
@@ -246,5 +246,6 @@ def _seed_everything(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _one_thread_per_worker(_worker: int) -> None:
+def _prepare_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    die_with_rank()

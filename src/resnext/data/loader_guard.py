@@ -1,6 +1,7 @@
 """What a batch is waited for: loader processes that hang or die end the wait, in time and with one line."""
 
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -9,8 +10,17 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
 from resnext.errors import RunFailed, UserError
+from resnext.parent_death import die_with_parent
 
 SECONDS_TO_DIE = 2.0
+
+
+def die_with_rank() -> None:
+    """To be called in a loader process: torch's own watchdog notices only after 5 s that the rank was killed."""
+    rank = multiprocessing.parent_process()
+    assert rank is not None and rank.pid is not None, "called in a loader process"
+    forked = multiprocessing.get_start_method() == "fork"  # else the parent is multiprocessing's fork server
+    die_with_parent(rank.pid if forked else os.getppid())
 
 
 class LoaderFailed(RunFailed):

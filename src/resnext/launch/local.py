@@ -10,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from resnext.errors import Interrupted, RunFailed
+from resnext.parent_death import LAUNCHER
 from resnext.training.device import count_devices
 from resnext.training.fit import fit
 from resnext.training.log import logging_to
@@ -53,6 +54,7 @@ def _run_ranks(run: Run, devices: int) -> None:
     """
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks speak for themselves
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
+    os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))  # torchrun would set 1
     config = LaunchConfig(
         min_nodes=1,

@@ -65,6 +65,7 @@ def fit(run: Run, stop: StopRequest | None = None) -> None:
         if world.rank == 0:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
+        stack.enter_context(stop.ends_what_hangs(lambda signum: _leave_hanging(run, world, signum)))
         if run.summary["status"] == "finished":
             log.info("%s is finished: %s", run.path, describe_best(run))
             return
@@ -78,7 +79,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         _train(run, world, stop)
         status = "finished"
     except Interrupted as error:
-        status = "preempted" if error.signum in NEAR_THE_END else "interrupted"
+        status = _status_after(error.signum)
         log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
     except UserError as error:
@@ -100,6 +101,17 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
                 with suppress(RuntimeError):  # one that died while leaving changes nothing of how this one ends
                     torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
             torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
+
+
+def _leave_hanging(run: Run, world: World, signum: int) -> None:
+    """The last words of a process that hangs in a library while there is nothing to save."""
+    log.info("interrupted while waiting for another process; %s", _what_next(run))
+    if world.rank == 0:
+        run.update_summary(status=_status_after(signum))
+
+
+def _status_after(signum: int) -> str:
+    return "preempted" if signum in NEAR_THE_END else "interrupted"
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:

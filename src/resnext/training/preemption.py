@@ -4,8 +4,11 @@ What SLURM sends, and what it means: USR1 (or USR2) that the time limit is near;
 requeued or cancelled, or that another rank died. scripts/train.sbatch asks SLURM which of these it was.
 """
 
+import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,6 +16,7 @@ from resnext.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 NEAR_THE_END = (signal.SIGUSR1, signal.SIGUSR2)
+SECONDS_TO_REACT = 2.0
 
 
 class StopRequest:
@@ -35,7 +39,7 @@ class StopRequest:
 
     @contextmanager
     def received(self, *, deferred: bool) -> Iterator[None]:
-        """Catches the signals: `deferred` to who reads `signum`, or raising Interrupted while there is nothing to save.
+        """Catches the signals. If `deferred`, only records them for who reads `signum`; otherwise raises Interrupted.
 
         The handlers that were there before are back at the end.
         """
@@ -49,6 +53,23 @@ class StopRequest:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
+    @contextmanager
+    def ends_what_hangs(self, before_exit: Callable[[int], None]) -> Iterator[None]:
+        """Ends this process if a signal that is not deferred cannot raise Interrupted.
+
+        Python runs a handler only when the main thread is back from a library: never, if it waits in
+        init_process_group for a process that hangs. The wake-up descriptor is written to at once.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._end_what_hangs, args=[reader, before_exit], daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.close(writer)  # the thread reads the end of the file, and ends
+
     def defer(self) -> None:
         """From now on there is something to save: who reads `signum` decides when to stop."""
         self._deferred = True
@@ -59,3 +80,13 @@ class StopRequest:
             signal.signal(signum, signal.SIG_DFL)
         if is_first and not self._deferred:
             raise Interrupted(signum)
+
+    def _end_what_hangs(self, reader: int, before_exit: Callable[[int], None]) -> None:
+        with open(reader, "rb", buffering=0) as signums:
+            while signum := int.from_bytes(signums.read(1)):
+                if signum not in SIGNALS or self._deferred:
+                    continue
+                time.sleep(SECONDS_TO_REACT)
+                if not self.signum:
+                    before_exit(signum)
+                    os._exit(128 + signum)

@@ -1,0 +1,29 @@
+"""Ties a process to its parent: it is killed when the parent ends, however the parent ends. Linux only."""
+
+import ctypes
+import os
+import signal
+
+LAUNCHER = "RESNEXT_LAUNCHER"  # environment variable: the process id of launch/local.py
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_launcher() -> None:
+    """Only under torchrun: srun ends its ranks itself, and a process started by hand may outlive its shell."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
+
+
+def die_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent ends, also while this process hangs or is stopped.
+
+    The kernel means the parent's thread that started this process. torchrun and DataLoader start theirs from the main
+    thread, which ends with its process.
+
+    Args:
+        parent: process id of the parent. If the parent has ended already, this process is killed at once: the kernel
+            only reports deaths that come after the request.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
