@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.plugins import Plugins
 
 from conftest import write_images
 from resnext.__main__ import VERBS, run_verb
 from resnext.cli import composition
 from resnext.cli.composition import CONFIGS, run_with_hydra
 from resnext.config import Config
-from resnext.errors import UserError
+from resnext.errors import RunFailed, UserError
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GROUPS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")
@@ -62,6 +63,32 @@ def test_a_multirun_makes_a_run_of_each_job():
     run_with_hydra("train", ["-m", "run=sweep", "seed=1,2"], configs.append)
     assert [(config.run, config.seed) for config in configs] == [("sweep-0", 1), ("sweep-1", 2)]
     assert list(Path().iterdir()) in ([], [Path("runs")])
+
+
+def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of the average where there is one; nothing where nothing was validated, or the job failed."""
+    seen: list[float | None] = []
+    launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
+    launch = launcher.launch
+
+    def spy(*args, **kwargs):
+        jobs = launch(*args, **kwargs)
+        seen.extend(job.return_value for job in jobs)
+        return jobs
+
+    def train_without_training(run) -> None:
+        if run.path.name == "s-1":
+            raise RunFailed("out of luck")
+        if run.path.name != "s-2":
+            run.update_summary(**{"val/top1": 0.75, "val_ema/top1": 0.8})
+
+    monkeypatch.setattr(launcher, "launch", spy)
+    monkeypatch.setattr("resnext.launch.local.launch", train_without_training)
+    small = ["experiment=image_folder", "model=resnext_small", "recipe=small", "recipe.batch_size=8"]
+    arguments = ["train", *small, f"data.root={image_folder}", "-m", "run=s"]
+    assert run_verb([*arguments, "recipe.ema.decay=null,0.9,0.99"]) == 1
+    assert run_verb([*arguments, "run=t", "recipe.ema.decay=0.9"]) == 0
+    assert seen == [0.75, None, None, 0.8]
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, parse_arguments
 from resnext.config import Config, parse_config, schema_defaults, to_dict
 from resnext.config_errors import nearest, unknown_key
 from resnext.errors import RunFailed, UserError, describe_os_error
@@ -25,8 +27,10 @@ PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
 
 
-def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], None]) -> None:
+def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], float | None]) -> None:
     """Calls `task` with the composed configuration, as often as a multirun asks; its jobs go on after one that failed.
+
+    What `task` returns is what the sweeper of a multirun gets to see of the job.
 
     Raises:
         UserError: for a key, value, group or override that is wrong.
@@ -34,11 +38,11 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
     """
     errors: list[UserError | RunFailed] = []
 
-    def job(composed: DictConfig) -> None:
-        OmegaConf.register_new_resolver("data_home", data_home, replace=True)  # the job may be in another process
+    def job(composed: DictConfig) -> float | None:
+        _register_resolvers()  # the job may be in another process
         try:
             try:
-                task(_convert(composed))
+                return task(_convert(composed))
             except OmegaConfBaseException as error:
                 raise UserError(_describe(error)) from error
             except OSError as error:
@@ -49,26 +53,51 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], Non
             if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
             errors.append(error)
+            return None
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise, do not print and exit
-    sys.argv = [f"resnext {verb}" if "-sc" not in arguments else "resnext", *_arrange(arguments)]
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
-    main = hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")
     try:
-        main(job)()
+        _act(verb, arguments, job)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error)) from error
     if errors:
         raise errors[0]
 
 
-def _arrange(arguments: list[str]) -> list[str]:
-    """-m first, as argparse takes no overrides on both sides of it; with a name, which a job that is requeued keeps."""
-    multirun = [each for each in arguments if each in ("-m", "--multirun")]
-    rest = [each for each in arguments if each not in multirun]
-    if multirun and not any(each.startswith("run=") for each in rest):
-        rest.append(f"run=sweep-{time.strftime('%Y%m%d-%H%M%S')}")
-    return [*multirun, *rest]
+def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
+    """What hydra.main does, with a loader that refuses configurations that would run code."""
+    parser, asked = parse_arguments(arguments)
+    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
+    _register_resolvers()
+    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    with initialize_config_dir(str(CONFIGS), job_name="resnext", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.config_loader = CheckedConfigLoader(hydra.config_loader.get_search_path())
+        if asked.help:
+            hydra.app_help(MAIN, parser, asked)
+        elif asked.hydra_help:
+            hydra.hydra_help(MAIN, parser, asked)
+        elif asked.cfg:
+            hydra.show_cfg(MAIN, asked.overrides, asked.cfg, asked.package, asked.resolve)
+        elif asked.info:
+            hydra.show_info(asked.info, MAIN, asked.overrides)
+        elif asked.shell_completion:
+            hydra.shell_completion(MAIN, asked.overrides)
+        elif asked.multirun:
+            hydra.multirun(MAIN, job, _with_name(asked.overrides))
+        else:
+            hydra.run(MAIN, job, asked.overrides)
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+
+
+def _with_name(overrides: list[str]) -> list[str]:
+    """With a name for the runs of a multirun, which a job that is requeued keeps."""
+    if any(each.startswith("run=") for each in overrides):
+        return overrides
+    return [*overrides, f"run=sweep-{time.strftime('%Y%m%d-%H%M%S')}"]
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:
@@ -102,9 +131,9 @@ def _convert(composed: DictConfig) -> Config:
         key = sorted(missing)[0]
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
     config = _absolute(parse_config(OmegaConf.to_container(composed, resolve=True)))  # pyright: ignore[reportArgumentType]
-    hydra_config = HydraConfig.get()
-    if hydra_config.mode is not None and hydra_config.mode.name == "MULTIRUN" and config.run is not None:
-        config = replace(config, run=f"{config.run}-{hydra_config.job.num}")
+    job = HydraConfig.get().job
+    if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
+        config = replace(config, run=f"{config.run}-{job.num}")
     return config
 
 

@@ -17,8 +17,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def train(config: Config, command: list[str]) -> None:
-    """Checks what can be checked before there is a run, makes its directory (or opens it), and trains it."""
+def train(config: Config, command: list[str]) -> float | None:
+    """Checks what can be checked before there is a run, makes its directory (or opens it), and trains it.
+
+    Returns the best val/top1 (val_ema/top1 where the recipe averages), which a sweeper maximizes; None without any.
+    """
     from resnext.data.images import load_images
     from resnext.data.index import DataIdentity
 
@@ -36,6 +39,7 @@ def train(config: Config, command: list[str]) -> None:
         if "SUBMITIT_EXECUTOR" in os.environ:
             _leave_submitit(error.signum)
         raise
+    return run.summary.get(config.recipe.best_by)
 
 
 def _leave_submitit(signum: int) -> None:
