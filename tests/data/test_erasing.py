@@ -1,4 +1,4 @@
-"""Random erasing against timm's: the same boxes for the same draws, the same distributions, and no wait for a device."""
+"""Random erasing against timm's: the same boxes for the same draws, the same distributions, no wait for a device."""
 
 import random
 
