@@ -7,7 +7,6 @@ import pytest
 import timm.data
 import torch
 from PIL import Image
-from timm.data.random_erasing import RandomErasing
 from torchvision import transforms
 from torchvision.transforms import functional
 
@@ -19,7 +18,6 @@ from resnext.data.augment import (
     add_lighting,
     build_eval_transform,
     build_train_transform,
-    erase,
     normalize,
 )
 from resnext.errors import UserError
@@ -156,29 +154,6 @@ def test_pad_and_crop_of_another_size_resizes_the_short_side(photo: np.ndarray, 
     pixels = build(tmp_path, pad=0, hflip=0.0, scale=[1, 1])(photo)
     resized = np.asarray(functional.resize(Image.fromarray(photo), [32]))
     assert max(psnr(pixels, resized[top : top + 32]) for top in range(len(resized) - 31)) > 45
-
-
-@pytest.mark.parametrize("mode", ["const", "rand", "pixel"])
-def test_erasing_is_timms(mode: str):
-    config = AugmentationConfig(erasing=0.6, erasing_mode=mode, erasing_count=3)
-    images, seeds = torch.full((32, 3, 24, 24), 7.0), torch.arange(32)
-    ours = erase(images.clone(), seeds, config)
-    theirs = images.clone()
-    eraser = RandomErasing(0.6, mode=mode, max_count=3, device="cpu")
-    for image, number in zip(theirs, seeds.tolist(), strict=True):
-        seed(number)
-        eraser(image)
-    assert torch.equal(ours, theirs)
-    erased = (ours != 7).any(dim=(1)).flatten(1).any(1).float().mean()
-    assert 0.3 < erased < 0.9
-
-
-def test_erasing_of_an_image_does_not_depend_on_its_batch():
-    config = AugmentationConfig(erasing=1.0)
-    images, seeds = torch.zeros(8, 3, 16, 16), torch.arange(8)
-    whole = erase(images.clone(), seeds, config)
-    parts = [erase(images[part].clone(), seeds[part], config) for part in (slice(5, 8), slice(0, 5))]
-    assert torch.equal(whole, torch.cat([parts[1], parts[0]]))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

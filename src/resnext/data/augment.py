@@ -5,7 +5,6 @@ Whatever is random draws from `random`, numpy and torch, which the caller has se
 
 import functools
 import math
-import random
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data.auto_augment import augment_and_mix_transform, auto_augment_transform, rand_augment_transform
-from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision import transforms
@@ -80,17 +78,6 @@ def normalize(images: Tensor, data: DataConfig) -> Tensor:
     return images.float().sub_(_channels(data.mean, images.device)).div_(_channels(data.std, images.device))
 
 
-def erase(images: Tensor, seeds: Tensor, config: AugmentationConfig) -> Tensor:
-    """timm's random erasing of normalised images [N, 3, H, W], in place; each follows from its own seed, int64 [N]."""
-    erasing = _build_erasing(config, images.device)
-    generator = _generator(images.device)
-    for image, seed in zip(images, seeds.tolist(), strict=True):
-        random.seed(seed)
-        generator.manual_seed(seed)
-        erasing(image)
-    return images
-
-
 def _build_crop(config: AugmentationConfig, image_size: int) -> Transform:
     if config.pad is not None:
         return PadAndCrop(image_size, config.pad, _fixed(config.interpolation))
@@ -151,18 +138,6 @@ def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callab
     if policy == "augmix":
         return transforms.AugMix(interpolation=interpolation)
     return transforms.AutoAugment(transforms.AutoAugmentPolicy(policy), interpolation=interpolation)
-
-
-@functools.cache
-def _build_erasing(config: AugmentationConfig, device: torch.device) -> RandomErasing:
-    return RandomErasing(
-        config.erasing, mode=config.erasing_mode, max_count=config.erasing_count, device=str(device), min_count=1
-    )
-
-
-def _generator(device: torch.device) -> torch.Generator:
-    """The device's own generator: torch.manual_seed sets those of all devices, and takes ninety times as long."""
-    return torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
 
 
 @functools.cache

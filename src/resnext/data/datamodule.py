@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from resnext.config import DataConfig
 from resnext.config_recipe import RecipeConfig
-from resnext.data.augment import Transform, build_eval_transform, build_train_transform, erase, normalize
+from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
 from resnext.data.cores import count_cores
 from resnext.data.decode import is_damaged
+from resnext.data.erasing import Erasing, draw_erasing, erase
 from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex, printable
 from resnext.data.loader_guard import LoaderGuard, die_with_rank
@@ -30,7 +31,7 @@ MAX_WORKERS = 16
 MAX_EVAL_BATCH = 128
 
 Batch = tuple[Tensor, Tensor]  # images uint8 [N, H, W, 3] or float32 [N, 3, H, W], targets int64 [N]
-TrainBatch = tuple[Tensor, Tensor, Tensor]  # and the seed of each image's erasing, int64 [N]
+TrainBatch = Batch | tuple[Tensor, Tensor, Erasing]  # with what is erased on the device, where the recipe erases
 
 
 class ImageDataModule(LightningDataModule):
@@ -76,11 +77,11 @@ class ImageDataModule(LightningDataModule):
             **self._loading(),
         )
 
-    def on_after_batch_transfer(self, batch: Batch | TrainBatch, dataloader_idx: int) -> Batch:
-        images, targets, *seeds = batch
+    def on_after_batch_transfer(self, batch: TrainBatch, dataloader_idx: int) -> Batch:
+        images, targets, *erasing = batch
         images = normalize(images, self.data)
-        if seeds and self.recipe.augmentation.erasing:
-            images = erase(images, seeds[0], self.recipe.augmentation)
+        if erasing:
+            images = erase(images, erasing[0], self.recipe.augmentation.erasing_mode)
         return images, targets
 
     def _image_check(self) -> ImageCheck | None:
@@ -132,7 +133,7 @@ class EvalImages(ImageDataset):
 
 
 class TrainImages(ImageDataset):
-    """Sample → pixels uint8 [size, size, 3], label, a seed for what is random on the device; or Skipped, where it may.
+    """Sample → pixels uint8 [size, size, 3], label, and Erasing where the recipe erases; or Skipped, where it may.
 
     Everything random in a sample follows from (seed, epoch, image, copy); its size is that of the epoch.
     """
@@ -142,6 +143,7 @@ class TrainImages(ImageDataset):
     ) -> None:
         super().__init__(index, cache)
         self.size_at, self.seed, self.may_skip = recipe.train_image_size, seed, data.max_skipped > 0
+        self.augmentation = recipe.augmentation
         self.transforms = {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
 
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
@@ -155,8 +157,9 @@ class TrainImages(ImageDataset):
             raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)
         _seed_everything(drawing)
-        transform = self.transforms[self.size_at(sample.epoch)]
-        return _transformed(pixels, transform), int(self.index.labels[sample.image]), erasing
+        size = self.size_at(sample.epoch)
+        drawn = _transformed(pixels, self.transforms[size]), int(self.index.labels[sample.image])
+        return (*drawn, draw_erasing(erasing, size, self.augmentation)) if self.augmentation.erasing else drawn
 
 
 class ImageLoader(DataLoader[Any]):
