@@ -64,7 +64,8 @@ def test_a_signal_saves_and_resume_ends_bit_identical(
     assert process.returncode == code, output
     assert output.count("interrupted after") == 1
     assert "`make resume RUN=runs/parts` goes on" in output
-    assert not {"Traceback", "W1", "elastic"} & set(output.replace("[", " ").split()), output
+    assert "Traceback" not in output
+    assert "distributed/elastic" not in output
     step = read_checkpoint(tmp_path / "runs/parts/checkpoints/last.ckpt").step
     assert 5 <= step < 4 * 22
     assert f"interrupted after {step} steps" in output

@@ -13,18 +13,10 @@ from resnext.training.csv_logger import read_rows
 from resnext.training.run import Run
 
 SECONDS_TO_BE_GONE = 4  # less than the 5 s in which a DataLoader's own watchdog notices
-OPTIONS = [
-    "model=resnext_small",
-    "model.width=8",
-    "data.workers=1",
-    "trainer.accelerator=cpu",
-    "trainer.precision=32-true",
-    "trainer.devices=2",
-    "logger=csv",
-    "logger.every_steps=1",
-    "recipe.epochs=9999",
-    "run=x",
-]
+OPTIONS = (
+    *("model=resnext_small", "model.width=8", "recipe.epochs=9999", "data.workers=1", "logger=csv", "run=x"),
+    *("logger.every_steps=1", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.devices=2"),
+)
 
 
 def test_a_killed_launcher_leaves_no_process_and_no_lock(digits: Path, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Which signal counts, and from when to when."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_a_signal_ends_what_has_nothing_to_save():
 def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
     script = (
         "import signal; from resnext.training.preemption import StopRequest\n"
-        "with StopRequest().received_to_the_end(): pass\n"
+        "with StopRequest().received_to_the_end(deferred=True): pass\n"
         "signal.raise_signal(signal.SIGUSR1); signal.raise_signal(signal.SIGTERM); print('alive')"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -63,7 +64,7 @@ def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: i
     time.sleep(0.3)  # until it hangs
     process.terminate()
     try:
-        process.wait(timeout=5)
+        process.wait(timeout=3 if deferred else 30)
     except subprocess.TimeoutExpired:
         process.kill()
     output, _ = process.communicate()
@@ -77,3 +78,13 @@ def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):
     tell_batch_script(138)
     tell_batch_script(143)
     assert (tmp_path / "code").read_text() == "138\n"
+
+
+@pytest.mark.parametrize(("tasks", "code"), [("1", 143), ("2", 7)])
+def test_a_signal_while_torch_is_imported(tmp_path, tasks: str, code: int):
+    """It ends the process at once. A rank of srun remembers it, and leaves together with the others."""
+    (tmp_path / "torch.py").write_text("import signal; signal.raise_signal(15); raise SystemExit(7)")
+    environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "SLURM_PROCID": "0"}
+    command = [sys.executable, "-m", "resnext", "fit", "runs/x"]
+    result = subprocess.run(command, env=os.environ | environment | {"SLURM_STEP_NUM_TASKS": tasks})
+    assert result.returncode == code

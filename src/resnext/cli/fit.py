@@ -5,7 +5,7 @@ from pathlib import Path
 
 from resnext.parent_death import die_with_launcher
 from resnext.training.preemption import StopRequest
-
+from resnext.training.slurm_job import is_slurm_rank
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
 
     die_with_launcher()
     stop = StopRequest()
-    with stop.received_to_the_end():  # from here on, also while torch is being imported
+    with stop.received_to_the_end(deferred=is_slurm_rank()):  # from here on, also while torch is being imported
         from resnext.training.fit import fit
         from resnext.training.run import Run
 

@@ -18,7 +18,8 @@ SECONDS_TO_DIE = 2.0
 def die_with_rank() -> None:
     """To be called in a loader process: torch's own watchdog notices only after 5 s that the rank was killed."""
     rank = multiprocessing.parent_process()
-    assert rank is not None and rank.pid is not None, "called in a loader process"
+    assert rank is not None, "called in a loader process"
+    assert rank.pid is not None
     forked = multiprocessing.get_start_method() == "fork"  # else the parent is multiprocessing's fork server
     die_with_parent(rank.pid if forked else os.getppid())
 

@@ -52,7 +52,9 @@ def _run_ranks(run: Run, devices: int) -> None:
 
     A rank that breaks says why itself; what is raised here has its exit code and no words.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # ranks speak for themselves
+    elastic = logging.getLogger("torch.distributed.elastic")  # silent: ranks speak for themselves
+    elastic.addHandler(logging.NullHandler())
+    elastic.propagate = False  # a level would not do: its modules' loggers have levels of their own
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))  # torchrun would set 1

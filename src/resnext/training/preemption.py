@@ -27,8 +27,9 @@ class StopRequest:
         self._deferred = True
 
     @contextmanager
-    def received_to_the_end(self) -> Iterator[None]:
-        """For a process that does nothing else: its signals are deferred, and ignored after this, while it ends."""
+    def received_to_the_end(self, *, deferred: bool) -> Iterator[None]:
+        """`received`, for a process that does nothing else: signals are ignored afterwards, while the process ends."""
+        self._deferred = deferred
         for signum in SIGNALS:
             signal.signal(signum, self._receive)
         try:

@@ -21,11 +21,11 @@ from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config import Config, to_dict
 from resnext.training.metrics import read_rows
+from resnext.training.offline_folders import STEP, remove_redundant_folders
 
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 8.0
 FINISH_SECONDS = 60.0
-STEP = "trainer/global_step"  # as WandbLogger names it
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
             obstacle = _first_line(error)
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
+    remove_redundant_folders(Path(logger.experiment.dir).parent, wandb_id)
     log.info(
         "W&B       offline: %s\n          later: .venv/bin/wandb sync %s",
         obstacle,
