@@ -56,7 +56,7 @@ class ImageIndex:
             with self.path(image).open("rb") as file:
                 return file.read()
         except OSError as error:
-            raise unreadable(self.name(image), OSError(error.strerror)) from error
+            raise unreadable(self.name(image), error) from error
 
     def pixels(self, image: int) -> np.ndarray:
         """uint8 [height, width, 3]. Raises UserError, as `read` and `decode_image` do."""

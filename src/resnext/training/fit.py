@@ -19,7 +19,8 @@ from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.data.order import steps_per_epoch
-from resnext.errors import Interrupted, RunFailed, UserError, first_cause
+from resnext.errors import Interrupted, RunFailed, UserError, describe_error
+from resnext.library_messages import is_gloo_failure, is_timeout
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.finite import NonFiniteLoss
@@ -42,8 +43,6 @@ from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
 from resnext.training.wandb_logger import build_wandb_logger, is_wanted
-
-COLLECTIVES = ("gloo", "NCCL", "pair closure")  # in what they raise
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +79,9 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         status = "preempted" if error.signum in NEAR_THE_END else "interrupted"
         log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
-    except UserError as error:
+    except UserError:
         log.error("refused", exc_info=True)
-        raise UserError(first_cause(error)) from error
+        raise
     except Exception as error:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_said_elsewhere(error, world):
@@ -216,22 +215,20 @@ def _is_said_elsewhere(error: Exception, world: World) -> bool:
     """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0
-    return _is_of_a_collective(error) and not _is_timeout(error)
+    if isinstance(error, torch.distributed.DistNetworkError | torch.distributed.DistStoreError):
+        return world.rank > 0 and not is_timeout(error)  # the store is rank 0's: its own errors nobody else knows
+    return _is_of_a_collective(error) and not is_timeout(error)
 
 
 def _reason(error: Exception, config: Config) -> str:
-    if _is_of_a_collective(error) and _is_timeout(error):
+    if _is_of_a_collective(error) and is_timeout(error):
         minutes = config.trainer.timeout_minutes
         return f"another process has not answered for trainer.timeout_minutes={minutes:g}: it hangs, or is far behind"
-    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RunFailed) else describe_error(error)
 
 
 def _is_of_a_collective(error: Exception) -> bool:
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in COLLECTIVES)
-
-
-def _is_timeout(error: Exception) -> bool:
-    return any(word in str(error).lower() for word in ("timed out", "timeout"))
+    return isinstance(error, torch.distributed.DistError) or is_gloo_failure(error)
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:
