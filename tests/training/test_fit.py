@@ -108,6 +108,27 @@ def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pyt
     assert all(f"-{run.info['wandb_id']}" in name for name in folders)  # W&B adds -1 within one second
 
 
+@pytest.mark.parametrize("steps", [2, 0])
+def test_wandb_that_breaks_at_the_end_changes_nothing(
+    digits: Path, steps: int, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """Neither how a whole training ends, nor what is said of one that broke (here after 0 steps)."""
+
+    def fail(**_options: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    run = make_run(small_config(digits, recipe__max_steps=2))
+    monkeypatch.setattr(fit_module.wandb, "finish", fail)
+    if not steps:
+        monkeypatch.setattr(ClassificationTask, "on_train_start", lambda _task: 1 / 0)
+        with pytest.raises(RunFailed, match="ZeroDivisionError"):
+            fit(run)
+    else:
+        fit(run)
+    assert run.summary["status"] == ("finished" if steps else "failed")
+    assert "warning: W&B could not finish: BrokenPipeError" in capsys.readouterr().out
+
+
 def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)

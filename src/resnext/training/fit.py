@@ -92,12 +92,20 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
             loader.kill()  # one that hangs would be waited for at the interpreter's exit
         if world.rank == 0:
             run.update_summary(status=status)
-            wandb.finish(exit_code=0 if status == "finished" else 1)
+            _finish_wandb(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
                 with suppress(RuntimeError):  # one that died while leaving changes nothing of how this one ends
                     torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
             torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """Without an error: how the training ended is known by now, and W&B's own process may be gone."""
+    try:
+        wandb.finish(exit_code=exit_code)
+    except Exception as error:
+        log.warning("W&B could not finish: %s", describe_error(error))
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:
