@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error, first_cause
+from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error
 from resnext.training.slurm_job import tell_batch_script
 
 VERBS = {
@@ -49,7 +49,7 @@ def _run(verb: str, rest: list[str]) -> int:
             raise UserError(f"unknown verb; it is one of {', '.join(VERBS)}")
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:
-        return _say(verb, first_cause(error), 2)
+        return _say(verb, error, 2)
     except RunFailed as error:
         return _say(verb, error, error.exit_code)
     except BrokenPipeError:  # `resnext recipes | head`

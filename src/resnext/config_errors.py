@@ -15,6 +15,11 @@ def nearest(name: str, names: list[str]) -> str:
     return f"; did you mean {matches[0]}?" if matches else ""
 
 
+def has_key(key: str, schema: Tree) -> bool:
+    """Whether the schema has this dotted key, as a group or as a value."""
+    return key in _dotted_keys(schema)
+
+
 def unknown_key(key: str, schema: Tree) -> str:
     """The line for a dotted key that the schema does not have."""
     group, _, leaf = key.rpartition(".")
@@ -31,7 +36,7 @@ def unknown_key(key: str, schema: Tree) -> str:
 def describe(error: ValidationError, schema: Tree) -> str:
     """The first mistake as one line; a value that fails a union yields one error per member, all named."""
     errors = error.errors()
-    first = errors[0]
+    first: Any = errors[0]
     key = _dotted_key(first["loc"], schema)
     same = [each for each in errors if _dotted_key(each["loc"], schema) == key]
     others = len({_dotted_key(each["loc"], schema) for each in errors}) - 1
@@ -41,14 +46,14 @@ def describe(error: ValidationError, schema: Tree) -> str:
     if first["type"] == "missing" and not isinstance(first["loc"][-1], int):
         return f"{key} is missing: give it as {key}=VALUE{more}"
     if first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, ") + more
-    allowed = " or ".join(dict.fromkeys(_allowed(each["msg"]) for each in same)).replace(" or be ", " or ")
+        return str(first["ctx"]["error"]) + more  # what our own check raised
+    allowed = " or ".join(dict.fromkeys(_allowed(each) for each in same)).replace(" or be ", " or ")
     return f"{key}={_as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
 
 
-def _allowed(message: str) -> str:
+def _allowed(error: Any) -> str:
     """`be greater than 0` of `Input should be greater than 0`."""
-    return "have more items" if message == "Field required" else message.partition(" should ")[2] or message
+    return "have more items" if error["type"] == "missing" else error["msg"].partition(" should ")[2] or error["msg"]
 
 
 def _hint(key: str, errors: list[Any]) -> str:

@@ -4,6 +4,9 @@
 class UserError(ValueError):
     """A mistake that the user can mend: one line that says what was found and what to do. Exit code 2."""
 
+    def __str__(self) -> str:
+        return _one_line(super().__str__())
+
 
 class RunFailed(RuntimeError):
     """A training that broke: one line, or none where a rank has said it; the traceback is in the run's log.txt."""
@@ -11,6 +14,9 @@ class RunFailed(RuntimeError):
     def __init__(self, message: str = "", exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return _one_line(super().__str__())
 
 
 class Interrupted(BaseException):
@@ -24,11 +30,17 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-def first_cause(error: UserError) -> str:
-    """Its one line: an error that crossed from a loader process carries that process's traceback in its message."""
-    return str(error).strip().splitlines()[-1].removeprefix("resnext.errors.UserError: ")
+def describe_error(error: Exception) -> str:
+    """A library's error in one line: its type and the beginning of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def describe_os_error(error: OSError) -> str:
     """A file or folder that cannot be read or made, and why."""
     return f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"
+
+
+def _one_line(text: str) -> str:
+    """All lines of `text`: a message may quote a library's, which may have several."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())

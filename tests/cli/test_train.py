@@ -103,6 +103,12 @@ def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monk
         (["recipe.epochs=ten"], "recipe.epochs=ten is not allowed: it should be a valid integer"),
         (["experiment=resnext50"], "experiment=resnext50 does not exist; experiment is one of finetune, "),
         (["modle=resnext_small"], "modle is not a configuration key; did you mean model?"),
+        (["model=[a,b]"], "model=b does not exist; model is one of resnext101_32x4d, "),
+        (["~modle"], "modle is not a configuration key; did you mean model?"),
+        (["recipe.optimizer.lr.x=1"], "recipe.optimizer.lr.x is not a configuration key; did you mean"),
+        (["slurm={node: 2}"], "slurm.node is not a configuration key; did you mean slurm.nodes?"),
+        (["-m", "seed=1,2", "modle=x"], "modle is not a configuration key; did you mean model?"),
+        (["+seed=1"], "Could not append to config. An item is already at 'seed'."),
         (["recipe.batch_size=???"], "recipe.batch_size is missing: give it as recipe.batch_size=VALUE"),
         (["model.name="], "model.name= is not allowed: it should have at least 1 character"),
         (

@@ -10,7 +10,7 @@ from torchvision.datasets import ImageFolder
 
 from conftest import write_images
 from resnext.config import DataConfig
-from resnext.data.decode import is_damaged
+from resnext.data.decode import UnreadableImage
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
 from resnext.errors import UserError
@@ -162,6 +162,6 @@ def test_what_would_be_read_without_end_is_refused_at_once(image_folder: Path, m
     path = train.path(0)
     path.unlink()
     make(path)
-    with pytest.raises(UserError, match=rf"^{path} cannot be read as an image \({reason}\): replace it") as error:
+    with pytest.raises(UnreadableImage, match=rf"^{path} cannot be read as an image \({reason}\): replace it") as error:
         train.read(0)
-    assert is_damaged(error.value)  # data.max_skipped may leave it out
+    assert error.value.is_damaged  # data.max_skipped may leave it out

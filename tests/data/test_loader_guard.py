@@ -3,10 +3,16 @@
 import multiprocessing
 import threading
 import time
+import traceback
+from pathlib import Path
 
 import pytest
 
+from resnext.data.datamodule import EvalImages, ImageLoader
+from resnext.data.decode import UnreadableImage
+from resnext.data.index import scan_splits
 from resnext.data.loader_guard import LoaderFailed, LoaderGuard
+from resnext.errors import RunFailed, UserError
 
 
 def test_a_connection_that_breaks_before_the_death_is_known():
@@ -27,3 +33,30 @@ def test_a_broken_connection_of_living_processes_is_what_it_is(monkeypatch: pyte
     monkeypatch.setattr("resnext.data.loader_guard.SECONDS_TO_DIE", 0.1)
     with pytest.raises(ConnectionResetError), LoaderGuard(timeout=60.0).waiting():
         raise ConnectionResetError(104, "Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (UserError("data.root=/images is wrong\nand this says why"), "data.root=/images is wrong and this says why"),
+        (RunFailed("lost\neverything", exit_code=7), "lost everything"),
+        (ValueError("no axis\n  for it"), "a loader process broke: ValueError: no axis"),
+        (MemoryError(), "a loader process broke: MemoryError"),
+        (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
+    ],
+)
+def test_an_error_crosses_from_a_loader_process_whole(raised: Exception, text: str, image_folder: Path):
+    """With its type and fields, and its traceback as a note."""
+
+    class Broken(EvalImages):
+        def __getitem__(self, sample: object):
+            raise raised
+
+    images = Broken(scan_splits(image_folder).train, None, lambda pixels: pixels)
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        next(iter(ImageLoader(images, worker_timeout=30.0, num_workers=1, batch_size=2)))
+    assert type(error.value) is (type(raised) if isinstance(raised, UserError | RunFailed) else LoaderFailed)
+    assert str(error.value).startswith(text)
+    assert "\n" not in str(error.value)
+    assert vars(error.value).items() >= vars(raised).items()
+    assert "in __getitem__" in "".join(traceback.format_exception(error.value))

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 import wandb
 from lightning.pytorch.callbacks import Callback
+from torch.distributed import DistNetworkError, TCPStore
 
 from conftest import make_run, read_metrics, small_config, write_images
 from resnext.errors import Interrupted, RunFailed, UserError
@@ -17,6 +19,7 @@ from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
 from resnext.training import fit as fit_module
 from resnext.training.checkpoint import read_checkpoint
+from resnext.training.device import World
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
 from resnext.training.run import Run
@@ -105,6 +108,27 @@ def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pyt
     assert all(f"-{run.info['wandb_id']}" in name for name in folders)  # W&B adds -1 within one second
 
 
+@pytest.mark.parametrize("steps", [2, 0])
+def test_wandb_that_breaks_at_the_end_changes_nothing(
+    digits: Path, steps: int, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """Neither how a whole training ends, nor what is said of one that broke (here after 0 steps)."""
+
+    def fail(**_options: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    run = make_run(small_config(digits, recipe__max_steps=2))
+    monkeypatch.setattr(fit_module.wandb, "finish", fail)
+    if not steps:
+        monkeypatch.setattr(ClassificationTask, "on_train_start", lambda _task: 1 / 0)
+        with pytest.raises(RunFailed, match="ZeroDivisionError"):
+            fit(run)
+    else:
+        fit(run)
+    assert run.summary["status"] == ("finished" if steps else "failed")
+    assert "warning: W&B could not finish: BrokenPipeError" in capsys.readouterr().out
+
+
 def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)
@@ -134,7 +158,9 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, split: str, worker
         fit(run)
     assert "\n" not in str(error.value)
     assert run.summary["status"] == "failed"
-    assert "a/0.png cannot be read" in (run.path / "log.txt").read_text()
+    log = (run.path / "log.txt").read_text()
+    assert "a/0.png cannot be read" in log
+    assert "in decode_image" in log  # the traceback, also that of a loader process
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -169,6 +195,20 @@ def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monke
         fit(run)
     assert "Traceback" in (run.path / "log.txt").read_text()
     assert run.summary["status"] == "failed"
+
+
+@pytest.mark.parametrize(("rank", "silent"), [(0, False), (1, True)])
+def test_rank_0_says_itself_why_it_has_no_store(rank: int, silent: bool):
+    """As where the port is taken: the store is rank 0's, and the others only lose the connection to it."""
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DistNetworkError) as error:
+        TCPStore("127.0.0.1", server.getsockname()[1], 2, is_master=True, wait_for_workers=False)
+    world = replace(World.from_environment(), size=2, rank=rank)
+    assert fit_module._is_said_elsewhere(error.value, world) == silent
+
+
+def test_a_file_with_gloo_in_its_name_is_not_silent():
+    error = FileNotFoundError(2, "No such file or directory", "/data/gloo/train")
+    assert not fit_module._is_said_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
 
 
 def test_data_that_changed_is_refused(image_folder: Path):

@@ -1,10 +1,9 @@
 """From Hydra's arguments to a `Config`: groups in configs/, overrides on the command line."""
 
 import os
-import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, parse_arguments
 from resnext.config import Config, parse_config, schema_defaults, to_dict
-from resnext.config_errors import nearest, unknown_key
+from resnext.config_errors import has_key, nearest, unknown_key
 from resnext.errors import RunFailed, UserError, describe_os_error
 
 PROJECT = Path(__file__).parents[3]
@@ -58,7 +57,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
     try:
         _act(verb, arguments, job)
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_describe(error)) from error
+        raise UserError(_describe(error, arguments)) from error
     if errors:
         raise errors[0]
 
@@ -112,11 +111,11 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         for override in OverridesParser.create().parse_overrides(overrides):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
+            if not has_key(override.get_key_element(), schema_defaults()):
+                raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
             OmegaConf.update(tree, override.get_key_element(), override.value())
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(unknown_key(error.full_key or str(error), schema_defaults())) from error
     return _absolute(parse_config(OmegaConf.to_container(tree)))  # pyright: ignore[reportArgumentType]
 
 
@@ -157,28 +156,34 @@ def _absolute_path(path: str) -> str:
     return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception, arguments: Sequence[str] = ()) -> str:
     """Hydra's errors in one line each; its own hints would have the user add the typo."""
-    text = str(error)
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'configuration'}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or [])
+        options = list(error.options or sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
         return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
-    if key := re.search(r"Could not override '([^']+)'|Could not append to config.*'\+([^=']+)", text):
-        return unknown_key(key[1] or key[2], schema_defaults())
-    if group := re.search(
-        r"Could not (?:override|append|delete).*?'?([\w/]+)'?\.? ?No match in the defaults list", text
-    ):
-        return unknown_key(group[1], schema_defaults())
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
         )
-    if text.startswith("Ambiguous value"):
-        return f"{_first_line(error)}: several values make several runs, with -m"
-    return _first_line(error)
+    if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
+        return unknown_key(str(key), schema_defaults())
+    return _find_mistake(arguments) or _first_line(error)
+
+
+def _find_mistake(arguments: Sequence[str]) -> str | None:
+    """The first override that cannot be right: Hydra's error has it only in its text."""
+    overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
+    several = "-m" in arguments or "--multirun" in arguments
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if override.is_sweep_override() and not several:
+            return f"{override.input_line}: several values make several runs, with -m"
+        if not has_key(key, schema_defaults()) and not (CONFIGS / key).is_dir() and not key.startswith("hydra"):
+            return unknown_key(key, schema_defaults())
+    return None
 
 
 def _first_line(error: Any) -> str:

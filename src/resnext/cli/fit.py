@@ -7,6 +7,7 @@ from resnext.parent_death import die_with_launcher
 from resnext.training.preemption import StopRequest
 from resnext.training.slurm_job import is_slurm_rank
 
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from resnext.config import DataConfig
 from resnext.config_recipe import RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
 from resnext.data.cores import count_cores
-from resnext.data.decode import is_damaged
+from resnext.data.decode import UnreadableImage
 from resnext.data.erasing import Erasing, draw_erasing, erase
 from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex, printable
-from resnext.data.loader_guard import LoaderGuard, die_with_rank
+from resnext.data.loader_guard import LoaderGuard, carried, die_with_rank
 from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
 from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
@@ -109,13 +109,25 @@ class ImageDataModule(LightningDataModule):
 
 
 class ImageDataset(Dataset[Any]):
-    """The images of a split; their pixels raise UserError where they cannot be read."""
+    """The images of a split; their pixels raise UnreadableImage where they cannot be read."""
 
     def __init__(self, index: ImageIndex, cache: RamCache | None) -> None:
         self.index, self.cache = index, cache
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def __getitems__(self, samples: list[Sample]) -> Any:
+        """A whole batch, as DataLoader asks for it; in a loader process an error is returned in its place."""
+        try:
+            return self.collate([self[sample] for sample in samples])
+        except Exception as error:
+            if get_worker_info() is None:
+                raise
+            return carried(error)
+
+    def collate(self, samples: list[tuple[Any, ...]]) -> Any:
+        return default_collate(samples)
 
     def pixels(self, image: int) -> np.ndarray:
         return self.index.pixels(image) if self.cache is None else self.cache[image]
@@ -149,8 +161,8 @@ class TrainImages(ImageDataset):
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
         try:
             pixels = self.pixels(sample.image)
-        except UserError as error:
-            if not is_damaged(error):
+        except UnreadableImage as error:
+            if not error.is_damaged:
                 raise
             if self.may_skip:
                 return Skipped(printable(self.index.relative_path(sample.image)), str(error))
@@ -161,12 +173,20 @@ class TrainImages(ImageDataset):
         drawn = _transformed(pixels, self.transforms[size]), int(self.index.labels[sample.image])
         return (*drawn, draw_erasing(erasing, size, self.augmentation)) if self.augmentation.erasing else drawn
 
+    def collate(self, samples: list[tuple[Any, ...]]) -> tuple[Any, list[Skipped]]:
+        """The batch without what was skipped, and that."""
+        skipped = [sample for sample in samples if isinstance(sample, Skipped)]
+        kept = [sample for sample in samples if not isinstance(sample, Skipped)]
+        if not kept:
+            raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
+        return default_collate(kept), skipped
+
 
 class ImageLoader(DataLoader[Any]):
     """A DataLoader that raises LoaderFailed where a process dies or a batch takes more than `worker_timeout` s."""
 
     def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
-        super().__init__(images, **loading)
+        super().__init__(images, collate_fn=_unchanged, **loading)
         self._guard = LoaderGuard(worker_timeout) if self.num_workers else None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -182,6 +202,8 @@ class ImageLoader(DataLoader[Any]):
                     batch = next(batches, None)
                 if batch is None:
                     return
+                if isinstance(batch, Exception):
+                    raise batch
                 yield batch
 
 
@@ -200,7 +222,7 @@ class TrainLoader(ImageLoader):
         check: ImageCheck | None = None,
         **loading: Any,
     ) -> None:
-        super().__init__(images, batch_sampler=batches, collate_fn=_collate, **loading)
+        super().__init__(images, batch_sampler=batches, **loading)
         self.batches, self.skips, self.check = batches, skips, check
         self.received = 0
         self._resume_at = 0
@@ -233,13 +255,9 @@ def _transformed(pixels: np.ndarray, transform: Transform) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(transform(pixels)))
 
 
-def _collate(samples: list[tuple[Any, ...]]) -> tuple[Any, list[Skipped]]:
-    """The batch without what was skipped, and that."""
-    skipped = [sample for sample in samples if isinstance(sample, Skipped)]
-    kept = [sample for sample in samples if not isinstance(sample, Skipped)]
-    if not kept:
-        raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
-    return default_collate(kept), skipped
+def _unchanged(batch: Any) -> Any:
+    """In place of DataLoader's collate_fn: the dataset gives whole batches."""
+    return batch
 
 
 def _seed_everything(seed: int) -> None:

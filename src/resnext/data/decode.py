@@ -6,7 +6,6 @@ most of the others leave a valid file, which nothing can tell from a good one).
 """
 
 import errno
-import re
 import warnings
 from io import BytesIO
 
@@ -15,10 +14,26 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from resnext.errors import UserError
+from resnext.library_messages import count_extraneous_bytes, is_jpeg_damage
 
 MAX_PIXELS = 2**27  # 134 megapixels, or 400 MB in RGB: a larger file is taken for a decompression bomb
 JPEG_START = b"\xff\xd8"
-DAMAGE = ("Corrupt JPEG data", "Premature end of JPEG file")  # libjpeg's warnings after which pixels are wrong
+
+
+class UnreadableImage(UserError):
+    """An image file that cannot be read or decoded.
+
+    Attributes:
+        name, reason: of the file; why.
+        is_damaged: whether the file is at fault, or missing; not the storage it is on, which may be well again.
+    """
+
+    def __init__(self, name: str, reason: str, *, is_damaged: bool = True) -> None:
+        super().__init__(name, reason)  # pickle gives these two back to the constructor
+        self.name, self.reason, self.is_damaged = name, reason, is_damaged
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be read as an image ({self.reason}): replace it, or begin a run without it"
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -29,7 +44,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         name: of the file, for the error.
 
     Raises:
-        UserError: if it is damaged, truncated, no image, or too large; one line that names the file.
+        UnreadableImage: if it is damaged, truncated, not an image, or too large.
     """
     try:
         pixels = _decode_jpeg(data) if data.startswith(JPEG_START) else None
@@ -42,15 +57,10 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         raise unreadable(name, error) from error
 
 
-def is_damaged(error: UserError) -> bool:
-    """Whether an image file is at fault, or missing; not the storage it is on, which may be well again."""
-    cause = error.__cause__
-    return not isinstance(cause, OSError) or cause.errno in (None, errno.ENOENT, errno.ELOOP)
-
-
-def unreadable(name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{name} cannot be read as an image ({reason}): replace it, or begin a run without it")
+def unreadable(name: str, error: Exception) -> UnreadableImage:
+    number, strerror = (error.errno, error.strerror) if isinstance(error, OSError) else (None, None)
+    reason = strerror or " ".join(str(error).split()) or type(error).__name__
+    return UnreadableImage(name, reason, is_damaged=number in (None, errno.ENOENT, errno.ELOOP))
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
@@ -65,18 +75,18 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
     try:
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except ValueError as error:
-        if any(sign in str(error) for sign in DAMAGE) and not _is_padded(data, str(error)):
+        if is_jpeg_damage(str(error)) and not _is_padded(data, str(error)):
             raise
         return None
 
 
 def _is_padded(data: bytes, warning: str) -> bool:
     """Whether all that is wrong are equal bytes before the end marker, which no entropy-coded data leaves."""
-    extraneous = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
+    extraneous = count_extraneous_bytes(warning)
     if extraneous is None:
         return False
     end = data.rfind(b"\xff\xd9")
-    return len(set(data[max(0, end - int(extraneous[1])) : end])) == 1
+    return len(set(data[max(0, end - extraneous) : end])) == 1
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from resnext.data.decode import is_damaged
+from resnext.data.decode import UnreadableImage
 from resnext.data.image_file import looks_whole
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import keep_damaged, load_damaged
@@ -115,8 +115,8 @@ class ImageCheck:
         try:
             with self._decoding:
                 index.pixels(image)
-        except UserError as error:
-            if not is_damaged(error):
+        except UnreadableImage as error:
+            if not error.is_damaged:
                 raise
             return str(error)
         return None

@@ -55,9 +55,7 @@ class ImageIndex:
         """The file's content. Raises UserError if it cannot be read."""
         try:
             return read_image_file(self.path(image))
-        except OSError as error:
-            raise unreadable(self.name(image), OSError(error.strerror)) from error
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise unreadable(self.name(image), error) from error
 
     def pixels(self, image: int) -> np.ndarray:

@@ -5,11 +5,12 @@ import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 
-from resnext.errors import RunFailed, UserError
+from resnext.errors import RunFailed, UserError, describe_error
 from resnext.parent_death import die_with_parent
 
 SECONDS_TO_DIE = 2.0
@@ -25,7 +26,20 @@ def die_with_rank() -> None:
 
 
 class LoaderFailed(RunFailed):
-    """A loader process hangs, or was killed; one line that says what to do."""
+    """A loader process hangs, was killed, or broke; one line that says what to do."""
+
+
+def carried(error: Exception) -> UserError | RunFailed:
+    """What a loader process returns in place of a batch, for the main process to raise.
+
+    DataLoader does not carry an error that is raised: it builds another one of the same type, with the text of the
+    traceback as its message. Errors of our own are carried whole here. Others may not survive pickle and are named in
+    a LoaderFailed. The traceback goes with them as a note, for log.txt.
+    """
+    ours = isinstance(error, UserError | RunFailed)
+    kept = error if ours else LoaderFailed(f"a loader process broke: {describe_error(error)}")
+    kept.add_note("In a loader process: " + "".join(traceback.format_exception(error)))
+    return kept
 
 
 class LoaderGuard:

@@ -49,7 +49,7 @@ class PackedImages(ImageIndex):
         try:
             data = os.pread(self._file(int(self.shards[image])), length, start)
         except OSError as error:
-            raise unreadable(self.name(image), OSError(error.strerror)) from error
+            raise unreadable(self.name(image), error) from error
         if len(data) < length:
             raise unreadable(self.name(image), OSError("the shard ends before it"))
         return data

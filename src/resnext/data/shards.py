@@ -12,7 +12,7 @@ import numpy as np
 import simplejpeg
 
 from resnext.data.crop import resize_short_side
-from resnext.data.decode import JPEG_START, decode_image, is_damaged
+from resnext.data.decode import JPEG_START, UnreadableImage, decode_image
 from resnext.data.exclusive import exclusive
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
@@ -153,11 +153,11 @@ def _encode(index: ImageIndex, image: int, short_side: int | None) -> bytes | Us
     try:
         data = index.read(image)
         pixels = decode_image(data, index.name(image))
-    except UserError as error:
-        if is_damaged(error):
+    except UnreadableImage as error:
+        if error.is_damaged:
             return error
         raise UserError(
-            f"{str(error).rpartition(':')[0]}: whole shards are kept, and the same command goes on"
+            f"{error.name} cannot be read ({error.reason}): whole shards are kept, and the same command goes on"
         ) from error
     if short_side is None or min(pixels.shape[:2]) <= short_side:
         return data

@@ -19,7 +19,8 @@ from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.data.order import steps_per_epoch
-from resnext.errors import Interrupted, RunFailed, UserError, first_cause
+from resnext.errors import Interrupted, RunFailed, UserError, describe_error
+from resnext.library_messages import is_gloo_failure, is_timeout
 from resnext.models.factory import build_model
 from resnext.task.classification import ClassificationTask
 from resnext.task.finite import NonFiniteLoss
@@ -43,8 +44,6 @@ from resnext.training.summary import SummaryWriter, summarize
 from resnext.training.throughput import Throughput
 from resnext.training.trainer import build_trainer
 from resnext.training.wandb_logger import build_wandb_logger, is_wanted
-
-COLLECTIVES = ("gloo", "NCCL", "pair closure")  # in what they raise
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +81,9 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
         status = _status_after(error.signum)
         log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
-    except UserError as error:
+    except UserError:
         log.error("refused", exc_info=True)
-        raise UserError(first_cause(error)) from error
+        raise
     except Exception as error:
         log.error("the training broke", exc_info=True)
         if world.size > 1 and _is_said_elsewhere(error, world):
@@ -95,7 +94,7 @@ def _train_and_keep_status(run: Run, world: World, stop: StopRequest) -> None:
             loader.kill()  # one that hangs would be waited for at the interpreter's exit
         if world.rank == 0:
             run.update_summary(status=status)
-            wandb.finish(exit_code=0 if status == "finished" else 1)
+            _finish_wandb(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
                 with suppress(RuntimeError):  # one that died while leaving changes nothing of how this one ends
@@ -112,6 +111,14 @@ def _leave_hanging(run: Run, world: World, signum: int) -> None:
 
 def _status_after(signum: int) -> str:
     return "preempted" if signum in NEAR_THE_END else "interrupted"
+
+
+def _finish_wandb(exit_code: int) -> None:
+    """Without an error: how the training ended is known by now, and W&B's own process may be gone."""
+    try:
+        wandb.finish(exit_code=exit_code)
+    except Exception as error:
+        log.warning("W&B could not finish: %s", describe_error(error))
 
 
 def _train(run: Run, world: World, stop: StopRequest) -> None:
@@ -235,22 +242,20 @@ def _is_said_elsewhere(error: Exception, world: World) -> bool:
     """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0
-    return _is_of_a_collective(error) and not _is_timeout(error)
+    if isinstance(error, torch.distributed.DistNetworkError | torch.distributed.DistStoreError):
+        return world.rank > 0 and not is_timeout(error)  # the store is rank 0's: its own errors nobody else knows
+    return _is_of_a_collective(error) and not is_timeout(error)
 
 
 def _reason(error: Exception, config: Config) -> str:
-    if _is_of_a_collective(error) and _is_timeout(error):
+    if _is_of_a_collective(error) and is_timeout(error):
         minutes = config.trainer.timeout_minutes
         return f"another process has not answered for trainer.timeout_minutes={minutes:g}: it hangs, or is far behind"
-    return str(error) if isinstance(error, RunFailed) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, RunFailed) else describe_error(error)
 
 
 def _is_of_a_collective(error: Exception) -> bool:
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in COLLECTIVES)
-
-
-def _is_timeout(error: Exception) -> bool:
-    return any(word in str(error).lower() for word in ("timed out", "timeout"))
+    return isinstance(error, torch.distributed.DistError) or is_gloo_failure(error)
 
 
 def _build_loggers(run: Run, config: Config, resume_step: int, *, validated: bool) -> list[Logger]:

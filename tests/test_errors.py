@@ -1,0 +1,32 @@
+"""What ends a command is said in one line, and nothing of it is lost."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from resnext.__main__ import run_verb
+from resnext.errors import RunFailed, UserError, describe_error
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunFailed, 1)])
+def test_an_error_of_several_lines_is_said_in_one(
+    error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As where a message quotes a library's: the key is in the first line, and the reason in the last."""
+
+    def fail(_arguments: list[str]) -> int:
+        raise error("model.name=timm/x cannot be built: Expected\n  size 3,\n\n but got 4\n")
+
+    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=fail))
+    assert run_verb(["train"]) == code
+    said = capsys.readouterr().err
+    assert said == "resnext train: model.name=timm/x cannot be built: Expected size 3, but got 4\n"
+
+
+def test_a_librarys_error_is_its_type_and_first_line():
+    assert (
+        describe_error(RuntimeError("\nCUDA error: out of luck\nCompile with …"))
+        == "RuntimeError: CUDA error: out of luck"
+    )
+    assert describe_error(MemoryError()) == "MemoryError"
