@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
+from resnext.regular_file import check_regular
 
 OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -99,8 +100,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = load_checkpoint(path)
     try:
         return Checkpoint(path, int(content["global_step"]), bool(content["validated"]))
-    except (KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path} is no checkpoint of a training: it has no {error}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: it has no {error}") from error
 
 
 def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
@@ -118,9 +119,15 @@ def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """All that is in it, tensors mapped from the file; raises as `read_checkpoint` does."""
     try:
+        check_regular(path)
+    except UserError as error:
+        raise DamagedCheckpoint(str(error)) from None
+    try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise

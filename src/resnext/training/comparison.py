@@ -41,7 +41,7 @@ def compare(one: Run, other: Run) -> list[Part]:
 
 def _load(run: Run) -> dict[str, Any]:
     path = run.checkpoints / LAST
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
     return load_checkpoint(path)
 

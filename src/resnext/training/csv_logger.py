@@ -77,6 +77,7 @@ class _CsvFile:
 
     def rewrite(self, rows: list[Row]) -> None:
         aside = self.path.with_name(f".{self.path.name}")
+        aside.unlink(missing_ok=True)  # a FIFO would be waited for, a link followed
         with open(aside, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
