@@ -16,9 +16,10 @@ from resnext.cli.composition import run_with_hydra
 from resnext.config import Config
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
-from resnext.errors import Interrupted
+from resnext.errors import Interrupted, UserError
 from resnext.training.fit import fit
 from resnext.training.run import Run
+from resnext.training.run_files import FILES
 
 OVERRIDES = ["run=hurt", "recipe.epochs=2", "recipe.batch_size=16", "checkpoint.every_steps=1", "data.workers=0"]
 OVERRIDES += ["logger.mode=disabled", "trainer.accelerator=cpu", "trainer.devices=1", "data=image_folder"]
@@ -51,7 +52,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "an empty mapping": lambda path: path.write_text("{}\n"),
     "NULs": lambda path: path.write_bytes(bytes(4096)),
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x80: {\n"),
-    "nested": lambda path: path.write_text("[" * 100_000),
+    "nested": lambda path: path.write_text("[" * 2_000),
     "huge": huge,
     "missing": replace(lambda path: None),
     "a folder": replace(lambda path: path.mkdir()),
@@ -118,3 +119,159 @@ def verb(made: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[
         return code, output.out, output.err
 
     return run
+
+
+@pytest.mark.parametrize("damage", TEXTS)
+@pytest.mark.parametrize("name", ["run.json", "summary.json"])
+def test_status_shows_the_damaged_run_and_the_others(hurt: Path, verb: Callable, name: str, damage: str):
+    DAMAGES[damage](hurt / name)
+    code, output, errors = verb("status")
+    assert (code, errors) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in output.splitlines()[1:])
+    assert set(rows) == {"hurt", "whole"}
+    assert rows["hurt"].startswith(f"damaged     {hurt / name} ")
+    assert rows["whole"].split()[:2] == ["interrupted", "4/8"]
+    assert_one_line(*verb("status", "runs/hurt"), name)
+
+
+@pytest.mark.parametrize("damage", NOT_REGULAR)
+@pytest.mark.parametrize("name", FILES)
+def test_no_file_of_a_run_is_waited_for_or_read_without_end(hurt: Path, verb: Callable, name: str, damage: str):
+    DAMAGES[damage](hurt / name)
+    code, output, errors = verb("status")
+    assert (code, errors) == (0, "")
+    assert "whole                    interrupted" in output
+    if name != "config.yaml":
+        assert f"hurt                     damaged     {hurt / name} is a" in output
+        assert_one_line(*verb("resume"), f"{name} is a")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "row"),
+    [
+        ("metrics.csv", "huge", "damaged     runs/hurt/metrics.csv is damaged: its last line has no step"),
+        ("metrics.csv", "NULs", "interrupted           0/8"),
+        ("metrics.csv", "not UTF-8", "damaged     runs/hurt/metrics.csv is damaged: its last line has no step"),
+        ("metrics.csv", "empty", "interrupted           0/8"),
+        ("metrics.csv", "truncated", "interrupted           "),
+        ("jobs.txt", "huge", "damaged     runs/hurt/jobs.txt is damaged: it has 8,589,934,592 bytes"),
+        ("jobs.txt", "NULs", "interrupted           4/8        -"),
+        ("jobs.txt", "not UTF-8", "damaged     runs/hurt/jobs.txt is damaged: byte 0 is not UTF-8 text"),
+        ("jobs.txt", "a list", "interrupted           4/8        -"),
+    ],
+)
+def test_status_with_a_damaged_table(hurt: Path, verb: Callable, name: str, damage: str, row: str):
+    """Of which it reads both ends only; a line is whole with its newline."""
+    DAMAGES[damage](hurt / name)
+    code, output, errors = verb("status")
+    assert (code, errors) == (0, "")
+    assert f"hurt                     {row}" in output
+    assert "whole                    interrupted           4/8" in output
+
+
+@pytest.mark.parametrize("line", ["1,\0\0,,", "1,many,", "1", "\0" * 70_000, "1," + "9" * 70_000])
+def test_status_says_where_a_table_has_no_step(hurt: Path, verb: Callable, line: str):
+    with open(hurt / "metrics.csv", "a") as file:
+        file.write(f"{line}\n")
+    assert "hurt                     damaged     runs/hurt/metrics.csv is damaged: its last line" in verb("status")[1]
+
+
+@pytest.mark.parametrize("damage", TEXTS)
+@pytest.mark.parametrize("file", ["config.yaml", "starts/1.yaml", "run.json", "summary.json"])
+def test_the_damaged_file_is_named_wherever_it_is_read(hurt: Path, file: str, damage: str):
+    DAMAGES[damage](hurt / file)
+    errors = {name: str(error) for name in ("made", "config", "info", "summary") if (error := refusal(Run(hurt), name))}
+    assert len(errors) == 1
+    (error,) = errors.values()
+    assert error.startswith(f"{hurt / ('starts' if file == 'starts/1.yaml' else file)}")
+    assert "\n" not in error
+
+
+def refusal(run: Run, name: str) -> UserError | None:
+    try:
+        getattr(run, name)
+    except UserError as error:
+        return error
+
+
+@pytest.mark.parametrize("damage", ["empty", "a list", "a FIFO"])
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("train", ["config.yaml", "starts/1.yaml", "run.json", "summary.json"]),
+        ("resume", ["starts/1.yaml", "run.json", "summary.json"]),
+        ("evaluate", ["config.yaml", "starts/1.yaml", "run.json"]),
+        ("compare", ["checkpoints/last.ckpt"]),
+        ("evaluate --checkpoint last", ["checkpoints/last.ckpt"]),
+    ],
+)
+def test_every_verb_says_which_file_is_damaged_in_one_line(
+    hurt: Path, verb: Callable, name: str, files: list[str], damage: str
+):
+    """Before anything of the run is changed."""
+    for file in files:
+        kept = (hurt / file).rename(hurt / "kept")
+        DAMAGES[damage](hurt / file)
+        before = {path.name for path in hurt.rglob("*")}
+        named = "runs/hurt is not a run directory" if (file, damage) == ("config.yaml", "a FIFO") else file
+        assert_one_line(*verb(*name.split()), named)
+        assert {path.name for path in hurt.rglob("*")} - before <= {"lock", "log.txt"}
+        kept.replace(hurt / file)
+
+
+def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):
+    for name in ("2x.yaml", "02.yaml", "-3.yaml", "٣.yaml", "1.yaml~", "0.yaml"):
+        (hurt / "starts" / name).write_text("nonsense")
+    assert Run(hurt).config.run == "hurt"
+    shutil.rmtree(hurt / "starts")
+    with pytest.raises(UserError, match=r"runs/hurt/starts has no 1.yaml: copy runs/hurt/config.yaml to it"):
+        _ = Run(hurt).config
+
+
+def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
+    hurt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    resumed: list[Run] = []
+    monkeypatch.setattr("resnext.launch.local.launch", resumed.append)
+    os.utime(hurt / "summary.json", (2e9, 2e9))
+    (hurt / "summary.json").write_text("")
+    os.utime(hurt / "summary.json", (2e9, 2e9))
+    assert run_verb(["resume"]) == 0
+    assert [run.path.name for run in resumed] == ["whole"]
+    assert "runs/hurt/summary.json is damaged (it is empty): write" in caplog.text
+
+
+def test_an_aside_file_that_was_put_there_is_not_written_through(hurt: Path):
+    """A link would be followed, a FIFO waited for."""
+    os.mkfifo(hurt / ".summary.json.partial")
+    (hurt / ".run.json.partial").symlink_to(Path("elsewhere").absolute())
+    Run(hurt).update_summary(steps=7)
+    Run(hurt).update_info(teacher="x")
+    assert (Run(hurt).summary["steps"], Run(hurt).info["teacher"]) == (7, "x")
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "message"),
+    [
+        ("run.json", '"classes": [', '"classes": [5, ', r"classes\[0\] is not text"),
+        ("run.json", '"wandb_id"', '"wandb"', "wandb_id is missing"),
+        ("run.json", '"resolved": {', '"resolved": {}, "x": {', "accelerator is missing"),
+        ("run.json", '"config": "', '"config": 1, "c": "', "config is not text"),
+        ("summary.json", '"val/top1": ', '"val/top1": "1", "x": ', "val/top1 is not a number"),
+        ("summary.json", '"best_epoch"', '"best"', "best_epoch is missing"),
+        ("summary.json", '"status": "', '"status": [], "x": "', "status is not text"),
+    ],
+)
+def test_the_first_key_that_is_wrong_is_named(hurt: Path, file: str, before: str, after: str, message: str):
+    text = (hurt / file).read_text()
+    assert before in text
+    (hurt / file).write_text(text.replace(before, after, 1))
+    with pytest.raises(UserError, match=rf"runs/hurt/{file} is damaged \({message}\): "):
+        _ = Run(hurt).info, Run(hurt).summary
+
+
+def assert_one_line(code: int, output: str, errors: str, named: str) -> None:
+    assert code == 2, output + errors
+    assert errors.count("\n") == 1, errors
+    assert named in errors

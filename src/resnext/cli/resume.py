@@ -51,14 +51,15 @@ def main(arguments: list[str]) -> int:
 
 
 def find_jobs(name: str) -> "list[Run]":
-    """The runs of the multirun `name`, in their order; none where `name` is a run."""
+    """The runs of the multirun `name` or runs/`name`, in their order; none where `name` is a run."""
     from resnext.training.run import RUNS, Run
 
-    if names_run(name):
+    path = Path(name)
+    if names_run(name) or path.absolute().parent not in (Path.cwd(), RUNS.absolute()):
         return []
-    job = re.compile(re.escape(Path(name).name) + r"-(0|[1-9][0-9]{0,4})")  # six digits are the time of a free name
-    numbers = [job.fullmatch(path.parent.name) for path in RUNS.glob("*/config.yaml")]
-    return [Run(RUNS / match[0]) for match in sorted(filter(None, numbers), key=lambda match: int(match[1]))]
+    job = re.compile(re.escape(path.name) + r"-(0|[1-9][0-9]{0,4})")  # six digits are the time in a free name
+    matches = [job.fullmatch(each.parent.name) for each in RUNS.glob("*/config.yaml")]
+    return [Run(RUNS / match[0]) for match in sorted(filter(None, matches), key=lambda match: int(match[1]))]
 
 
 def names_run(name: str) -> bool:
@@ -66,7 +67,7 @@ def names_run(name: str) -> bool:
     from resnext.training.run import RUNS
     from resnext.training.run_files import is_run
 
-    return is_run(Path(name)) or is_run(RUNS / Path(name).name)
+    return is_run(Path(name)) or is_run(RUNS / name)
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "Run":

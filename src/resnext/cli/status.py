@@ -126,24 +126,27 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
 
 
 def _last_value(path: Path, column: str) -> float:
-    """Of a file that may have been cut in the middle of its last line, or may not exist: then 0."""
+    """In the last whole line, which a kill may have left before a part of one; 0 where there is none, or no file."""
     try:
-        row = _last_row(path)
-        return float(row.get(column) or 0)
+        header, last = _read_ends(path)
+        return float(dict(zip(header, last, strict=False))[column] or 0) if last else 0.0
     except FileNotFoundError:
         return 0.0
-    except (ValueError, csv.Error):
+    except (ValueError, KeyError, csv.Error):
         raise UserError(f"{path} is damaged: its last line has no {column}") from None
 
 
-def _last_row(path: Path) -> dict[str, str]:
-    """Reads no more than both ends of the file."""
+def _read_ends(path: Path) -> tuple[list[str], list[str]]:
+    """The first and the last whole line, without what lies between: the file may be large."""
     check_regular(path)
     with open(path, "rb") as file:
         header = file.readline(TAIL_BYTES)
         file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - TAIL_BYTES))
-        lines = file.read(TAIL_BYTES).rpartition(b"\n")[0].splitlines()
-    return list(csv.DictReader([header.decode(), lines[-1].decode()]))[-1] if lines else {}
+        tail = file.read(TAIL_BYTES)
+    whole, newline, rest = tail.rpartition(b"\n")
+    lines = [header, *(whole.splitlines() if newline else [rest] if len(rest) == TAIL_BYTES else [])]
+    first, last = csv.reader([lines[0].decode(), lines[-1].decode()])
+    return first, last if len(lines) > 1 else []
 
 
 def _print_table(found: list[Status | Damaged]) -> None:

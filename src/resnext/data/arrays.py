@@ -60,7 +60,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     check_regular(path)
     try:
         return _read(path)
-    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # JSON of another shape
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another header
         raise ValueError(f"{path} is damaged") from error
 
 

@@ -100,8 +100,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = load_checkpoint(path)
     try:
         return Checkpoint(path, int(content["global_step"]), bool(content["validated"]))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except KeyError as error:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: it has no {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: its step is not a number") from error
 
 
 def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
