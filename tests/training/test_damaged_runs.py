@@ -52,7 +52,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "an empty mapping": lambda path: path.write_text("{}\n"),
     "NULs": lambda path: path.write_bytes(bytes(4096)),
     "not UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x80: {\n"),
-    "nested": lambda path: path.write_text("[" * 2_000),
+    "nested": lambda path: path.write_text("[" * 1_100),
     "huge": huge,
     "missing": replace(lambda path: None),
     "a folder": replace(lambda path: path.mkdir()),
@@ -141,9 +141,8 @@ def test_no_file_of_a_run_is_waited_for_or_read_without_end(hurt: Path, verb: Ca
     code, output, errors = verb("status")
     assert (code, errors) == (0, "")
     assert "whole                    interrupted" in output
-    if name != "config.yaml":
-        assert f"hurt                     damaged     {hurt / name} is a" in output
-        assert_one_line(*verb("resume"), f"{name} is a")
+    assert f"hurt                     damaged     {hurt / name} is a" in output
+    assert_one_line(*verb("resume"), "hurt is not a run directory" if name == "config.yaml" else f"{name} is a")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +216,24 @@ def test_every_verb_says_which_file_is_damaged_in_one_line(
         assert_one_line(*verb(*name.split()), named)
         assert {path.name for path in hurt.rglob("*")} - before <= {"lock", "log.txt"}
         kept.replace(hurt / file)
+
+
+@pytest.mark.parametrize("content", [b"\xff\n", b"epoch,step\n1," + b"9" * 200_000 + b"\n"])
+def test_a_metrics_file_that_is_not_a_table_is_refused(hurt: Path, verb: Callable, content: bytes):
+    (hurt / "metrics.csv").write_bytes(content)
+    for name in ("resume", "compare"):
+        assert_one_line(*verb(name), "runs/hurt/metrics.csv is damaged")
+    assert (hurt / "metrics.csv").read_bytes() == content
+
+
+def test_a_run_that_has_lost_a_part_is_shown_with_the_remedy(hurt: Path, verb: Callable):
+    (hurt / "config.yaml").unlink()
+    shutil.rmtree("runs/whole/checkpoints")
+    rows = verb("status")[1].splitlines()[1:]
+    assert [row.split(maxsplit=2)[2] for row in sorted(rows)] == [
+        "runs/hurt/config.yaml does not exist: copy runs/hurt/starts/1.yaml to it",
+        "runs/whole/checkpoints is not a folder: restore it, or make an empty one to train from the start",
+    ]
 
 
 def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):

@@ -10,6 +10,9 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from resnext.errors import UserError
+from resnext.regular_file import read_text
+
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
 AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
 PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
@@ -115,9 +118,16 @@ class _CsvFile:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The whole lines of a file that may have been cut in the middle of the last one, or may not exist."""
-    if not path.is_file():
+    """The whole lines of a file that may have been cut in the middle of the last one, or may not exist.
+
+    Raises:
+        UserError: if it is not a text file of comma-separated values.
+    """
+    try:
+        text = read_text(path)
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        return list(csv.DictReader(lines))
+    except FileNotFoundError:
         return []
-    text = path.read_text()
-    lines = text[: text.rfind("\n") + 1].splitlines()
-    return list(csv.DictReader(lines))
+    except csv.Error as error:
+        raise UserError(f"{path} is damaged ({error}): mend it, or move it away") from error

@@ -185,9 +185,9 @@ class Run:
 
 
 def list_runs() -> list[Run]:
-    """The runs in runs/, the one whose summary changed last at the end."""
-    runs = [Run(path.parent) for path in RUNS.glob("[!.]*/config.yaml")]
-    return sorted(runs, key=lambda run: _changed_at(run.path / "summary.json"))
+    """The runs in runs/, the one whose summary changed last at the end; also one that has lost its config.yaml."""
+    folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
+    return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
 
 
 def find_unfinished() -> Run:

@@ -50,10 +50,12 @@ def is_run(path: Path) -> bool:
 
 
 def check_files(folder: Path) -> None:
-    """Raises UserError for the first known file that is there and not a regular one, or without a checkpoint folder."""
+    """Raises UserError for the first known file that is not a regular one, or what every run has that is missing."""
     for name in FILES:
         with suppress(FileNotFoundError):
             check_regular(folder / name)
+    if not is_run(folder):
+        raise UserError(f"{folder}/config.yaml does not exist: copy {folder}/starts/1.yaml to it")
     if not (folder / "checkpoints").is_dir():
         raise UserError(
             f"{folder}/checkpoints is not a folder: restore it, or make an empty one to train from the start"
