@@ -56,7 +56,7 @@ def _run(verb: str, rest: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _say(verb, describe_os_error(error), 2)
+        return _say(verb, describe_os_error(error), 1 if verb == "fit" else 2)  # a job, or torchrun, tries again
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:

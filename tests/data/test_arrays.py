@@ -1,11 +1,14 @@
 """Arrays in a file: what was written is read, and what is damaged is not."""
 
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resnext.data.arrays import read_arrays, write_arrays
+from resnext.data.arrays import ALIGNMENT, MAGIC, START, read_arrays, write_arrays
+from resnext.errors import UserError
 
 ARRAYS = {"labels": np.arange(5), "paths": np.frombuffer(b"abc", np.uint8), "none": np.empty((0, 2), np.int32)}
 
@@ -34,6 +37,45 @@ def test_every_truncation_and_every_flipped_byte_is_an_error(tmp_path: Path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match="is damaged"):
             read_arrays(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[1]",
+        b"5",
+        b"{}",
+        b"[" * 99_999,
+        b'{"header": {}, "arrays": {}, "bytes": 0}',
+        b'{"header": {}, "arrays": [1], "bytes": 0, "checksum": 0}',
+        b'{"header": {}, "arrays": {"a": 5}, "bytes": 0, "checksum": 0}',
+        b'{"header": {}, "arrays": {"a": ["<i8", [2305843009213693952, 8], 0]}, "bytes": 0, "checksum": 0}',
+        b'{"header": {}, "arrays": {"a": ["<i8", [1], -64]}, "bytes": 0, "checksum": 0}',
+        b'{"header": {}, "arrays": {"a": ["|O", [1], 0]}, "bytes": 0, "checksum": 0}',
+        b'{"header": {}, "arrays": {"a": ["nonsense", [1], 0]}, "bytes": 0, "checksum": 0}',
+    ],
+)
+def test_a_header_with_a_right_checksum_and_wrong_content_is_an_error(tmp_path: Path, text: bytes):
+    start = START.pack(MAGIC, len(text), zlib.crc32(text)) + text
+    (tmp_path / "file").write_bytes(start + bytes(-len(start) % ALIGNMENT))
+    with pytest.raises(ValueError, match=r"file is damaged"):
+        read_arrays(tmp_path / "file")
+
+
+def test_a_header_of_any_length_is_not_read(tmp_path: Path):
+    """8 GB that take no room on the disk, and would in memory."""
+    with (tmp_path / "file").open("wb") as file:
+        file.write(START.pack(MAGIC, 7 << 30, 0))
+        file.truncate(8 << 30)
+    with pytest.raises(ValueError, match="is damaged"):
+        read_arrays(tmp_path / "file")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_opened(tmp_path: Path, make):
+    make(tmp_path / "file")
+    with pytest.raises(UserError, match=r"file is a (FIFO|folder|device), where a file should be"):
+        read_arrays(tmp_path / "file")
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path):

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PIL import Image
 from conftest import small_config, write_images
 from resnext.config import DataConfig
 from resnext.data import shard_writer
+from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.decode import decode_image
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
+from resnext.data.pack import PARTS
 from resnext.data.shards import prepare_pack
 from resnext.errors import UserError
 
@@ -162,6 +165,56 @@ def test_a_damaged_pack_is_one_line(image_folder: Path, tmp_path: Path, damage, 
     assert "\n" not in str(error.value)
     pack(image_folder, tmp_path / "pack")  # as the line says
     assert [files(index) for index in load(tmp_path / "pack")] == [files(index) for index in load(image_folder)]
+
+
+def put(part: str, at: int, value: int) -> Callable[[dict, dict], None]:
+    def change(header: dict, arrays: dict) -> None:
+        arrays[f"train/{part}"] = arrays[f"train/{part}"].copy()
+        arrays[f"train/{part}"][at] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda header, arrays, key=key: header.pop(key) for key in ("classes", "shard_names", "shard_bytes")),
+        *(lambda header, arrays, part=part: arrays.pop(f"val/{part}") for part in PARTS),
+        *(
+            lambda header, arrays, part=part: arrays.update({f"val/{part}": arrays[f"val/{part}"][:-1]})
+            for part in PARTS
+            if part != "paths"
+        ),
+        *(put(part, 0, -1) for part in ("labels", "shards", "starts", "lengths", "offsets")),
+        *(put(part, 0, 2**31 - 1) for part in ("labels", "shards", "lengths")),
+        *(put(part, 3, 2**62) for part in ("starts", "lengths", "offsets")),
+        lambda header, arrays: header.update(shard_names=[1] * len(header["shard_names"])),
+        lambda header, arrays: header.update(shard_bytes=["x"] * len(header["shard_bytes"])),
+        lambda header, arrays: header.update(shard_bytes=header["shard_bytes"][:-1]),
+        lambda header, arrays: header.update(classes=None),
+        lambda header, arrays: header.update(classes=[None, 5]),
+        lambda header, arrays: arrays.update({"train/lengths": np.ones(12)}),
+    ],
+)
+def test_an_index_with_right_checksums_and_wrong_content_is_one_line(image_folder: Path, tmp_path: Path, change):
+    """As an edit, or another program, writes it: no image is read from outside of its shard."""
+    pack(image_folder, tmp_path / "pack")
+    header, arrays = read_arrays(tmp_path / "pack/index")
+    change(header, arrays)
+    write_arrays(tmp_path / "pack/index", header, arrays)
+    with pytest.raises(UserError, match=r"pack/index is damaged: pack again into the same folder") as error:
+        load(tmp_path / "pack")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '{"source": "x"}', "\0\0", "[" * 99_999])
+def test_damaged_settings_of_a_pack_are_one_line(image_folder: Path, tmp_path: Path, content: str):
+    pack(image_folder, tmp_path / "pack")
+    (tmp_path / "pack/index").unlink()
+    (tmp_path / "pack/pack.json").write_text(content)
+    for use in (lambda: load(tmp_path / "pack"), lambda: pack(image_folder, tmp_path / "pack")):
+        with pytest.raises(UserError, match=r"pack/pack.json is damaged .*: remove .* and pack again"):
+            use()
 
 
 def test_storage_that_fails_is_no_bad_image(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -205,14 +205,51 @@ def test_a_payload_is_one_clear_line_and_nothing_of_it_is_run(tmp_path: Path):
     assert not Path("ran").exists()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path):
+    torch.jit.script(torch.nn.Identity()).save(tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match=r"last.ckpt is a TorchScript archive and not a checkpoint") as error:
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert "weights_only" not in str(error.value)
+    assert find_latest(tmp_path, set_aside=True) is None
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "best.ckpt"])
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a FIFO"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+    ],
+)
+def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(
+    tmp_path: Path, name: str, make: Callable, what: str, caplog: pytest.LogCaptureFixture
+):
+    save(tmp_path, 2, "best.ckpt" if name != "best.ckpt" else "last.ckpt")
+    make(tmp_path / name)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} {what}"):
+        load_checkpoint(tmp_path / name)
+    found = find_latest(tmp_path, set_aside=True)
+    assert found is not None
+    assert found.step == 2
+    assert f"{name} {what}" in caplog.text
+    assert not os.path.lexists(tmp_path / name)
+
+
 def test_an_archive_of_something_else(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
         archive.writestr("photo.jpg", b"pixels")
     with pytest.raises(DamagedCheckpoint):
         read_checkpoint(tmp_path / "last.ckpt")
     torch.save({"weights": torch.ones(1)}, tmp_path / "last.ckpt")
-    with pytest.raises(DamagedCheckpoint, match="is no checkpoint of a training: it has no 'global_step'"):
+    with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training: it has no 'global_step'"):
         read_checkpoint(tmp_path / "last.ckpt")
+    for step in (None, "three", float("nan"), float("inf")):
+        torch.save({"global_step": step, "validated": True}, tmp_path / "last.ckpt")
+        with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training"):
+            read_checkpoint(tmp_path / "last.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """fit(run) in this process: results, interruption and resumption, bit for bit, and what ends it."""
 
+import errno
 import json
+import os
 import signal
 import socket
 import threading
@@ -14,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.distributed import DistNetworkError, TCPStore
 
 from conftest import make_run, read_metrics, small_config, write_images
+from resnext.__main__ import run_verb
 from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
@@ -246,3 +249,25 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
         lambda *arguments, callbacks, **options: build(*arguments, callbacks=[*callbacks, Interrupter()], **options),
     )
     assert threading.current_thread() is threading.main_thread()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "lock", "summary.json", "log.txt"])
+def test_storage_that_fails_before_the_training_is_a_failure_and_not_the_users_mistake(
+    image_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A batch script, or trainer.max_restarts, tries again after exit code 1, and not after 2."""
+    run = make_run(small_config(image_folder, recipe__batch_size=8))
+    stat = Path.stat
+
+    def fail(path: Path, **options: bool) -> os.stat_result:
+        if path.name == name:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setenv("RESNEXT_EXIT_CODE_FILE", "code")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", fail)
+        assert run_verb(["fit", str(run.path)]) == 1
+    assert capsys.readouterr().err == f"resnext fit: {run.path}/{name}: Input/output error\n"
+    assert Path("code").read_text() == "1\n"
+    assert run_verb(["fit", "nowhere"]) == 2

@@ -28,13 +28,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     overrides = options.overrides
-    if options.run is not None and "=" in options.run:
-        overrides, options.run = [options.run, *overrides], None
 
     from resnext.launch.local import launch
     from resnext.training.run import Run, find_unfinished
 
     jobs = find_jobs(options.run) if options.run else []
+    if options.run is not None and "=" in options.run and not jobs and not names_run(options.run):
+        overrides, options.run = [options.run, *overrides], None
     if not jobs:
         run = Run.open(Path(options.run)) if options.run else find_unfinished()
         launch(_add_start(run, overrides) if overrides else run)
@@ -51,14 +51,23 @@ def main(arguments: list[str]) -> int:
 
 
 def find_jobs(name: str) -> "list[Run]":
-    """The runs of the multirun `name`, in their order; none where `name` is a run."""
+    """The runs of the multirun `name` or runs/`name`, in their order; none where `name` is a run."""
     from resnext.training.run import RUNS, Run
 
-    name = Path(name).name
-    if (RUNS / name / "config.yaml").is_file():
+    path = Path(name)
+    if names_run(name) or path.absolute().parent not in (Path.cwd(), RUNS.absolute()):
         return []
-    numbers = [re.fullmatch(rf"{re.escape(name)}-(\d{{1,6}})", path.parent.name) for path in RUNS.glob("*/config.yaml")]
-    return [Run(RUNS / f"{name}-{number}") for number in sorted(int(match[1]) for match in numbers if match)]
+    job = re.compile(re.escape(path.name) + r"-(0|[1-9][0-9]{0,4})")  # six digits are the time in a free name
+    matches = [job.fullmatch(each.parent.name) for each in RUNS.glob("*/config.yaml")]
+    return [Run(RUNS / match[0]) for match in sorted(filter(None, matches), key=lambda match: int(match[1]))]
+
+
+def names_run(name: str) -> bool:
+    """Whether `name` is a run directory, or one of runs/."""
+    from resnext.training.run import RUNS
+    from resnext.training.run_files import is_run
+
+    return is_run(Path(name)) or is_run(RUNS / name)
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "Run":

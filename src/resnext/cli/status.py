@@ -2,16 +2,21 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.training.metrics import read_last_row
 from resnext.training.run import RUNS, Run, list_runs
+from resnext.training.run_files import check_files
 
 COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,21 +37,54 @@ class Status:
         return f"{self.step:,}/{self.steps:,}" if self.steps else "-"
 
 
+@dataclass(frozen=True)
+class Damaged:
+    """A run whose files do not say where it is, and why."""
+
+    run: Run
+    error: UserError
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
     options = parser.parse_args(arguments)
     runs = [Run.open(path) for path in options.runs] or list_runs()
-    jobs = {run.path: read_jobs(run) for run in runs}
-    queued = find_states([job.id for job in jobs.values() if job])
-    found = [_read_status(run, jobs[run.path], queued) for run in runs]
+    found = _read_all(runs)
     if not found:
         print(f"{RUNS} has no run")
-    elif len(options.runs) == 1:
-        _print_one(found[0])
-    else:
+    elif len(options.runs) > 1 or not options.runs:
         _print_table(found)
+    elif isinstance(found[0], Damaged):
+        raise found[0].error
+    else:
+        _print_one(found[0])
     return 0
+
+
+def _read_all(runs: list[Run]) -> list[Status | Damaged]:
+    """One that is damaged leaves the others as they are."""
+    jobs = {run.path: _unless_damaged(run, _read_jobs) for run in runs}
+    queued = find_states([job.id for job in jobs.values() if isinstance(job, JobHistory)])
+    found: list[Status | Damaged] = []
+    for run in runs:
+        job = jobs[run.path]
+        found.append(job if isinstance(job, Damaged) else _unless_damaged(run, _read_status, job, queued))
+    return found
+
+
+def _unless_damaged(run: Run, read: Callable[..., T], *arguments: Any) -> T | Damaged:
+    try:
+        return read(run, *arguments)
+    except UserError as error:
+        return Damaged(run, error)
+    except OSError as error:
+        return Damaged(run, UserError(describe_os_error(error)))
+
+
+def _read_jobs(run: Run) -> JobHistory | None:
+    check_files(run.path)
+    return read_jobs(run)
 
 
 def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> Status:
@@ -84,11 +122,14 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
     return timedelta(seconds=round(steps * run.config.recipe.batch_size / speed)) if speed else None
 
 
-def _print_table(found: list[Status]) -> None:
+def _print_table(found: list[Status | Damaged]) -> None:
     print(COLUMNS.format("run", "state", "step", "left", "saved", "job"))
     for each in found:
         name = each.run.path.name
         name = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
+        if isinstance(each, Damaged):
+            print(f"{name:24} {'damaged':11} {each.error}")
+            continue
         left = str(each.left) if each.left else "-"
         job = f"{each.job.id} {each.queued.lower()}" if each.job else "-"
         print(

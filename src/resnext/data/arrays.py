@@ -5,6 +5,7 @@ bytes.
 """
 
 import json
+import math
 import mmap
 import os
 import struct
@@ -16,9 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from resnext.regular_file import check_regular
+
 MAGIC = b"resnext2"
 START = struct.Struct("<8sQQ")
 ALIGNMENT = 64
+MAX_HEADER_BYTES = 2**28  # names each folder that was listed: two million of them
 
 
 def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -53,11 +57,19 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         OSError: if `path` cannot be read.
         ValueError: if it is not such a file, or is damaged.
     """
+    check_regular(path)
+    try:
+        return _read(path)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another header
+        raise ValueError(f"{path} is damaged") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     with path.open("rb") as file:
         start = file.read(START.size)
         size = os.fstat(file.fileno()).st_size
         magic, length, checksum = START.unpack(start) if len(start) == START.size else (b"", 0, 0)
-        text = file.read(length) if magic == MAGIC and length < size else b""
+        text = file.read(length) if magic == MAGIC and length < min(size, MAX_HEADER_BYTES) else b""
         if not text or zlib.crc32(text) != checksum:
             raise ValueError(f"{path} is damaged")
         content = json.loads(text)
@@ -66,7 +78,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays, checksum = {}, 0
     for name, (dtype, shape, at) in content["arrays"].items():
-        count = int(np.prod(shape))
+        count = math.prod(shape)
         arrays[name] = np.frombuffer(memory, dtype, count, _first(length) + at).reshape(shape)
         checksum = zlib.crc32(arrays[name].data, checksum)
     if checksum != content["checksum"]:

@@ -75,9 +75,9 @@ def _read(path: Path, root: Path) -> tuple[ImageIndex, ImageIndex] | None:
             return None
         if any(FolderStamp.of(Path(stamp[0])) != tuple(stamp) for stamp in header["folders"]):
             return None
-    except (OSError, ValueError):
+        train, val = (_index(root / split, split, header, arrays) for split in ("train", "val"))
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    train, val = (_index(root / split, split, header, arrays) for split in ("train", "val"))
     return train, val
 
 

@@ -17,6 +17,7 @@ from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.decode import unreadable
 from resnext.data.index import ImageIndex, printable
 from resnext.errors import UserError
+from resnext.regular_file import read_text
 
 SETTINGS = "pack.json"
 INDEX = "index"
@@ -83,10 +84,22 @@ def load_pack(root: Path) -> tuple[PackedImages, PackedImages]:
     """
     try:
         header, arrays = read_arrays(root / INDEX)
+        train, val = (_images(root, split, header, arrays) for split in ("train", "val"))
+        for images in (train, val):
+            _check_places(images, np.array(header["shard_bytes"], np.int64))
+        _check_shards(root, header)
     except FileNotFoundError:
         raise UserError(f"{root} is half a pack: `{describe_command(root)}` goes on with it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{error}: pack again into the same folder, or take a whole copy of {root}") from error
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, IndexError) as error:
+        reason = error if isinstance(error, OSError) else f"{root / INDEX} is damaged"
+        raise UserError(f"{reason}: pack again into the same folder, or take a whole copy of {root}") from error
+    return train, val
+
+
+def _check_shards(root: Path, header: dict[str, Any]) -> None:
+    """Raises UserError for the first shard that has not the size it was written with."""
     for name, size in zip(header["shard_names"], header["shard_bytes"], strict=True):
         found = (root / name).stat().st_size if (root / name).is_file() else None
         if found != size:
@@ -94,8 +107,6 @@ def load_pack(root: Path) -> tuple[PackedImages, PackedImages]:
             raise UserError(
                 f"{root / name} {has}, the index says {size:,}: copy it again, or pack again into the same folder"
             )
-    train, val = (_images(root, split, header, arrays) for split in ("train", "val"))
-    return train, val
 
 
 def describe_command(root: Path) -> str:
@@ -107,10 +118,15 @@ def describe_command(root: Path) -> str:
 
 
 def read_settings(root: Path) -> dict[str, Any]:
+    """Raises UserError if they are damaged."""
     try:
-        return json.loads((root / SETTINGS).read_text())
-    except (OSError, ValueError) as error:
+        settings = json.loads(read_text(root / SETTINGS))
+        missing = {"source", "fingerprints", "short_side", "shard_bytes"} - settings.keys()
+        if missing:
+            raise ValueError(f"it has no {sorted(missing)[0]}")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{root / SETTINGS} is damaged ({error}): remove {root} and pack again") from error
+    return settings
 
 
 def write_index(root: Path, shard_names: list[str], train: dict[str, Any], val: dict[str, Any], **about: Any) -> None:
@@ -129,3 +145,27 @@ def _images(root: Path, split: str, header: dict[str, Any], arrays: dict[str, np
         short_side=header["short_side"],
         **parts,
     )
+
+
+def _check_places(images: PackedImages, shard_bytes: np.ndarray) -> None:
+    """Raises ValueError if an image lies outside of its shard, or has no path or class. 20 ms for ImageNet."""
+    parts = [getattr(images, part) for part in PARTS]
+    count = len(images)
+    holds = (
+        all(isinstance(name, str) for name in (*images.classes, *images.shard_names))
+        and all(part.ndim == 1 and part.dtype.kind in "iu" for part in parts)
+        and len(images.offsets) == count + 1
+        and all(len(part) == count for part in (images.shards, images.starts, images.lengths))
+        and _within(images.labels, len(images.classes))
+        and _within(images.shards, len(images.shard_names))
+        and _within(np.diff(images.offsets, prepend=0), len(images.paths) + 1)
+        and images.offsets[-1] == len(images.paths)
+        and _within(images.starts, 2**62)
+        and bool((images.lengths >= 0).all() & (images.lengths <= shard_bytes[images.shards] - images.starts).all())
+    )
+    if not holds:
+        raise ValueError("an image lies outside of its shard")
+
+
+def _within(values: np.ndarray, end: int) -> bool:
+    return not len(values) or (values.min() >= 0 and values.max() < end)

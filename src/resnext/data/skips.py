@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resnext.errors import UserError
+from resnext.regular_file import read_text
 
 log = logging.getLogger(__name__)
 
@@ -46,5 +47,5 @@ class SkipBudget:
 
     def _read(self) -> set[str]:
         """The paths."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        lines = read_text(self.path).splitlines() if self.path.exists() else []
         return {line.partition("\t")[0] for line in lines}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resnext.config import Config, SlurmConfig
 from resnext.errors import UserError
+from resnext.regular_file import read_text
 from resnext.training.run import Run
 from resnext.whole_file import replace_text
 
@@ -90,9 +91,10 @@ class JobHistory:
 def read_jobs(run: Run) -> JobHistory | None:
     """None for a run that never was a job."""
     try:
-        lines = [line.split() for line in (run.path / JOBS).read_text().splitlines() if line.strip()]
+        lines = [line.split() for line in read_text(run.path / JOBS).splitlines()]
     except FileNotFoundError:
         return None
+    lines = [words for words in lines if words and re.fullmatch(r"[0-9]+", words[0])]  # squeue refuses all for one
     return JobHistory(lines) if lines else None
 
 

@@ -162,7 +162,7 @@ def _read_file(name: str) -> dict[str, Tensor]:
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The network's part of a task's state, by its own names."""
-    own = {key: value for key, value in state.items() if key.startswith(NETWORK_PREFIX)}
+    own = {key: value for key, value in state.items() if str(key).startswith(NETWORK_PREFIX)}
     return {key.removeprefix(NETWORK_PREFIX): value for key, value in own.items()}
 
 
@@ -176,7 +176,7 @@ def _network_weights(name: str, content: Any) -> dict[str, Tensor]:
             log.info("weights   the average (EMA) in %s", name)
         for key in (EMA_KEY, "state_dict", "model"):
             content = content.get(key, content) if isinstance(content.get(key), dict) else content
-        if any(key.startswith(NETWORK_PREFIX) for key in content):
+        if any(str(key).startswith(NETWORK_PREFIX) for key in content):
             content = network_weights(content)
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return content

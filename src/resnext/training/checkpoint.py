@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
+from resnext.regular_file import check_regular
 from resnext.training.identity import RunMark, check_mark
 
 OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -139,8 +140,10 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
             best=Best(**content["best"]) if content.get("best") else None,
             metrics=content.get("metrics", ""),
         )
-    except (KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path} is no checkpoint of a training: it has no {error}") from error
+    except KeyError as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: it has no {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: its step is not a number") from error
     if mark is not None:
         check_mark(path, content, mark)
     return found
@@ -161,9 +164,15 @@ def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """All that is in it, tensors mapped from the file; raises as `read_checkpoint` does."""
     try:
+        check_regular(path)
+    except UserError as error:
+        raise DamagedCheckpoint(str(error)) from None
+    try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise

@@ -45,7 +45,7 @@ def compare(one: Run, other: Run) -> list[Part]:
 
 
 def _load_last(run: Run) -> dict[str, Any]:
-    if not (run.checkpoints / LAST).is_file():
+    if not (run.checkpoints / LAST).exists():
         found = f"the run is {run.summary['status']} and has not written it"
         raise UserError(f"{run.checkpoints / LAST} does not exist: {found}")
     return _load(run, LAST)

@@ -40,7 +40,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
         Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
     step = read_checkpoint(path, run.mark).step
     train, val = load_images(config.data)

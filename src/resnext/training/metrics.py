@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from resnext.regular_file import check_regular
 from resnext.words import plural
 
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
@@ -49,7 +50,9 @@ def find_best(rows: list[Row], best_by: str) -> Row | None:
 
 
 def _read_text(path: Path) -> str:
+    """Raises UserError if the path is not of a regular file."""
     try:
+        check_regular(path)
         return path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         return ""

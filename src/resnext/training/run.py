@@ -12,8 +12,8 @@ A run is built aside and renamed into place, so that half a run never exists. Im
 """
 
 import errno
-import json
 import logging
+import re
 import shutil
 import tempfile
 import time
@@ -21,16 +21,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from yaml import YAMLError
-
-from resnext.config import Config, parse_config, to_dict
+from resnext.config import Config, to_dict
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
 from resnext.training.identity import RunMark, describe_difference, identity_digest, with_epochs
 from resnext.training.lock import RunLock
 from resnext.training.provenance import describe_code, describe_machine, new_wandb_id, write_diff
-from resnext.whole_file import replace_text
+from resnext.training.run_files import (
+    check_files,
+    is_run,
+    read_config,
+    read_info,
+    read_summary,
+    read_yaml,
+    write_json,
+    write_yaml,
+)
 
 RUNS = Path("runs")
 
@@ -72,13 +78,14 @@ class Run:
     @classmethod
     def open(cls, path: Path, start: int | None = None) -> "Run":
         """The run at `path`, or of that name in runs/; raises UserError if there is none."""
-        if not (path / "config.yaml").is_file() and (RUNS / path / "config.yaml").is_file():
+        if not is_run(path) and is_run(RUNS / path):
             path = RUNS / path
-        if not (path / "config.yaml").is_file():
+        if not is_run(path):
             known = [str(each.path) for each in list_runs()][-5:]
             found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
-            asked = "no run was named" if path == Path() else f"{path} is no run directory"
+            asked = "no run was named" if path == Path() else f"{path} is not a run directory"
             raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
+        check_files(path)
         return cls(path, start)
 
     @property
@@ -97,11 +104,11 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        return json.loads((self.path / "run.json").read_text())
+        return read_info(self.path / "run.json")
 
     @property
     def summary(self) -> dict[str, Any]:
-        return json.loads((self.path / "summary.json").read_text())
+        return read_summary(self.path / "summary.json")
 
     @property
     def data_identity(self) -> DataIdentity:
@@ -111,8 +118,8 @@ class Run:
     @property
     def mark(self) -> RunMark:
         """What its checkpoints carry."""
-        info, config = self.info, OmegaConf.to_container(OmegaConf.load(self.path / "config.yaml"))
-        return RunMark(info["wandb_id"], identity_digest(config, info["data"]))  # pyright: ignore[reportArgumentType]
+        info, config = self.info, read_yaml(self.path / "config.yaml")
+        return RunMark(info["wandb_id"], identity_digest(config, info["data"]))
 
     def lock(self) -> RunLock:
         return RunLock(self.path / "lock")
@@ -145,21 +152,23 @@ class Run:
         """
         with self.lock():
             newest = Run(self.path)
-            number = newest._starts()[-1]
+            number = newest._newest_start()
             if config != newest.config:
                 number += 1
                 if config.recipe.epochs != newest.config.recipe.epochs:
                     self.update_summary(status="interrupted")
-                _write_yaml(self.path / "starts" / f"{number}.yaml", to_dict(config))
+                write_yaml(self.path / "starts" / f"{number}.yaml", to_dict(config))
         return Run(self.path, number)
 
     def update_info(self, **changes: Any) -> None:
-        _write_json(self.path / "run.json", self.info | changes)
+        write_json(self.path / "run.json", self.info | changes)
 
     def update_summary(self, **changes: Any) -> None:
         """A training does not end for it: where it cannot be written, as on a full disk, that is a warning."""
         try:
-            _write_json(self.path / "summary.json", self.summary | changes)
+            write_json(self.path / "summary.json", self.summary | changes)
+        except UserError as error:
+            log.warning("%s", error)
         except OSError as error:
             log.warning("%s/summary.json cannot be written: %s", self.path, error.strerror)
 
@@ -179,23 +188,36 @@ class Run:
 
     @property
     def _start_file(self) -> str:
-        return f"starts/{self.start or self._starts()[-1]}.yaml"
+        return f"starts/{self.start or self._newest_start()}.yaml"
 
-    def _starts(self) -> list[int]:
-        return sorted(int(path.stem) for path in (self.path / "starts").glob("*.yaml"))
+    def _newest_start(self) -> int:
+        """Raises UserError if there is none."""
+        matches = (re.fullmatch(r"([1-9][0-9]*)\.yaml", path.name) for path in (self.path / "starts").glob("*.yaml"))
+        numbers = [int(match[1]) for match in matches if match]
+        if not numbers:
+            raise UserError(f"{self.path}/starts has no 1.yaml: copy {self.path}/config.yaml to it")
+        return max(numbers)
 
 
 def list_runs() -> list[Run]:
-    """The runs in runs/, the one whose summary changed last at the end."""
-    runs = [Run(path.parent) for path in RUNS.glob("[!.]*/config.yaml")]
-    return sorted(runs, key=lambda run: (run.path / "summary.json").stat().st_mtime)
+    """The runs in runs/, the one whose summary changed last at the end; also one that has lost its config.yaml."""
+    folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
+    return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
 
 
 def find_unfinished() -> Run:
-    """The latest run that is neither finished nor being trained; raises UserError if there is none."""
+    """The latest run that is neither finished nor being trained, nor damaged: that is a warning.
+
+    Raises:
+        UserError: if there is none.
+    """
     for run in reversed(list_runs()):
-        if run.summary["status"] != "finished" and not run.lock().is_taken():
-            return run
+        try:
+            check_files(run.path)
+            if run.summary["status"] != "finished" and not run.lock().is_taken():
+                return run
+        except UserError as error:
+            log.warning("%s; this run is passed over", error)
     raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
 
 
@@ -206,19 +228,12 @@ def free_name(experiment: str) -> str:
     return next(each for each in (name, *(f"{name}-{count}" for count in range(2, 10_000))) if each not in taken)
 
 
-def read_config(path: Path) -> Config:
-    """Raises UserError if the file was edited into something that the schema refuses."""
+def _changed_at(path: Path) -> float:
+    """0 where that cannot be told."""
     try:
-        return parse_config(OmegaConf.to_container(OmegaConf.load(path)))  # pyright: ignore[reportArgumentType]
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except YAMLError as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Atomically: a reader, or a kill, finds the old file or the new one."""
-    replace_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _make(config: Config, data: DataIdentity, command: list[str], path: Path) -> bool:
@@ -237,9 +252,9 @@ def _make(config: Config, data: DataIdentity, command: list[str], path: Path) ->
 
 
 def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: list[str]) -> None:
-    _write_yaml(folder / "config.yaml", to_dict(config))
+    write_yaml(folder / "config.yaml", to_dict(config))
     (folder / "starts").mkdir()
-    _write_yaml(folder / "starts" / "1.yaml", to_dict(config))
+    write_yaml(folder / "starts" / "1.yaml", to_dict(config))
     (folder / "checkpoints").mkdir()
     info = {
         "name": config.run,
@@ -251,9 +266,5 @@ def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: li
         "starts": [],
     }
     write_diff(folder / "code.diff")
-    _write_json(folder / "run.json", info)
-    _write_json(folder / "summary.json", {"status": "new"})
-
-
-def _write_yaml(path: Path, content: dict[str, Any]) -> None:
-    replace_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+    write_json(folder / "run.json", info)
+    write_json(folder / "summary.json", {"status": "new"})
