@@ -27,17 +27,17 @@ def check_regular(path: Path) -> None:
         raise UserError(f"{path} is {kind}, where a file should be: move it away, or put the file back")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """The whole text.
 
     Raises:
         FileNotFoundError: if nothing is there.
-        UserError: if it is not a regular file, too large to be what is expected, or not UTF-8.
+        UserError: if it is not a regular file, too large to be what is expected, or (if `errors` is strict) not UTF-8.
     """
     check_regular(path)
     if (size := path.stat().st_size) > MAX_TEXT_BYTES:
-        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any such file")
+        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any such file: move it away")
     try:
-        return path.read_text()
+        return path.read_text(errors=errors)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: byte {error.start:,} is not UTF-8 text") from None

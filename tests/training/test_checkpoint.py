@@ -211,7 +211,7 @@ def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path)
     with pytest.raises(DamagedCheckpoint, match=r"last.ckpt is a TorchScript archive and not a checkpoint") as error:
         load_checkpoint(tmp_path / "last.ckpt")
     assert "weights_only" not in str(error.value)
-    assert find_latest(tmp_path, set_aside=True) is None
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "best.ckpt"])
@@ -231,7 +231,7 @@ def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(
     make(tmp_path / name)
     with pytest.raises(DamagedCheckpoint, match=f"{name} {what}"):
         load_checkpoint(tmp_path / name)
-    found = find_latest(tmp_path, set_aside=True)
+    found = find_latest(tmp_path, MARK, set_aside=True)
     assert found is not None
     assert found.step == 2
     assert f"{name} {what}" in caplog.text

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from resnext.regular_file import check_regular
+from resnext.regular_file import read_text
 from resnext.words import plural
 
 METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
@@ -50,10 +50,9 @@ def find_best(rows: list[Row], best_by: str) -> Row | None:
 
 
 def _read_text(path: Path) -> str:
-    """Raises UserError if the path is not of a regular file."""
+    """Raises UserError as regular_file does, but for bytes that are not text."""
     try:
-        check_regular(path)
-        return path.read_text(encoding="ascii", errors="replace")
+        return read_text(path, errors="replace")
     except FileNotFoundError:
         return ""
 
