@@ -1,4 +1,4 @@
-"""Throughput with a clock of our own: one warm-up batch, then batches of 1 s, a quarter of it waiting. And a real one."""
+"""Throughput with a clock of our own: one warm-up batch, then batches of 1 s, a quarter of it waiting."""
 
 import time
 from pathlib import Path
