@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,13 +226,21 @@ class TrainLoader(ImageLoader):
         super().__init__(images, batch_sampler=batches, **loading)
         self.batches, self.skips, self.check = batches, skips, check
         self.received = 0
+        self.seconds_waited = 0.0  # since the start
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
         """A generator: it asks for the first batch only after Lightning has announced the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
-        for batch, skipped in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            found = next(batches, None)
+            self.seconds_waited += time.perf_counter() - began
+            if found is None:
+                return
+            batch, skipped = found
             self.skips.count(skipped)
             if self.check is not None:
                 self.check.start()

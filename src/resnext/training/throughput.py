@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Callback
 class Throughput(Callback):
     """Times every batch from the end of the one before. Validation and the start's first batch do not count.
 
+    A save counts in the time of a step, but only the loader's own wait is a wait for data.
+
     Args:
         batch_size: the global batch, in images.
         log_every_steps: optimizer steps between two lines of perf.csv.
@@ -25,26 +27,24 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._images = self.batch_size / trainer.accumulate_grad_batches
-        self._mark = time.perf_counter()
+        self._mark, self._waited = time.perf_counter(), 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._wait = time.perf_counter() - self._mark
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
+        loader: Any = trainer.train_dataloader  # a TrainLoader
+        now, waited = time.perf_counter(), loader.seconds_waited
         if self._warm:
-            batch_window = _Window(self._images, now - self._mark, self._wait)
+            batch_window = _Window(self._images, now - self._mark, waited - self._waited)
             self._total, self._recent = self._total + batch_window, self._recent + batch_window
             self.images_per_sec = self._total.images_per_sec
             self.recent_images_per_sec = self._recent.images_per_sec
             self.data_wait_percent = self._recent.wait_percent
         self._warm = True
-        self._mark = now
+        self._mark, self._waited = now, waited
         between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         ends_epoch = batch_idx + 1 == trainer.num_training_batches
         if ends_epoch or (between_steps and trainer.global_step % self.log_every_steps == 0):

@@ -58,6 +58,11 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
     return logger
 
 
+def seconds_to_finish() -> float:
+    """How long `wandb.finish` may take at most: only a run that is online waits for a server."""
+    return FINISH_SECONDS if wandb.run is not None and not wandb.run.offline else 0.0
+
+
 def find_obstacle(mode: str) -> str | None:
     """Why W&B cannot be online, or None if it can. Takes at most 3 seconds for it."""
     if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
