@@ -113,6 +113,12 @@ def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monk
         (["seed=1,2"], "several values make several runs, with -m"),
         (["data.root=${nowhere}"], "nowhere"),
         (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
+        (['data.root="a\nb"'], "data.root has more than one line: 'a\\nb'"),
+        (['experiment="a\nb"'], "experiment"),
+        (['slurm.prologue=["a","b\nc"]'], "slurm.prologue has more than one line: 'b\\nc'"),
+        (['slurm.partition="a\nb"'], "slurm.partition has more than one line: 'a\\nb'"),
+        (['recipe.optimizer.name="a\nb"'], "recipe.optimizer.name has more than one line: 'a\\nb'"),
+        (['trainer.precision="bf16\rx"'], "trainer.precision has more than one line: 'bf16\\rx'"),
         (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
     ],
 )
@@ -162,6 +168,29 @@ def test_what_cannot_train_is_refused_before_there_is_a_run(
     assert message in output.err
     assert output.err.count("\n") == 1
     assert list(Path().glob("runs/*")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=${oc.env:MY_TOKEN}"], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (["data.root=x/${oc.env:MY_TOKEN,none}"], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (['data.root="${oc.env:${oc.env:WHICH}}"'], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (["data.root=${oc.env:SERVER}"], "data.root holds an address with a user or a password"),
+        (["-m", "seed=1,2", "data.root='https://me:hunter2@host/x'"], "data.root holds an address with"),
+        (["slurm.prologue=['export MY_TOKEN=hunter2']"], "slurm.prologue holds a value for MY_TOKEN"),
+    ],
+)
+def test_secrets_are_refused_and_not_shown(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch):
+    """A run keeps its configuration as plain text, a multirun its overrides, and both go to W&B."""
+    for name, value in {"MY_TOKEN": "hunter2", "WHICH": "MY_TOKEN", "SERVER": "https://me:hunter2@host"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^[^\n]+$") as error:
+        compose(*arguments)
+    assert str(error.value).startswith(message)
+    assert "hunter2" not in str(error.value)
+    assert not list(Path().glob("runs/*.yaml"))
+    assert compose("data.root=/x/${oc.env:WHICH}").data.root == "/x/MY_TOKEN"
 
 
 def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys):
@@ -221,3 +250,7 @@ def test_overrides_on_a_run(tmp_path: Path):
         composition.apply_overrides(config, ["trainer.devices=1,2"])
     with pytest.raises(UserError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
         composition.apply_overrides(config, ["trainer.device=2"])
+    with pytest.raises(UserError, match="data.root holds an address with a user or a password"):
+        composition.apply_overrides(config, ["data.root='s3://key:hunter2@bucket'"])
+    with pytest.raises(UserError, match="hydra is not a configuration key"):
+        composition.apply_overrides(config, ["hydra.run.dir=elsewhere"])

@@ -17,11 +17,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
-from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, parse_arguments
-from resnext.config import Config, parse_config, schema_defaults, to_dict
+from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
+from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.config_errors import nearest, unknown_key
 from resnext.errors import RunFailed, UserError, describe_os_error
+from resnext.redaction import is_secret_name
 
 PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
@@ -44,7 +46,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             try:
                 return task(_convert(composed))
             except OmegaConfBaseException as error:
-                raise UserError(_describe(error)) from error
+                raise _refusal_within(error) or UserError(_describe(error)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
@@ -91,6 +93,25 @@ def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | No
 
 def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def _environment(name: str, *default: str | None) -> str | None:
+    """OmegaConf's oc.env, without secrets."""
+    if is_secret_name(name):
+        raise UserError(
+            f"${{oc.env:{name}}} looks like a secret, and a run keeps its configuration as plain text: what needs it "
+            "must read the environment itself"
+        )
+    return oc.env(name, *default)
+
+
+def _refusal_within(error: OmegaConfBaseException) -> UserError | None:
+    """What a resolver of ours raised, under the key whose value called it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return UserError(f"{error.full_key}: {cause}") if cause else None
 
 
 def _with_name(overrides: list[str]) -> list[str]:
@@ -117,7 +138,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         raise UserError(_describe(error)) from error
     except OmegaConfBaseException as error:
         raise UserError(unknown_key(error.full_key or str(error), schema_defaults())) from error
-    return _absolute(parse_config(OmegaConf.to_container(tree)))  # pyright: ignore[reportArgumentType]
+    return _parse(OmegaConf.to_container(tree))
 
 
 def data_home() -> str:
@@ -130,11 +151,19 @@ def _convert(composed: DictConfig) -> Config:
     if missing:
         key = sorted(missing)[0]
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
-    config = _absolute(parse_config(OmegaConf.to_container(composed, resolve=True)))  # pyright: ignore[reportArgumentType]
+    config = _parse(OmegaConf.to_container(composed, resolve=True))
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
+
+
+def _parse(tree: Any) -> Config:
+    """Raises UserError for a value that the schema refuses or that looks like a secret."""
+    config = parse_config(tree)
+    for key, text in find_texts(tree):
+        check_no_secret(key, text)
+    return _absolute(config)
 
 
 def _absolute(config: Config) -> Config:
