@@ -1,5 +1,6 @@
 """`resnext train` as a user types it: Hydra's arguments, mistakes, and every shipped configuration."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +40,16 @@ def test_every_experiment_composes_and_fixes_the_five_choices(experiment: str):
     assert "# make train" in text
 
 
+def test_the_readme_and_the_digits_experiment_promise_the_same():
+    header = (CONFIGS / "experiment/resnext_digits.yaml").read_text()
+    promised = re.findall(r"\d+\.\d+ % top-1", header)
+    assert len(promised) == 1
+    assert f"digits, seed 0: best epoch and last {promised[0]}" in (CONFIGS.parent / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("group", "name"), GROUPS)
 def test_every_group_option_composes(group: str, name: str):
-    assert compose(f"{group}={name}")
+    assert compose(f"{group}={name}", "experiment=resnext_digits")
 
 
 def test_the_main_job_is_torchvisions_recipe():
@@ -208,6 +216,39 @@ def test_a_configuration_error_imports_no_torch():
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "nowhere", "--checkpoint", "last", "data.workers=0"],
+        ["evaluate", "--checkpoint=last", "nowhere", "data.workers=0"],
+        ["evaluate", "nowhere", "data.workers=0", "--checkpoint", "last", "trainer.accelerator=cpu"],
+    ],
+    ids=" ".join,
+)
+def test_options_and_overrides_have_any_order(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run_verb(arguments) == 2
+    assert capsys.readouterr().err.startswith("resnext evaluate: nowhere is no run directory")
+
+
+def test_hydras_flags_and_overrides_have_any_order(capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["train", "seed=3", "--cfg", "job", "recipe=a3", "--resolve", "run=x"]) == 0
+    output = capsys.readouterr().out
+    assert "seed: 3\n" in output
+    assert "batch_size: 2048\n" in output
+    configs: list[Config] = []
+    run_with_hydra("train", ["seed=1,2", "-m", "run=s"], configs.append)
+    assert [config.seed for config in configs] == [1, 2]
+
+
+def test_other_data_asks_for_its_experiment():
+    with pytest.raises(UserError, match=r"^data=imagenet needs an experiment .* or resnext50_imagenet$"):
+        compose("data=imagenet")
+    with pytest.raises(UserError, match=r"^data=cifar10 needs an experiment .* experiment=resnext29_cifar10$"):
+        compose("recipe=cifar_paper", "data=cifar10")
+    assert compose("data=digits").data.name == "digits"
+    assert compose("data=cifar100", "experiment=resnext29_cifar10").data.name == "cifar100"
+
+
 def test_hydras_own_arguments(resnext):
     configuration = resnext("train", "--cfg", "job", "experiment=resnext50_imagenet")
     assert "name: resnext50_32x4d" in configuration.stdout
@@ -250,7 +291,7 @@ def test_overrides_on_a_run(tmp_path: Path):
         composition.apply_overrides(config, ["trainer.devices=1,2"])
     with pytest.raises(UserError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
         composition.apply_overrides(config, ["trainer.device=2"])
-    with pytest.raises(UserError, match="data.root holds an address with a user or a password"):
+    with pytest.raises(UserError, match=r"data.root holds an address with a user or a password"):
         composition.apply_overrides(config, ["data.root='s3://key:hunter2@bucket'"])
     with pytest.raises(UserError, match="hydra is not a configuration key"):
         composition.apply_overrides(config, ["hydra.run.dir=elsewhere"])

@@ -152,10 +152,28 @@ def _convert(composed: DictConfig) -> Config:
         key = sorted(missing)[0]
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
     config = _parse(OmegaConf.to_container(composed, resolve=True))
+    _check_experiment()
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
+
+
+def _check_experiment() -> None:
+    """Raises UserError for data that was chosen without an experiment: the default one's network does not fit it."""
+    hydra = HydraConfig.get()
+    typed = {each.partition("=")[0].lstrip("+") for each in hydra.overrides.task}
+    if "data" not in typed or "experiment" in typed:
+        return
+    name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
+    experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
+    fitting = [path.stem for path in experiments if f"override /data: {name}\n" in path.read_text()]
+    if default not in fitting:
+        names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
+        raise UserError(
+            f"data={name} needs an experiment for it: without one, network and recipe would be those of {default}; "
+            f"give experiment={names}"
+        )
 
 
 def _parse(tree: Any) -> Config:
