@@ -1,7 +1,10 @@
 """The global batch divides, or is refused with what would."""
 
+from pathlib import Path
+
 import pytest
 
+from conftest import small_config
 from resnext.batch import split_batch
 from resnext.errors import UserError
 
@@ -31,3 +34,11 @@ def test_what_does_not_divide_is_refused_with_the_nearest_that_does(micro: int |
     with pytest.raises(UserError) as error:
         split_batch(256, micro, world_size)
     assert remedy in str(error.value)
+
+
+def test_mixing_needs_two_images_at_once(tmp_path: Path):
+    config = small_config(tmp_path, recipe__mixing={"cutmix_alpha": 1.0})
+    assert config.split_batch(16).micro == 2
+    with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: take trainer.micro_batch_size=2 or more"):
+        config.split_batch(32)
+    assert small_config(tmp_path).split_batch(32).micro == 1

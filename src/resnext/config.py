@@ -6,7 +6,7 @@ comes out, or a `UserError` of one line. Past it nothing is parsed again.
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -18,6 +18,7 @@ from resnext.config_recipe import RecipeConfig
 from resnext.config_slurm import SlurmConfig
 from resnext.config_types import STRICT, Count, Fraction, Layers, Name, Positive
 from resnext.errors import UserError
+from resnext.words import plural
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
 
@@ -158,15 +159,28 @@ class Config:
     slurm: SlurmConfig = Field(default_factory=SlurmConfig)
 
     @model_validator(mode="after")
-    def _check_run_name(self) -> Self:
-        if self.run is not None and (self.run.startswith((".", "-")) or "/" in self.run or not self.run.isprintable()):
-            plain = self.run.rstrip("/").rpartition("/")[2].lstrip(".-")
-            raise ValueError(f"run={self.run!r} must be a plain folder name in runs/, such as {plain or 'first'}")
+    def _check_names(self) -> Self:
+        """A run's folder is named `run`, or for its `experiment` and the time."""
+        for key, name in (("run", self.run), ("experiment", self.experiment)):
+            if name is not None and (name.startswith((".", "-")) or "/" in name or not name.isprintable()):
+                plain = name.rstrip("/").rpartition("/")[2].lstrip(".-")
+                raise ValueError(f"{key}={name!r} must be a plain folder name in runs/, such as {plain or 'first'}")
         return self
 
     def split_batch(self, world_size: int) -> BatchSplit:
-        """How the global batch is taken by `world_size` devices; raises UserError if it does not divide."""
-        return split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
+        """How the global batch is taken by `world_size` devices.
+
+        Raises:
+            UserError: if it does not divide, or leaves a device a single image where images are mixed.
+        """
+        split = split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
+        if split.micro == 1 and self.recipe.mixing.on:
+            raise UserError(
+                f"recipe.mixing mixes the images of a micro-batch, which has one image for recipe.batch_size="
+                f"{self.recipe.batch_size} on {plural(world_size, 'device')}: take trainer.micro_batch_size=2 or more, "
+                "or fewer devices"
+            )
+        return split
 
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: whatever may differ between two starts of it is left out."""
@@ -185,11 +199,26 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     Raises:
         UserError: one line with the dotted key, what was given, what is allowed and, for a name, the nearest.
     """
+    for key, text in find_texts(mapping):
+        if text and text.splitlines() != [text]:  # it would end a line of a batch script, a log or a message
+            raise UserError(f"{key} has more than one line: {text!r}")
     try:
         # as JSON: strict mode takes no dict for a dataclass and no list for a tuple otherwise
         return TypeAdapter(Config).validate_json(json.dumps(mapping))
     except ValidationError as error:
         raise UserError(describe(error, schema_defaults())) from None
+
+
+def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a configuration with its dotted key; those in a list have the list's."""
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from find_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from find_texts(value, key)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

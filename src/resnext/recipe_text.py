@@ -5,6 +5,7 @@ from dataclasses import replace
 from resnext.config_recipe import AugmentationConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
+LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}
 NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_biases": ", not on norms and biases"}
 
 
@@ -87,7 +88,7 @@ def describe_augmentation(config: AugmentationConfig) -> list[str]:
 
 
 def _loss(config: LossConfig) -> str:
-    name = "cross-entropy" if config.name == "cross_entropy" else "BCE"
+    name = LOSSES.get(config.name, config.name)
     threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
 

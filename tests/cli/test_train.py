@@ -1,5 +1,6 @@
 """`resnext train` as a user types it: Hydra's arguments, mistakes, and every shipped configuration."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,9 +40,16 @@ def test_every_experiment_composes_and_fixes_the_five_choices(experiment: str):
     assert "# make train" in text
 
 
+def test_the_readme_and_the_digits_experiment_promise_the_same():
+    header = (CONFIGS / "experiment/resnext_digits.yaml").read_text()
+    promised = re.findall(r"\d+\.\d+ % top-1", header)
+    assert len(promised) == 1
+    assert f"digits, seed 0: best epoch and last {promised[0]}" in (CONFIGS.parent / "README.md").read_text()
+
+
 @pytest.mark.parametrize(("group", "name"), GROUPS)
 def test_every_group_option_composes(group: str, name: str):
-    assert compose(f"{group}={name}")
+    assert compose(f"{group}={name}", "experiment=resnext_digits")
 
 
 def test_the_main_job_is_torchvisions_recipe():
@@ -119,6 +127,12 @@ def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monk
         (["seed=1,2"], "several values make several runs, with -m"),
         (["data.root=${nowhere}"], "nowhere"),
         (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
+        (['data.root="a\nb"'], "data.root has more than one line: 'a\\nb'"),
+        (['experiment="a\nb"'], "experiment"),
+        (['slurm.prologue=["a","b\nc"]'], "slurm.prologue has more than one line: 'b\\nc'"),
+        (['slurm.partition="a\nb"'], "slurm.partition has more than one line: 'a\\nb'"),
+        (['recipe.optimizer.name="a\nb"'], "recipe.optimizer.name has more than one line: 'a\\nb'"),
+        (['trainer.precision="bf16\rx"'], "trainer.precision has more than one line: 'bf16\\rx'"),
         (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
     ],
 )
@@ -170,6 +184,29 @@ def test_what_cannot_train_is_refused_before_there_is_a_run(
     assert list(Path().glob("runs/*")) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["data.root=${oc.env:MY_TOKEN}"], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (["data.root=x/${oc.env:MY_TOKEN,none}"], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (['data.root="${oc.env:${oc.env:WHICH}}"'], "data.root: ${oc.env:MY_TOKEN} looks like a secret"),
+        (["data.root=${oc.env:SERVER}"], "data.root holds an address with a user or a password"),
+        (["-m", "seed=1,2", "data.root='https://me:hunter2@host/x'"], "data.root holds an address with"),
+        (["slurm.prologue=['export MY_TOKEN=hunter2']"], "slurm.prologue holds a value for MY_TOKEN"),
+    ],
+)
+def test_secrets_are_refused_and_not_shown(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch):
+    """A run keeps its configuration as plain text, a multirun its overrides, and both go to W&B."""
+    for name, value in {"MY_TOKEN": "hunter2", "WHICH": "MY_TOKEN", "SERVER": "https://me:hunter2@host"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"^[^\n]+$") as error:
+        compose(*arguments)
+    assert str(error.value).startswith(message)
+    assert "hunter2" not in str(error.value)
+    assert not list(Path().glob("runs/*.yaml"))
+    assert compose("data.root=/x/${oc.env:WHICH}").data.root == "/x/MY_TOKEN"
+
+
 def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("RESNEXT_DATA", "/nowhere")
     assert run_verb(["train", "experiment=resnext50_imagenet"]) == 2
@@ -183,6 +220,39 @@ def test_a_configuration_error_imports_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "nowhere", "--checkpoint", "last", "data.workers=0"],
+        ["evaluate", "--checkpoint=last", "nowhere", "data.workers=0"],
+        ["evaluate", "nowhere", "data.workers=0", "--checkpoint", "last", "trainer.accelerator=cpu"],
+    ],
+    ids=" ".join,
+)
+def test_options_and_overrides_have_any_order(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run_verb(arguments) == 2
+    assert capsys.readouterr().err.startswith("resnext evaluate: nowhere is no run directory")
+
+
+def test_hydras_flags_and_overrides_have_any_order(capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["train", "seed=3", "--cfg", "job", "recipe=a3", "--resolve", "run=x"]) == 0
+    output = capsys.readouterr().out
+    assert "seed: 3\n" in output
+    assert "batch_size: 2048\n" in output
+    configs: list[Config] = []
+    run_with_hydra("train", ["seed=1,2", "-m", "run=s"], configs.append)
+    assert [config.seed for config in configs] == [1, 2]
+
+
+def test_other_data_asks_for_its_experiment():
+    with pytest.raises(UserError, match=r"^data=imagenet needs an experiment .* or resnext50_imagenet$"):
+        compose("data=imagenet")
+    with pytest.raises(UserError, match=r"^data=cifar10 needs an experiment .* experiment=resnext29_cifar10$"):
+        compose("recipe=cifar_paper", "data=cifar10")
+    assert compose("data=digits").data.name == "digits"
+    assert compose("data=cifar100", "experiment=resnext29_cifar10").data.name == "cifar100"
 
 
 def test_hydras_own_arguments(resnext):
@@ -227,3 +297,7 @@ def test_overrides_on_a_run(tmp_path: Path):
         composition.apply_overrides(config, ["trainer.devices=1,2"])
     with pytest.raises(UserError, match=r"trainer.device is not a configuration key; did you mean trainer.devices\?"):
         composition.apply_overrides(config, ["trainer.device=2"])
+    with pytest.raises(UserError, match=r"data.root holds an address with a user or a password"):
+        composition.apply_overrides(config, ["data.root='s3://key:hunter2@bucket'"])
+    with pytest.raises(UserError, match="hydra is not a configuration key"):
+        composition.apply_overrides(config, ["hydra.run.dir=elsewhere"])

@@ -12,7 +12,7 @@ from resnext.config import Config
 from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.errors import UserError
-from resnext.launch.slurm import TEMPLATE, check_world, write_script
+from resnext.launch.slurm import TEMPLATE, check_paths, check_world, write_script
 from resnext.training.device import World
 from resnext.training.run import Run
 
@@ -55,6 +55,15 @@ def test_the_script_asks_for_what_the_configuration_says_and_is_bash(image_folde
     assigned = [line for line in text.splitlines() if line.startswith(("run=", "python=", "max_requeues="))]
     shown = subprocess.run(["bash", "-c", "\n".join(assigned) + '\necho "$run"'], capture_output=True, text=True)
     assert shown.stdout == "runs/a b'c\n"
+
+
+def test_slurm_expands_nothing_in_a_runs_name(image_folder: Path):
+    """sbatch(1): `%%` is the character %; a backslash takes the meaning of every % away, that of %j too."""
+    run = make_run(small_config(image_folder, recipe__batch_size=8, run="50%j", slurm={"tasks_per_node": 1}))
+    assert "#SBATCH --output=runs/50%%j/slurm-%j.out\n" in write_script(run).read_text()
+    for key in ("run", "experiment"):
+        with pytest.raises(UserError, match=rf"{key}=a\\b: SLURM takes no backslash"):
+            check_paths(small_config(image_folder, **{"run": None, key: "a\\b"}))
 
 
 def test_the_template_is_a_script_of_its_own():
@@ -114,6 +123,10 @@ def test_the_verb_imports_no_torch_and_says_where_there_is_no_sbatch(resnext, di
         (["slurm.tasks_per_node=7"], "recipe.batch_size=64"),
         (["slurm.tasks_per_node=1", "recipe.batch_size=2000"], "recipe.batch_size=2000 is more than"),
         (["slurm.nodes=2"], "give slurm.gpus_per_node=8 (GPUS=8), or slurm.tasks_per_node"),
+        (
+            ["slurm.tasks_per_node=64", "recipe.mixing.mixup_alpha=0.2"],
+            "recipe.mixing mixes the images of a micro-batch",
+        ),
         (["slurm.node=2"], "slurm.node is not a configuration key; did you mean slurm.nodes?"),
     ],
 )

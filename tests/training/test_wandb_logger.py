@@ -106,6 +106,13 @@ def test_a_malformed_key_is_no_error(with_key: pytest.MonkeyPatch):
     assert find_obstacle("auto") is not None
 
 
+def test_a_password_in_the_servers_address_is_not_told(with_key: pytest.MonkeyPatch, refused_port: int):
+    with_key.setenv("WANDB_BASE_URL", f"http://user:hunter2@127.0.0.1:{refused_port}")
+    obstacle = find_obstacle("auto")
+    assert obstacle is not None
+    assert obstacle.startswith(f"http://127.0.0.1:{refused_port}: ")
+
+
 def test_wandbs_own_switch_counts(monkeypatch: pytest.MonkeyPatch):
     assert is_wanted("auto")
     assert not is_wanted("disabled")

@@ -16,11 +16,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
 
-from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, parse_arguments
-from resnext.config import Config, parse_config, schema_defaults, to_dict
+from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
+from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.config_errors import has_key, nearest, unknown_key
 from resnext.errors import RunFailed, UserError, describe_os_error
+from resnext.redaction import is_secret_name
 
 PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
@@ -43,7 +45,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             try:
                 return task(_convert(composed))
             except OmegaConfBaseException as error:
-                raise UserError(_describe(error)) from error
+                raise _refusal_within(error) or UserError(_describe(error)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
@@ -90,6 +92,25 @@ def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | No
 
 def _register_resolvers() -> None:
     OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def _environment(name: str, *default: str | None) -> str | None:
+    """OmegaConf's oc.env, without secrets."""
+    if is_secret_name(name):
+        raise UserError(
+            f"${{oc.env:{name}}} looks like a secret, and a run keeps its configuration as plain text: what needs it "
+            "must read the environment itself"
+        )
+    return oc.env(name, *default)
+
+
+def _refusal_within(error: OmegaConfBaseException) -> UserError | None:
+    """What a resolver of ours raised, under the key whose value called it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return UserError(f"{error.full_key}: {cause}") if cause else None
 
 
 def _with_name(overrides: list[str]) -> list[str]:
@@ -116,7 +137,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error)) from error
-    return _absolute(parse_config(OmegaConf.to_container(tree)))  # pyright: ignore[reportArgumentType]
+    return _parse(OmegaConf.to_container(tree))
 
 
 def data_home() -> str:
@@ -129,11 +150,37 @@ def _convert(composed: DictConfig) -> Config:
     if missing:
         key = sorted(missing)[0]
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
-    config = _absolute(parse_config(OmegaConf.to_container(composed, resolve=True)))  # pyright: ignore[reportArgumentType]
+    config = _parse(OmegaConf.to_container(composed, resolve=True))
+    _check_experiment()
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
+
+
+def _check_experiment() -> None:
+    """Raises UserError for data that was chosen without an experiment: the default one's network does not fit it."""
+    hydra = HydraConfig.get()
+    typed = {each.partition("=")[0].lstrip("+") for each in hydra.overrides.task}
+    if "data" not in typed or "experiment" in typed:
+        return
+    name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
+    experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
+    fitting = [path.stem for path in experiments if f"override /data: {name}\n" in path.read_text()]
+    if default not in fitting:
+        names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
+        raise UserError(
+            f"data={name} needs an experiment for it: without one, network and recipe would be those of {default}; "
+            f"give experiment={names}"
+        )
+
+
+def _parse(tree: Any) -> Config:
+    """Raises UserError for a value that the schema refuses or that looks like a secret."""
+    config = parse_config(tree)
+    for key, text in find_texts(tree):
+        check_no_secret(key, text)
+    return _absolute(config)
 
 
 def _absolute(config: Config) -> Config:

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
 
     from resnext.training.run import Run
 

@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from resnext.errors import UserError
+from resnext.redaction import find_secret
 
 MAIN = "train"  # configs/train.yaml
 SUBMITIT = (
@@ -163,8 +164,18 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         return OmegaConf.select(super().load_configuration(f"slurm/{name}", [], RunMode.RUN), f"slurm.{key}")
 
 
+def check_no_secret(key: str, text: str) -> None:
+    """Raises UserError if `text`, which a run would keep, looks like one."""
+    if (secret := find_secret(text)) is not None:
+        raise UserError(
+            f"{key} holds {secret}, and a run keeps its configuration as plain text: leave secrets to the environment, "
+            "or to files that only you can read"
+        )
+
+
 def _check_override(override: Override) -> None:
     key, package = override.key_or_group, override.package or ""
+    check_no_secret(key, (override.input_line or "").partition("=")[2])
     if "hydra" not in (re.split(r"[./]", key)[0], package.partition(".")[0]):
         return
     if package or override.is_delete() or not SETTABLE.fullmatch(key):

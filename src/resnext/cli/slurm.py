@@ -9,7 +9,7 @@ from resnext.data.images import load_images
 from resnext.data.index import DataIdentity
 from resnext.data.order import steps_per_epoch
 from resnext.errors import UserError
-from resnext.launch.slurm import check_not_queued, check_world, submit, write_script
+from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
 from resnext.training.run import RUNS, Run
 
 
@@ -23,6 +23,7 @@ def schedule(config: Config, command: list[str]) -> None:
     """Checks what a login node can, makes the run's directory (or opens it), and submits its batch script."""
     slurm = config.slurm
     check_world(config)
+    check_paths(config)
     config.split_batch(slurm.world_size)
     if config.run is not None and (RUNS / config.run / "config.yaml").is_file():
         former = Run(RUNS / config.run)

@@ -30,9 +30,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> None
             f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"
         )
     devices = count_devices(config.trainer)
-    micro = config.split_batch(devices).micro
-    if micro == 1 and config.recipe.mixing.on:
-        raise UserError("recipe.mixing mixes the images of a micro-batch: take trainer.micro_batch_size=2 or more")
+    config.split_batch(devices)
     lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
     if len(val) < devices:
         raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")

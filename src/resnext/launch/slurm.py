@@ -80,6 +80,16 @@ def check_world(config: Config) -> None:
         )
 
 
+def check_paths(config: Config) -> None:
+    """Raises UserError for a path that #SBATCH cannot hold: with a backslash, sbatch replaces no %j in --output."""
+    key, name = ("run", config.run) if config.run is not None else ("experiment", config.experiment)
+    if "\\" in name:
+        raise UserError(f"{key}={name}: SLURM takes no backslash in the path of its output; choose another run=NAME")
+    folder = os.getcwd()  # noqa: PTH109 - as _sbatch_options has it
+    if folder.splitlines() != [folder]:
+        raise UserError(f"the path of this folder has more than one line, which sbatch does not take: {folder!r}")
+
+
 class JobHistory:
     """The newest job of a run, and how often it was started."""
 
@@ -116,11 +126,14 @@ def _header(run: Run) -> str:
 
 
 def _sbatch_options(run: Run, config: SlurmConfig) -> list[str]:
-    """As lines of #SBATCH; the job's name is plain, whatever the run's is."""
+    """As lines of #SBATCH; the job's name is plain, whatever the run's is.
+
+    sbatch replaces %j and the like in --output, where `%%` is %.
+    """
     given = {
         "job-name": re.sub(r"[^\w.-]", "_", run.path.name),
         "chdir": os.getcwd(),  # noqa: PTH109 - runs/ is relative to it
-        "output": f"{run.path}/slurm-%j.out",
+        "output": f"{str(run.path).replace('%', '%%')}/slurm-%j.out",
         "open-mode": "append",
         "nodes": config.nodes,
         "ntasks-per-node": config.tasks,

@@ -125,6 +125,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     began = time.monotonic()
     config = _resolve(run, world)
     world.check(config.trainer)
+    config.split_batch(world.size)  # on all ranks, before one of them waits for another
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from resnext.redaction import redact_urls
+
 HARMLESS = (
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.14
     r"It is recommended to use `self.log\(.*sync_dist=True",  # they are sums over the ranks already
@@ -19,6 +21,13 @@ HARMLESS = (
 console = Console(highlight=False, soft_wrap=True)
 
 
+class Formatter(logging.Formatter):
+    """Leaves passwords out of addresses, such as WANDB_BASE_URL's, in messages and tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_urls(super().format(record))
+
+
 class ConsoleHandler(logging.Handler):
     """Prints above the progress bar, if there is one. Tracebacks are for the file."""
 
@@ -26,7 +35,7 @@ class ConsoleHandler(logging.Handler):
         if record.exc_info:
             return
         prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        console.print(prefix + record.getMessage(), markup=False)
+        console.print(redact_urls(prefix + record.getMessage()), markup=False)
 
 
 class LogFile(logging.FileHandler):
@@ -48,7 +57,7 @@ def logging_to(folder: Path, rank: int) -> Iterator[None]:
     """
     file = LogFile(folder / "log.txt")
     name = f"[rank {rank}] " if rank else ""
-    file.setFormatter(logging.Formatter(f"%(asctime)s {name}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    file.setFormatter(Formatter(f"%(asctime)s {name}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     ours, warned = logging.getLogger("resnext"), logging.getLogger("py.warnings")
     ours.setLevel(logging.WARNING if rank else logging.INFO)
     ours.handlers, warned.handlers = [ConsoleHandler(), file], [file]

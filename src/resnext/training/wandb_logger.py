@@ -20,6 +20,7 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config import Config, to_dict
+from resnext.redaction import USERINFO, redact_urls
 from resnext.training.metrics import read_rows
 from resnext.training.offline_folders import STEP, remove_redundant_folders
 
@@ -68,7 +69,7 @@ def find_obstacle(mode: str) -> str | None:
     if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "as asked"
     try:
-        url = str(wandb.setup().settings.base_url)
+        url = USERINFO.sub("", str(wandb.setup().settings.base_url))
         if not wandb.login(prompt=False, verify=False):
             return "no API key"
     except Exception as error:  # a malformed key or address
@@ -130,4 +131,4 @@ def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
+    return redact_urls((str(error).strip().splitlines() or [type(error).__name__])[0])[:100]

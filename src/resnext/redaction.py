@@ -1,0 +1,29 @@
+"""What looks like a secret: a run keeps its configuration in plain text, and sends it to W&B."""
+
+import re
+
+USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")  # user:password@ of an address
+SECRET_NAME = re.compile(
+    r"(?i)(^|_)(key|keys|pass)(_|$)|(secret|token|password|passwd|passphrase|credential|apikey|_pwd)s?(_|$)"
+)
+ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z]\w*)=(?![\"']?(?:\$|$))")  # NAME=VALUE, where VALUE is not the shell's $…
+
+
+def redact_urls(text: str) -> str:
+    """`http://user:password@host` as `http://***@host`."""
+    return USERINFO.sub("***@", text)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of that name is likely to hold a password, a token or a key."""
+    return SECRET_NAME.search(name) is not None
+
+
+def find_secret(text: str) -> str | None:
+    """What of `text` looks like a secret, without showing it; None where nothing does."""
+    if USERINFO.search(text):
+        return "an address with a user or a password"
+    for name in ASSIGNMENT.findall(text):
+        if is_secret_name(name):
+            return f"a value for {name}"
+    return None
