@@ -29,7 +29,12 @@ def build_loader(root: Path, *, workers: int = 0, max_skipped: int = 0, cached: 
     images = TrainImages(index, cache, config.recipe, config.data, 5)
     batches = RankBatches(5, len(index), 4, 0, 1, 1, repeats=2)
     return TrainLoader(
-        images, batches, SkipBudget(root / "skipped.txt", max_skipped), num_workers=workers, worker_timeout=TIMEOUT
+        images,
+        batches,
+        SkipBudget(root / "skipped.txt", max_skipped),
+        None,
+        num_workers=workers,
+        worker_timeout=TIMEOUT,
     )
 
 

@@ -216,12 +216,7 @@ class TrainLoader(ImageLoader):
     """
 
     def __init__(
-        self,
-        images: TrainImages,
-        batches: RankBatches,
-        skips: SkipBudget,
-        check: ImageCheck | None = None,
-        **loading: Any,
+        self, images: TrainImages, batches: RankBatches, skips: SkipBudget, check: ImageCheck | None, **loading: Any
     ) -> None:
         super().__init__(images, batch_sampler=batches, **loading)
         self.batches, self.skips, self.check = batches, skips, check
