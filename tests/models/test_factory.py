@@ -1,6 +1,8 @@
 """Networks by name, and weights in from a file, torchvision and timm."""
 
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,8 +121,16 @@ def test_a_truncated_file_is_one_line(tmp_path: Path):
 
 
 def test_a_file_without_weights_is_refused(tmp_path: Path):
-    torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match="holds no weights"):
+    for content in ({"epoch": 3}, {1: "x"}, {}, [torch.zeros(1)]):
+        torch.save(content, tmp_path / "w.pth")
+        with pytest.raises(UserError, match="holds no weights"):
+            build_model(small(tmp_path / "w.pth"), 5)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_only_a_regular_file_is_opened_for_weights(tmp_path: Path, make: Callable[[Path], None]):
+    make(tmp_path / "w.pth")
+    with pytest.raises(UserError, match="is no file"):
         build_model(small(tmp_path / "w.pth"), 5)
 
 
