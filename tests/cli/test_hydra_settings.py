@@ -78,8 +78,7 @@ hydra:
     "callbacks that torch loads": """
 hydra:
   callbacks:
-    x: {_target_: pickle.Unpickler, _args_: [1]}
-    y: {_target_: torch.load, f: canary.pkl, weights_only: false}
+    x: {_target_: torch.load, f: canary.pkl, weights_only: false}
 """,
     "job_logging ()": """
 hydra:
@@ -138,6 +137,11 @@ def test_what_an_experiment_says_to_hydra_is_refused(configs: Path, payload: str
     (configs / "experiment/evil.yaml").write_text(EVIL + PAYLOADS[payload])
     line = refusal("experiment=evil", *mode)
     assert f"hydra.{payload.split()[0].partition('.')[0]}" in line
+
+
+def test_a_yaml_tag_is_refused(configs: Path):
+    (configs / "experiment/evil.yaml").write_text("seed: !!python/object/apply:pathlib.Path.touch [canary]\n")
+    assert "experiment/evil.yaml" in refusal("experiment=evil")
 
 
 def test_an_experiment_that_only_one_job_of_a_multirun_takes_is_refused(configs: Path):

@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
+from yaml import YAMLError
 
 from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
@@ -60,6 +61,8 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
         _act(verb, arguments, job)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error, arguments)) from error
+    except YAMLError as error:
+        raise UserError(f"a configuration file is not YAML: {' '.join(str(error).split())}") from error
     if errors:
         raise errors[0]
 
