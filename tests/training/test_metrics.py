@@ -98,7 +98,7 @@ def test_a_damaged_file_is_sent_to_wandb(parts: Run):
     wandb.finish()
 
 
-def test_a_row_is_whole_or_none():
+def test_a_row_with_anything_but_numbers_is_left_out():
     header = "epoch,step,lr,train/loss\n"
     for line in ("1,2,0.1,nan\n", "1,2,,\n"):
         assert len(parse_rows(header + line)) == 1

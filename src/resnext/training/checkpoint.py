@@ -74,7 +74,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
         if target.name == BEST:
-            self._kept_best = None  # an earlier one is the best no more
+            self._kept_best = None  # an earlier one is no longer the best
         try:
             self.before_save()
             self._write_kept_best()
