@@ -35,7 +35,13 @@ def train(resnext, *arguments: str, code: int = 0):
 def test_an_odd_number_of_validation_images_on_two_ranks(resnext, tmp_path: Path):
     """With batch norm: the ranks take rank 0's statistics, and evaluation in one process finds the same accuracy."""
     write_images(tmp_path / "images", {"train/a": 40, "train/b": 40, "val/a": 20, "val/b": 11})
-    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.epochs=2", "recipe.batch_size=16")
+    options = (
+        "data=image_folder",
+        "recipe=small",
+        f"data.root={tmp_path}/images",
+        "recipe.epochs=2",
+        "recipe.batch_size=16",
+    )
     train(resnext, *options, "trainer.devices=2", "run=two")
     summary = json.loads((tmp_path / "runs/two/summary.json").read_text())
     assert summary["val_images"] == 31
@@ -118,7 +124,13 @@ def test_one_ranks_mistake_is_all_the_user_reads(resnext, tmp_path: Path):
     """One broken image: one rank meets it, the other loses its peer."""
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
     (tmp_path / "images/train/a/0.png").write_bytes(b"broken")
-    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "trainer.devices=2")
+    options = (
+        "data=image_folder",
+        "recipe=small",
+        f"data.root={tmp_path}/images",
+        "recipe.batch_size=16",
+        "trainer.devices=2",
+    )
     result = train(resnext, *options, "run=broken", code=2)
     assert result.stderr.count("\n") == 1
     assert "train/a/0.png cannot be read as an image" in result.stderr
@@ -127,7 +139,13 @@ def test_one_ranks_mistake_is_all_the_user_reads(resnext, tmp_path: Path):
 
 def test_fewer_validation_images_than_ranks_are_refused(resnext, tmp_path: Path):
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 1})
-    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "trainer.devices=2")
+    options = (
+        "data=image_folder",
+        "recipe=small",
+        f"data.root={tmp_path}/images",
+        "recipe.batch_size=16",
+        "trainer.devices=2",
+    )
     result = train(resnext, *options, "run=few", code=2)
     assert "has 1 images for trainer.devices=2" in result.stderr
     assert not (tmp_path / "runs").exists()
@@ -145,7 +163,13 @@ def test_a_refused_resume_leaves_the_run_as_it_was(resnext, digits: Path, tmp_pa
 
 def test_evaluation_names_a_damaged_image(resnext, tmp_path: Path):
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
-    options = ("data=image_folder", f"data.root={tmp_path}/images", "recipe.batch_size=16", "recipe.epochs=1")
+    options = (
+        "data=image_folder",
+        "recipe=small",
+        f"data.root={tmp_path}/images",
+        "recipe.batch_size=16",
+        "recipe.epochs=1",
+    )
     train(resnext, *options, "run=x")
     (tmp_path / "images/val/a/0.png").write_bytes(b"broken")
     result = resnext("evaluate", "runs/x", "data.workers=1")

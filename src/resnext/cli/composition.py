@@ -162,10 +162,10 @@ def _convert(composed: DictConfig) -> Config:
 
 
 def _check_experiment() -> None:
-    """Raises UserError for data that was chosen without an experiment: the default one's network does not fit it."""
+    """Raises UserError for data that was chosen without an experiment, or without both a network and a recipe."""
     hydra = HydraConfig.get()
     typed = {each.partition("=")[0].lstrip("+") for each in hydra.overrides.task}
-    if "data" not in typed or "experiment" in typed:
+    if "data" not in typed or "experiment" in typed or {"model", "recipe"} <= typed:
         return
     name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
     experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
@@ -174,7 +174,7 @@ def _check_experiment() -> None:
         names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
         raise UserError(
             f"data={name} needs an experiment for it: without one, network and recipe would be those of {default}; "
-            f"give experiment={names}"
+            f"give experiment={names}, or both model=NAME and recipe=NAME"
         )
 
 

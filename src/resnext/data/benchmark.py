@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 
 from resnext.config import DataConfig
 from resnext.config_recipe import OptimizerConfig, RecipeConfig
-from resnext.data.datamodule import TrainImages
+from resnext.data.datamodule import ImageLoader, TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.image_file import read_image_file
 from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
@@ -37,6 +37,7 @@ ROUNDS = 11
 BATCH = 64
 LOADER_IMAGES = 1024
 LOADER_ROUNDS = 3
+WORKER_TIMEOUT = 300.0  # seconds, as data.worker_timeout
 REFERENCE = "pil_torchvision"
 PACKED = "ours_packed"
 
@@ -113,10 +114,12 @@ def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, T
 def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
     """A DataLoader of ours and one of the reference, by the clock, with `workers` processes each."""
     samples = [Sample(0, number % len(images), number // len(images)) for number in range(LOADER_IMAGES)]
-    datasets = {"ours": _our_dataset(images), REFERENCE: _PeerDataset(images.files, PEERS[REFERENCE]())}
+    datasets: dict[str, Any] = {"ours": _our_dataset(images), REFERENCE: _PeerDataset(images.files, PEERS[REFERENCE]())}
+    options: dict[str, Any] = {"batch_size": BATCH, "sampler": samples, "num_workers": workers}
+    options["persistent_workers"] = workers > 0
     loaders = {
-        name: DataLoader(dataset, BATCH, sampler=samples, num_workers=workers, persistent_workers=workers > 0)
-        for name, dataset in datasets.items()
+        "ours": ImageLoader(datasets["ours"], worker_timeout=WORKER_TIMEOUT, **options),
+        REFERENCE: DataLoader(datasets[REFERENCE], **options),
     }
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     with progress("timing loaders", (LOADER_ROUNDS + 1) * len(loaders)) as advance:
