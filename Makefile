@@ -71,8 +71,9 @@ prepare: $(READY)
 bench: $(READY)
 	@$(RESNEXT) benchmark data --images "$$DATA" $(ARGS)
 
+# On two processes, each of which takes whole files: most tests keep one core busy.
 test: $(READY)
-	@$(VENV)/bin/pytest $(ARGS)
+	@$(VENV)/bin/pytest -n 2 --dist loadfile $(ARGS)
 
 # Kills, full disks, lost processes.
 test-faults: $(READY)

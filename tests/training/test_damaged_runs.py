@@ -22,7 +22,8 @@ from resnext.training.run import Run
 from resnext.training.run_files import FILES
 
 OVERRIDES = ["run=hurt", "recipe.epochs=2", "recipe.batch_size=16", "checkpoint.every_steps=1", "data.workers=0"]
-OVERRIDES += ["logger.mode=disabled", "trainer.accelerator=cpu", "trainer.devices=1", "data=image_folder"]
+OVERRIDES += ["logger.mode=disabled", "trainer.accelerator=cpu", "trainer.devices=1", "experiment=image_folder"]
+OVERRIDES += ["model=resnext_small", "recipe=small"]
 OVERRIDES += ["model.layers=[1,1]", "model.cardinality=2", "model.base_width=16", "model.width=8"]
 HUGE = 8 << 30
 
