@@ -7,13 +7,33 @@ from resnext.redaction import find_secret, is_secret_name, redact_urls
 
 @pytest.mark.parametrize(
     "name",
-    ["WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "MYSQL_PWD", "DB_PASS", "my_secret", "APIKEY"],
+    [
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "PGPASSWORD",
+        "MYSQL_PWD",
+        "DB_PASS",
+        "my_secret",
+        "APIKEY",
+        "GITHUB_PAT",
+        "SSHPASS",
+        "DB_PASS1",
+        "APIKEY2",
+        "TOKEN1",
+        "HF_AUTH",
+        "OPENAIKEY",
+        "SENTRY_DSN",
+        "passwords",
+    ],
 )
 def test_names_of_secrets(name: str):
     assert is_secret_name(name)
 
 
-@pytest.mark.parametrize("name", ["HOME", "PWD", "OLDPWD", "SCRATCH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "COMPASS"])
+@pytest.mark.parametrize(
+    "name", ["HOME", "PWD", "OLDPWD", "SCRATCH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "COMPASS", "HF_TOKEN_PATH"]
+)
 def test_other_names(name: str):
     assert not is_secret_name(name)
 
@@ -41,6 +61,8 @@ def test_users_and_passwords_of_addresses(text: str, shown: str):
         ("export WANDB_API_KEY=$(cat ~/.wandb)", None),
         ('export HF_TOKEN="$TOKEN"', None),
         ("module load cuda/12.8", None),
+        ("sort --key=2 list", None),
+        ("git clone ssh://git@github.com/a/b", None),
         ("rand-m7-mstd0.5-inc1", None),
     ],
 )

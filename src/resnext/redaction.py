@@ -2,11 +2,14 @@
 
 import re
 
-USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")  # user:password@ of an address
+USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")  # user@ or user:password@ of an address
+REFUSED_USERINFO = re.compile(r"(?<=://)(?!git@)[^/?#\s]+@")  # git@ is everybody's
 SECRET_NAME = re.compile(
-    r"(?i)(^|_)(key|keys|pass)(_|$)|(secret|token|password|passwd|passphrase|credential|apikey|_pwd)s?(_|$)"
+    r"(?i)(secret|token|passwords?|passwd|passphrase|credential|apikey)s?\d*(_|$)"
+    r"|(^|_)(keys?|pass|pat|auth|dsn)\d*(_|$)|_pwd?\d*$|key\d*$|(?<!com)(?<!by)pass\d*$"
 )
-ASSIGNMENT = re.compile(r"(?<![\w.])([A-Za-z]\w*)=(?![\"']?(?:\$|$))")  # NAME=VALUE, where VALUE is not the shell's $…
+PLACE = re.compile(r"(?i)_(path|file|dir|sock)$")  # the name of a file that holds a secret is not one
+ASSIGNMENT = re.compile(r"(?<![\w.-])([A-Za-z]\w*)=(?![\"']?(?:\$|$))")  # NAME=VALUE, where VALUE is not the shell's $…
 
 
 def redact_urls(text: str) -> str:
@@ -16,12 +19,12 @@ def redact_urls(text: str) -> str:
 
 def is_secret_name(name: str) -> bool:
     """Whether a variable of that name is likely to hold a password, a token or a key."""
-    return SECRET_NAME.search(name) is not None
+    return SECRET_NAME.search(name) is not None and PLACE.search(name) is None
 
 
 def find_secret(text: str) -> str | None:
     """What of `text` looks like a secret, without showing it; None where nothing does."""
-    if USERINFO.search(text):
+    if REFUSED_USERINFO.search(text):
         return "an address with a user or a password"
     for name in ASSIGNMENT.findall(text):
         if is_secret_name(name):

@@ -248,5 +248,24 @@ def test_only_a_clusters_own_file_or_the_command_line_gives_shell_lines(configs:
     (configs / "experiment/cluster.yaml").write_text(EVIL + "  - override /slurm: ours\n")
     assert refusal("experiment=evil").startswith("slurm.prologue holds shell lines: give them in configs/slurm/")
     assert refusal("experiment=itself").startswith("slurm.sbatch holds shell lines")
+    for cluster in ("cpu", "default", "ours"):
+        assert refusal(f"slurm={cluster}", "experiment=evil").startswith("slurm.prologue holds shell lines")
     for arguments in (["experiment=cluster"], ["slurm=ours"], ["experiment=evil", "slurm.prologue=[module load cuda]"]):
         assert compose(*arguments)[0].slurm.prologue == ("module load cuda",)
+
+
+def test_a_shell_line_that_changes_between_the_check_and_its_use_is_refused(configs: Path):
+    """While it is composed there is a hydra node; in the job there is none. And another file gives slurm.account."""
+    late = "slurm:\n  prologue: ${oc.select:hydra.verbose,[touch canary]}\n"
+    (configs / "experiment/late.yaml").write_text(EVIL + late)
+    (configs / "slurm/ours.yaml").write_text('defaults: [cpu, _self_]\nprologue: ["module load ${slurm.account}"]\n')
+    (configs / "experiment/account.yaml").write_text(EVIL + 'slurm:\n  account: "x;touch canary"\n')
+    assert refusal("experiment=late").startswith("slurm.prologue holds shell lines")
+    assert refusal("experiment=account", "slurm=ours").startswith("slurm.prologue holds ${…}, whose value")
+
+
+@pytest.mark.parametrize("text", ["slurm: null", "hydra: null", "# \xe9"])
+def test_a_file_that_cannot_be_composed_is_one_line(configs: Path, text: str):
+    (configs / "experiment/odd.yaml").write_bytes((EVIL + text + "\n").encode("latin-1"))
+    assert "\n" not in refusal("experiment=odd")
+    assert compose("data=digits")  # other files are read as ever

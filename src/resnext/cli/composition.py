@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -17,7 +18,6 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
-from yaml import YAMLError
 
 from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
@@ -61,8 +61,8 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
         _act(verb, arguments, job)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_describe(error, arguments)) from error
-    except YAMLError as error:
-        raise UserError(f"a configuration file is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
     if errors:
         raise errors[0]
 
@@ -102,8 +102,8 @@ def _environment(name: str, *default: str | None) -> str | None:
     """OmegaConf's oc.env, without secrets."""
     if is_secret_name(name):
         raise UserError(
-            f"${{oc.env:{name}}} looks like a secret, and a run keeps its configuration as plain text: what needs it "
-            "must read the environment itself"
+            f"${{oc.env:{name}}} looks like a secret, and a run saves its configuration as plain text: remove it; "
+            f"a program that needs {name} reads it from the environment"
         )
     return oc.env(name, *default)
 
@@ -169,20 +169,30 @@ def _check_experiment() -> None:
         return
     name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
     experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
-    fitting = [path.stem for path in experiments if f"override /data: {name}\n" in path.read_text()]
+    fitting = [path.stem for path in experiments if _data_of(path) == name]
     if default not in fitting:
         names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
         raise UserError(
-            f"data={name} needs an experiment for it: without one, network and recipe would be those of {default}; "
-            f"give experiment={names}, or both model=NAME and recipe=NAME"
+            f"data={name} needs an experiment made for it: the default, {default}, has a network and a recipe for "
+            f"other data; give experiment={names}, or both model=NAME and recipe=NAME"
         )
+
+
+def _data_of(experiment: Path) -> Any:
+    """The data set in its defaults list; None if it chooses none, or is not valid YAML."""
+    try:
+        defaults = yaml.safe_load(experiment.read_text(errors="replace"))["defaults"]
+        return next((each["override /data"] for each in defaults if "override /data" in each), None)
+    except (yaml.YAMLError, LookupError, TypeError):
+        return None
 
 
 def _parse(tree: Any) -> Config:
     """Raises UserError for a value that the schema refuses or that looks like a secret."""
     config = parse_config(tree)
     for key, text in find_texts(tree):
-        check_no_secret(key, text)
+        if key != "run":  # a run may have any name
+            check_no_secret(key, text)
     return _absolute(config)
 
 

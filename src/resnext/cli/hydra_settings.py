@@ -1,4 +1,4 @@
-"""What a configuration may tell Hydra itself: which launcher and sweeper, with which options. Nothing else.
+"""The settings of Hydra itself that a configuration may change: the launcher, the sweeper and their options.
 
 Hydra instantiates `hydra.callbacks`, `hydra.job_logging`, `hydra.launcher` … from any file that it composes, and writes
 where `hydra.run.dir` says. So each composition is compared with that of Hydra's own files before anything uses it.
@@ -19,7 +19,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from resnext.errors import UserError
+from resnext.errors import UserError, describe_error
 from resnext.redaction import find_secret
 
 MAIN = "train"  # configs/train.yaml
@@ -58,6 +58,7 @@ OPTIONS = {  # by group and name; what imports, runs shell lines or names a fold
 }
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
 SHELL_LINES = ("prologue", "sbatch")  # of slurm
+INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 FILES_OF_ITS_OWN = (
     "config_path",
     "config_name",
@@ -110,7 +111,12 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
             _check_override(override)
-        composed = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        try:
+            composed = super().load_configuration(*arguments)
+        except (AttributeError, TypeError, ValueError) as error:  # Hydra's own, for `hydra: null` and for model=3
+            reason = describe_error(error)
+            raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
         self._check_hydra(composed.hydra, parsed)
         if "slurm" in composed:
             self._check_shell_lines(composed, parsed)
@@ -148,34 +154,51 @@ class CheckedConfigLoader(ConfigLoaderImpl):
 
     def _check_shell_lines(self, composed: DictConfig, overrides: list[Override]) -> None:
         """Shell lines may be given in a cluster's own file, configs/slurm/NAME.yaml, or on the command line."""
-        typed = {override.key_or_group for override in overrides}
-        name = composed.hydra.runtime.choices.get("slurm")
+        if not isinstance(composed.slurm, DictConfig):
+            raise UserError("slurm has to be a mapping of keys to values: correct the configuration file")
+        cluster = self._lines_of_cluster(composed.hydra.runtime.choices.get("slurm"))
+        found: Any = OmegaConf.to_container(composed.slurm)  # an interpolation's value may change until it is used
         for key in SHELL_LINES:
-            given = composed.slurm[key]
-            if given and not typed & {"slurm", f"slurm.{key}"} and given != self._lines_of_cluster(name, key):
+            lines = found.get(key)
+            if not lines or any(_gives(override, key) for override in overrides):
+                continue
+            if lines != cluster.get(key):
                 raise UserError(
                     f"slurm.{key} holds shell lines: give them in configs/slurm/NAME.yaml, chosen by slurm=NAME, "
                     "or on the command line"
                 )
+            if INTERPOLATION.search(str(lines)):
+                raise UserError(
+                    f"slurm.{key} holds ${{…}}, whose value another file may change: write \\${{…}} for the shell's"
+                )
 
-    def _lines_of_cluster(self, name: str | None, key: str) -> Any:
+    def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:
         if name is None or ".." in PurePath(name).parts:  # another group's file
-            return None
-        return OmegaConf.select(super().load_configuration(f"slurm/{name}", [], RunMode.RUN), f"slurm.{key}")
+            return {}
+        found: Any = OmegaConf.to_container(super().load_configuration(f"slurm/{name}", [], RunMode.RUN))
+        return found.get("slurm") or {}
+
+
+def _gives(override: Override, key: str) -> bool:
+    """Whether the command line itself says slurm.KEY; slurm=NAME only chooses a file."""
+    return override.key_or_group == f"slurm.{key}" or (
+        override.key_or_group == "slurm" and isinstance(override.value(), dict)
+    )
 
 
 def check_no_secret(key: str, text: str) -> None:
     """Raises UserError if `text`, which a run would keep, looks like one."""
     if (secret := find_secret(text)) is not None:
         raise UserError(
-            f"{key} holds {secret}, and a run keeps its configuration as plain text: leave secrets to the environment, "
-            "or to files that only you can read"
+            f"{key} holds {secret}, and a run saves its configuration as plain text: put secrets into environment "
+            "variables, or into files that only you can read"
         )
 
 
 def _check_override(override: Override) -> None:
     key, package = override.key_or_group, override.package or ""
-    check_no_secret(key, (override.input_line or "").partition("=")[2])
+    if key != "run":  # a run may have any name
+        check_no_secret(key, (override.input_line or "").partition("=")[2])
     if "hydra" not in (re.split(r"[./]", key)[0], package.partition(".")[0]):
         return
     if package or override.is_delete() or not SETTABLE.fullmatch(key):
@@ -189,7 +212,8 @@ def _check_option(key: str, value: Any, chosen: dict[str, str]) -> None:
     name = chosen[group]
     options = OPTIONS[group][name]
     if option not in options and not option.startswith("params."):
-        raise UserError(f"hydra.{key} cannot be set: of {name}, hydra.{group} has {', '.join(options) or 'no options'}")
+        allowed = ", ".join(options) or "none"
+        raise UserError(f"hydra.{key} cannot be set: the options of hydra/{group}={name} are: {allowed}")
     if not _is_plain(value):
         raise UserError(f"hydra.{key} has to be a number or one line of text, without ${{…}}")
 
@@ -202,8 +226,8 @@ def _is_plain(value: Any) -> bool:
 
 def _not_settable(what: str) -> str:
     return (
-        f"{what} cannot be set: of Hydra's own settings there are hydra/launcher={'|'.join(OPTIONS['launcher'])}, "
-        f"hydra/sweeper={'|'.join(OPTIONS['sweeper'])} and their options, as hydra.launcher.timeout_min"
+        f"{what} cannot be set: give only hydra/launcher={'|'.join(OPTIONS['launcher'])}, "
+        f"hydra/sweeper={'|'.join(OPTIONS['sweeper'])} or their options, such as hydra.launcher.timeout_min=60"
     )
 
 
