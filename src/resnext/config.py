@@ -201,7 +201,7 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     """
     for key, text in find_texts(mapping):
         if text and text.splitlines() != [text]:  # it would end a line of a batch script, a log or a message
-            raise UserError(f"{key} has more than one line: {text!r}")
+            raise UserError(f"{key} has more than one line: {text!r}; write it in one line")
     try:
         # as JSON: strict mode takes no dict for a dataclass and no list for a tuple otherwise
         return TypeAdapter(Config).validate_json(json.dumps(mapping))

@@ -21,10 +21,12 @@ def check_regular(path: Path) -> None:
     except FileNotFoundError:
         if not path.is_symlink():
             raise
-        raise UserError(f"{path} is a link that leads nowhere: restore its target, or remove the link") from None
+        raise UserError(
+            f"{path} is a link to a file that does not exist: restore the file, or remove the link"
+        ) from None
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "a device")
-        raise UserError(f"{path} is {kind}, where a file should be: move it away, or put the file back")
+        raise UserError(f"{path} is {kind} and not a regular file: move it away, or restore the file")
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
@@ -40,4 +42,6 @@ def read_text(path: Path, errors: str = "strict") -> str:
     try:
         return path.read_text(errors=errors)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is damaged: byte {error.start:,} is not UTF-8 text") from None
+        raise UserError(
+            f"{path} is damaged: byte {error.start:,} is not UTF-8 text; restore it, or move it away"
+        ) from None

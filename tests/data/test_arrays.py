@@ -74,7 +74,7 @@ def test_a_header_of_any_length_is_not_read(tmp_path: Path):
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_only_a_regular_file_is_opened(tmp_path: Path, make):
     make(tmp_path / "file")
-    with pytest.raises(UserError, match=r"file is a (FIFO|folder|device), where a file should be"):
+    with pytest.raises(UserError, match=r"file is a (FIFO|folder|device) and not a regular file"):
         read_arrays(tmp_path / "file")
 
 

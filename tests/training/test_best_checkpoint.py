@@ -116,12 +116,12 @@ def test_a_best_that_was_lost_ends_with_an_error(digits: Path, scored: Scored, l
     if lost == "older":
         older.rename(best)
     scored(0.2)
-    of_another = {"older": "epoch 1's, 30.00 %", "missing": "epoch 3's, 20.00 %"}[lost]
+    of_another = {"older": r"epoch 1 \(30.00 %\)", "missing": r"epoch 3 \(20.00 %\)"}[lost]
     for _ in range(2):
-        with pytest.raises(UserError, match=rf"best.ckpt is {of_another}, and the best is epoch 2's, 90.00 %"):
+        with pytest.raises(UserError, match=rf"best.ckpt is {of_another}, and the best is epoch 2 \(90.00 %\)"):
             fit(run)
         assert run.summary["status"] == "failed"
-    assert "the checkpoint counts on epoch 2's, 90.00 %" in (run.path / "log.txt").read_text()
+    assert "best validation so far is epoch 2 (90.00 %)" in (run.path / "log.txt").read_text()
     assert read_checkpoint(run.checkpoints / "last.ckpt").step == 3
     Path("kept.ckpt").rename(best)
     fit(run)

@@ -221,7 +221,7 @@ def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path)
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "is a FIFO"),
         (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
     ],
 )
 def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(

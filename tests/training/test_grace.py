@@ -35,7 +35,7 @@ def test_a_grace_that_does_not_hold_a_save_is_told_once(
     config = small_config(digits, **options)
     fit(Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"]))
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count(f"and SLURM gives slurm.signal_seconds_before_end={seconds}: give at least") == warnings
+    assert said.count(f"but slurm.signal_seconds_before_end={seconds}: give at least") == warnings
     assert "slurm job 12, restart 0, on ?, from step 0" in said
 
 

@@ -78,7 +78,7 @@ def test_weights_of_another_run_start_a_new_one(ours: Run, digits: Path):
 def test_a_configuration_that_was_changed_by_hand(ours: Run):
     path = ours.path / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
-    with pytest.raises(UserError, match=r"last.ckpt is of this run, but of another configuration"):
+    with pytest.raises(UserError, match=r"last.ckpt is of this run, but config.yaml, run.json or the data changed"):
         fit(ours)
 
 

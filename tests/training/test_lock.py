@@ -153,7 +153,7 @@ def test_a_lock_without_names_is_said_as_it_is(tmp_path: Path):
         (Path.mkdir, "is a folder"),
         (os.mkfifo, "is a FIFO"),
         (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-        (lambda path: path.symlink_to("nowhere"), "is a link that leads nowhere"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
     ],
 )
 def test_a_lock_that_is_not_a_regular_file(tmp_path: Path, make, what: str):

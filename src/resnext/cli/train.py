@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
 def train(config: Config, command: list[str]) -> float | None:
     """Checks what can be checked before there is a run, makes its directory (or opens it), and trains it.
 
-    Returns the best val/top1 (val_ema/top1 where the recipe averages), which a sweeper maximizes; None without any.
+    Returns the best val/top1 (val_ema/top1 where the recipe averages), for a sweeper to maximize; None without any.
     """
     from resnext.data.images import load_images
     from resnext.data.index import DataIdentity

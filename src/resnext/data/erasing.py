@@ -1,7 +1,7 @@
 """Random erasing (Zhong et al. 2017), drawn as timm draws it, in the loader process; applied to a batch on the device.
 
-What is drawn follows from the sample's seed alone, and a few numbers an image say it. Applying them takes as many
-operations for a batch as for an image, waits for nothing from the device, and gives the same bits on each: it only
+What is drawn depends on the sample's seed alone and fits in a few numbers per image. Applying it takes as many
+operations for a batch as for one image, never waits for the device, and gives the same bits on every device: it only
 compares and copies. Noise is a window of one pool of normal numbers, since a device's own generator would differ.
 """
 
@@ -80,7 +80,7 @@ def _draw_boxes(draws: random.Random, size: int, config: AugmentationConfig) -> 
 
 
 def _draw_box(draws: random.Random, size: int, count: int) -> Box | None:
-    """None if no attempt fits."""
+    """None if no box fits in the image after ATTEMPTS tries."""
     for _ in range(ATTEMPTS):
         area = draws.uniform(*AREA) * (size * size) / count
         ratio = math.exp(draws.uniform(*LOG_RATIO))

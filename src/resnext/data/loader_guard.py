@@ -32,12 +32,14 @@ class LoaderFailed(RunFailed):
 def carried(error: Exception) -> UserError | RunFailed:
     """What a loader process returns in place of a batch, for the main process to raise.
 
-    DataLoader does not carry an error that is raised: it builds another one of the same type, with the text of the
+    DataLoader does not pass on the error itself: it builds another one of the same type, with the text of the
     traceback as its message. Errors of our own are carried whole here. Others may not survive pickle and are named in
     a LoaderFailed. The traceback goes with them as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    kept = error if ours else LoaderFailed(f"a loader process broke: {describe_error(error)}")
+    kept = (
+        error if ours else LoaderFailed(f"a loader process broke: {describe_error(error)}; the traceback is in log.txt")
+    )
     kept.add_note("In a loader process: " + "".join(traceback.format_exception(error)))
     return kept
 

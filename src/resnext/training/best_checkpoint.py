@@ -48,20 +48,21 @@ class BestCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.run.checkpoints / BEST)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rows = read_rows(self.run.path / "metrics.csv")
-        lost = describe_lost_best(self.run, rows, self.best_by) if trainer.is_global_zero else None
+        lost = None
+        if trainer.is_global_zero:
+            lost = describe_lost_best(self.run, read_rows(self.run.path / "metrics.csv"), self.best_by)
         if (lost := trainer.strategy.broadcast(lost)) is not None:
             raise UserError(lost)
 
     def _find_best(self) -> Best | None:
-        """What best.ckpt holds; one that is newer than the checkpoint of this start is going to be written again."""
+        """What best.ckpt holds; a newer one than the checkpoint of this start will be written again."""
         held = _read_best(self.run.checkpoints / BEST)
         if held is not None and held.step >= self._step:
             return self._best
         if held != self._best and self._best is not None:
             log.warning(
-                "%s is %s, and the checkpoint counts on %s: that file was lost, and the best epoch from here on is "
-                "compared with what is left",
+                "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later epochs "
+                "are now compared with the file that is there",
                 self.run.checkpoints / BEST,
                 _describe(held),
                 _describe(self._best),
@@ -77,7 +78,7 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
         return None
     return (
         f"{run.path} is trained to its end, but {run.checkpoints / BEST} is {_describe(held)}, and the best is "
-        f"{_describe(best)}: that file was lost; put it back and resume the run, or use last.ckpt"
+        f"{_describe(best)}: restore best.ckpt and resume the run, or use last.ckpt"
     )
 
 
@@ -89,4 +90,4 @@ def _read_best(path: Path) -> Best | None:
 
 
 def _describe(best: Best | None) -> str:
-    return f"epoch {best.epoch}'s, {100 * best.score:.2f} %" if best is not None else "missing"
+    return f"epoch {best.epoch} ({100 * best.score:.2f} %)" if best is not None else "missing"

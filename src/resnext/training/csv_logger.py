@@ -105,7 +105,7 @@ class _CsvFile:
     def write(self) -> None:
         """All that waits; raises OSError, and then the file is as it was."""
         if self._is_damaged():
-            log.warning("%s is not as the training wrote it: it is written again", self.path)
+            log.warning("%s was changed from outside: the training writes it again", self.path)
             self._replace()
         elif self._written < len(self.lines):
             self._append("".join(self.lines[self._written :]))

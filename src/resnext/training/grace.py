@@ -53,7 +53,7 @@ class GraceCheck(Callback):
             return
         self._warned = True
         log.warning(
-            "leaving takes up to %.0f s (two steps of %.1f s, a save of %.1f s%s), and SLURM gives "
+            "leaving takes up to %.0f s (two steps of %.1f s, a save of %.1f s%s), but "
             "slurm.signal_seconds_before_end=%d: give at least %d at the next submission",
             to_save + finish,
             self._longest_step,

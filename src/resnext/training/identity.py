@@ -29,15 +29,15 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
 def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark) -> None:
     """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`."""
     found = checkpoint.get("run")
-    remedy = f"put the run's own file back, or remove it (its weights start a new run: model.weights={path})"
+    remedy = f"put this run's own file back, or move this one away (model.weights={path} takes its weights)"
     if not isinstance(found, dict):
-        raise UserError(f"{path} does not say which run wrote it, as those of earlier versions: {remedy}")
+        raise UserError(f"{path} does not say which run wrote it (checkpoints of earlier versions do not): {remedy}")
     if found.get("id") != mark.id:
         raise UserError(f"{path} is of another run ({found.get('id')}; this is {mark.id}): {remedy}")
     if found.get("identity") != mark.identity:
         raise UserError(
-            f"{path} is of this run, but of another configuration or other data: config.yaml or run.json was changed "
-            f"by hand; restore it, or start another RUN (model.weights={path} takes the weights)"
+            f"{path} is of this run, but config.yaml, run.json or the data changed after it was written: "
+            f"restore them, or start another run (run=NAME; model.weights={path} takes the weights)"
         )
 
 

@@ -115,7 +115,7 @@ class RunLock:
         return is_held and age < STALE_SECONDS
 
     def _falls_silent(self, holder: dict[str, Any]) -> bool:
-        """Whether no heart beats for a minute. No clock but this process's own is believed.
+        """Whether the holder's heartbeat stays unchanged for a minute, by this process's own clock.
 
         A requeued job gives its own former start another minute to die: that node may be cut off, and not dead.
         """
@@ -137,7 +137,7 @@ class RunLock:
         return True
 
     def _beats_within(self, seconds: float) -> bool:
-        """Waits for the next heartbeat, at most for so long."""
+        """Waits for the next heartbeat, for at most `seconds`."""
         seen, deadline = self._beaten_at(), time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(0.2)

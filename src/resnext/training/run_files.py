@@ -67,7 +67,7 @@ def read_info(path: Path) -> dict[str, Any]:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    remedy = 'write {"status": "interrupted"} into it and resume the run: the results come again from metrics.csv'
+    remedy = 'write {"status": "interrupted"} into the file, then resume the run: it computes the results again'
     return _read_json(path, lambda content: VALIDATED if "val/top1" in content else SUMMARY, remedy)
 
 
