@@ -59,7 +59,7 @@ def _read_steps(folder: Path) -> Steps | None:
             summary |= {_name(item) for item in record.summary.update}
     except Exception:  # whatever a damaged file brings about, or one of another version of W&B
         return None
-    return dict.fromkeys(summary, {0}) | steps  # what was never logged, only set
+    return {key: {0} for key in summary} | steps  # what was never logged, only set
 
 
 def _extend(steps: Steps, history: Any) -> None:
