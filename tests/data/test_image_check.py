@@ -1,5 +1,6 @@
 """Every file is looked at once: what is damaged is found early, and later starts look at nothing again."""
 
+import json
 import os
 import re
 from io import BytesIO
@@ -107,6 +108,53 @@ def test_storage_that_fails_is_no_finding(
     assert "not every image was looked at" in caplog.text
 
 
+def test_later_starts_replace_the_list(image_folder: Path, caplog: pytest.LogCaptureFixture):
+    """Both splits' images are in it, each once."""
+    for name in ("val/cat/0.png", "train/cat/3.png"):
+        truncate(image_folder / name)
+    for _ in range(3):
+        check = ImageCheck(image_folder, *load_splits(image_folder), 1, Path("damaged.txt"))
+        check._allowed["validation"] = 1
+        check.start()
+        check._thread.join()
+        check.report()
+    lines = Path("damaged.txt").read_text().splitlines()
+    assert [re.search(r"\w+/cat/\d", line)[0] for line in lines] == ["val/cat/0", "train/cat/3"]
+
+
+def test_a_list_that_cannot_be_written_is_a_warning(image_folder: Path, caplog: pytest.LogCaptureFixture):
+    Path("damaged.txt").mkdir()
+    truncate(image_folder / "train/cat/3.png")
+    look(image_folder, allowed=1)
+    assert "damaged.txt cannot be written: " in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["looks_whole", "load_damaged"])
+def test_any_error_is_a_warning(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+):
+    """A thread that dies silently would leave its images unseen, and the split marked as looked at."""
+
+    def fail(*arguments):
+        raise RuntimeError("nobody expects it")
+
+    kept: list[object] = []
+    monkeypatch.setattr(image_check, "keep_damaged", lambda *arguments: kept.append(arguments))
+    monkeypatch.setattr(image_check, broken, fail)
+    look(image_folder)
+    assert "not every image was looked at: RuntimeError: nobody expects it" in caplog.text
+    assert not kept
+
+
+def test_the_plugins_of_pil_are_imported_before_the_threads_start(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """An import that a thread has begun when the validation's loader processes are forked never ends in them."""
+    monkeypatch.setattr(Image, "_initialized", 0)  # as in a new process
+    states: list[int] = []
+    monkeypatch.setattr(image_check, "looks_whole", lambda path: states.append(Image._initialized) or looks_whole(path))
+    look(image_folder)
+    assert set(states) == {2}  # all plugins
+
+
 @pytest.fixture
 def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every file that is looked at."""
@@ -134,6 +182,35 @@ def test_a_changed_folder_is_looked_at_anew(image_folder: Path, monkeypatch: pyt
     looked_at.clear()
     (image_folder / "val/cat/0.png").rename(image_folder / "val/cat/new.png")
     settle(monkeypatch)
+    look(image_folder)
+    assert len(looked_at) == 17
+
+
+def test_what_another_process_listed_anew_is_looked_at(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str]
+):
+    """The results are those of the images that this process listed, not of the index that lies there now."""
+    settle(monkeypatch)
+    check = ImageCheck(image_folder, *load_splits(image_folder), 0, Path("damaged.txt"))
+    (image_folder / "val/cat/0.png").rename(image_folder / "val/cat/new.png")
+    settle(monkeypatch)
+    load_splits(image_folder)  # the other process
+    check.start()
+    check._thread.join()
+    looked_at.clear()
+    look(image_folder)
+    assert len(looked_at) == 17
+
+
+@pytest.mark.parametrize("damaged", ["[1]", "null", '{"training": 1}', '{"training": ["3"]}', '{"training": [-1]}'])
+def test_memories_of_other_types_are_passed_over(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str], damaged: str
+):
+    settle(monkeypatch)
+    look(image_folder)
+    looked_at.clear()
+    (kept,) = (tmp_path / "cache/resnext").glob(f"*{index_cache.DAMAGED}")
+    kept.write_text(f'{{"index": {json.loads(kept.read_text())["index"]}, "damaged": {damaged}}}')
     look(image_folder)
     assert len(looked_at) == 17
 

@@ -1,6 +1,8 @@
 """Why a wait for a batch ended."""
 
 import multiprocessing
+import os
+import signal
 import threading
 import time
 import traceback
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resnext.data.datamodule import EvalImages, ImageLoader
+from resnext.data.datamodule import EvalImages, ImageLoader, _prepare_worker
 from resnext.data.decode import UnreadableImage
 from resnext.data.index import scan_splits
 from resnext.data.loader_guard import LoaderFailed, LoaderGuard
@@ -60,3 +62,26 @@ def test_an_error_crosses_from_a_loader_process_whole(raised: Exception, text: s
     assert "\n" not in str(error.value)
     assert vars(error.value).items() >= vars(raised).items()
     assert "in __getitem__" in "".join(traceback.format_exception(error.value))
+
+
+def test_a_signal_to_a_loader_process_does_not_reach_the_rank():
+    """A forked process inherits the descriptor that its rank reads its own signals from."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        process = multiprocessing.get_context("fork").Process(target=signal_itself)
+        process.start()
+        process.join(60)
+    finally:
+        signal.set_wakeup_fd(before)
+    os.close(writer)
+    with open(reader, "rb") as received:
+        assert (process.exitcode, received.read()) == (0, b"")
+
+
+def signal_itself() -> None:
+    _prepare_worker(0)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGUSR1)

@@ -16,6 +16,7 @@ from resnext.config import DataConfig
 from resnext.data import shard_writer
 from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.decode import decode_image
+from resnext.data.image_file import MAX_BYTES
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
 from resnext.data.pack import PARTS
@@ -175,6 +176,11 @@ def put(part: str, at: int, value: int) -> Callable[[dict, dict], None]:
     return change
 
 
+def enlarge(header: dict) -> None:
+    """As if the first shard had room for an image of any size."""
+    header["shard_bytes"][0] = 2**40
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -191,6 +197,7 @@ def put(part: str, at: int, value: int) -> Callable[[dict, dict], None]:
         lambda header, arrays: header.update(shard_names=[1] * len(header["shard_names"])),
         lambda header, arrays: header.update(shard_bytes=["x"] * len(header["shard_bytes"])),
         lambda header, arrays: header.update(shard_bytes=header["shard_bytes"][:-1]),
+        lambda header, arrays: (put("lengths", 0, MAX_BYTES + 1)(header, arrays), enlarge(header)),
         lambda header, arrays: header.update(classes=None),
         lambda header, arrays: header.update(classes=[None, 5]),
         lambda header, arrays: arrays.update({"train/lengths": np.ones(12)}),

@@ -10,7 +10,7 @@ import wandb
 
 from conftest import small_config
 from resnext.training.csv_logger import CsvLogger
-from resnext.training.offline_folders import _read_spans
+from resnext.training.offline_folders import _read_steps
 from resnext.training.wandb_logger import build_wandb_logger
 
 FOLDERS = "wandb/offline-run-*-abcd1234*"
@@ -50,13 +50,13 @@ def test_starts_do_not_add_up():
     for first in (1, 81, 161, 241):  # more than one of the file's blocks
         before, last = newest(), start(first, first + 89)
         assert left() == {last, before} if first > 1 else {last}
-    assert _read_spans(last)["train/loss"] == (1, 330)
+    assert _read_steps(last)["train/loss"] == set(range(1, 331))
 
 
 def test_a_start_that_was_killed_early_replaces_nothing():
     whole, cut = start(1, 200), start(201, 210)
     os.truncate(cut / "run-abcd1234.wandb", 2 * 32768)
-    assert 1 < _read_spans(cut)["train/loss"][1] < 200
+    assert 1 < max(_read_steps(cut)["train/loss"]) < 200
     assert left() == {whole, cut}
     last = start(201, 202)
     assert left() == {whole, last}
@@ -74,3 +74,15 @@ def test_what_only_one_folder_holds_stays(kept: str):
     assert start(5, 5) in left()
     assert left() >= {folder, others[1]}
     assert len(left()) == 3
+
+
+def test_the_same_first_and_last_step_do_not_make_a_folder_redundant():
+    """The newer folder lacks the steps in between, because metrics.csv was lost."""
+    whole = start(1, 30)
+    for path in Path().glob("*.csv"):
+        path.unlink()
+    start(1, 1)
+    gaps = start(30, 30)
+    assert _read_steps(gaps)["train/loss"] == {1, 30}
+    last = start(31, 31)
+    assert left() == {whole, last}

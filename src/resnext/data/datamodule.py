@@ -2,6 +2,7 @@
 
 import math
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -273,4 +274,6 @@ def _seed_everything(seed: int) -> None:
 
 def _prepare_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    # The rank's descriptor is inherited by a fork: the rank would take a TERM of this process for its own and end.
+    signal.set_wakeup_fd(-1)
     die_with_rank()

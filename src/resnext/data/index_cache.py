@@ -18,6 +18,7 @@ from resnext.whole_file import replace_text
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
 VERSION = 2
 DAMAGED = ".damaged"  # beside an index: what image_check.py found
+Stamp = list[int]  # time, inode and size of a kept index
 KEPT = 20  # files, of 60 MB each for ImageNet; the oldest go
 
 
@@ -35,27 +36,41 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
     return scan.train, scan.val
 
 
-def load_damaged(root: Path) -> dict[str, list[int]]:
-    """What `keep_damaged` kept of this index: nothing of one that was listed anew since."""
+def read_stamp(root: Path) -> Stamp | None:
+    """Tells the kept index from one that is listed anew later; None if no index is kept."""
     path = _cache_path(root.absolute())
     try:
-        kept = json.loads(path.with_suffix(DAMAGED).read_text()) if path is not None else {}
-        return kept["damaged"] if path is not None and kept["index"] == _stamp(path) else {}
-    except (OSError, ValueError, LookupError, TypeError):  # none, or not whole
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return [found.st_mtime_ns, found.st_ino, found.st_size] if found else None
+
+
+def load_damaged(root: Path, stamp: Stamp | None) -> dict[str, list[int]]:
+    """What `keep_damaged` kept of the index with this stamp."""
+    path = _cache_path(root.absolute())
+    if path is None or stamp is None:
+        return {}
+    try:
+        kept = json.loads(path.with_suffix(DAMAGED).read_text())
+        return kept["damaged"] if kept["index"] == stamp and _lists_images(kept["damaged"]) else {}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none, or not whole
         return {}
 
 
-def keep_damaged(root: Path, damaged: dict[str, list[int]]) -> None:
+def keep_damaged(root: Path, stamp: Stamp | None, damaged: dict[str, list[int]]) -> None:
     """Beside a kept index: the splits whose image files were all looked at, and the images that were damaged."""
     path = _cache_path(root.absolute())
-    if path is not None:
-        with suppress(OSError):  # no index is kept, or the home is full: the next start looks again
-            replace_text(path.with_suffix(DAMAGED), json.dumps({"index": _stamp(path), "damaged": damaged}))
+    if path is not None and stamp is not None:
+        with suppress(OSError):  # the home is full or read-only: the next start looks again
+            replace_text(path.with_suffix(DAMAGED), json.dumps({"index": stamp, "damaged": damaged}))
 
 
-def _stamp(path: Path) -> list[int]:
-    found = path.stat()
-    return [found.st_mtime_ns, found.st_ino, found.st_size]
+def _lists_images(damaged: Any) -> bool:
+    return isinstance(damaged, dict) and all(
+        isinstance(images, list) and all(type(image) is int and image >= 0 for image in images)
+        for images in damaged.values()
+    )
 
 
 def _cache_path(root: Path) -> Path | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.decode import unreadable
+from resnext.data.image_file import MAX_BYTES
 from resnext.data.index import ImageIndex, printable
 from resnext.errors import UserError
 from resnext.regular_file import read_text
@@ -148,7 +149,10 @@ def _images(root: Path, split: str, header: dict[str, Any], arrays: dict[str, np
 
 
 def _check_places(images: PackedImages, shard_bytes: np.ndarray) -> None:
-    """Raises ValueError if an image lies outside of its shard, or has no path or class. 20 ms for ImageNet."""
+    """Raises ValueError if an image lies outside of its shard, is too large, or has no path or class.
+
+    20 ms for ImageNet.
+    """
     parts = [getattr(images, part) for part in PARTS]
     count = len(images)
     holds = (
@@ -161,10 +165,11 @@ def _check_places(images: PackedImages, shard_bytes: np.ndarray) -> None:
         and _within(np.diff(images.offsets, prepend=0), len(images.paths) + 1)
         and images.offsets[-1] == len(images.paths)
         and _within(images.starts, 2**62)
-        and bool((images.lengths >= 0).all() & (images.lengths <= shard_bytes[images.shards] - images.starts).all())
+        and _within(images.lengths, MAX_BYTES + 1)
+        and bool((images.lengths <= shard_bytes[images.shards] - images.starts).all())
     )
     if not holds:
-        raise ValueError("an image lies outside of its shard")
+        raise ValueError("an image lies outside of its shard, or is too large")
 
 
 def _within(values: np.ndarray, end: int) -> bool:

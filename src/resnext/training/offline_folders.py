@@ -1,7 +1,8 @@
 """W&B's offline folders of a run: those that another one makes redundant are removed.
 
 Each offline start keeps the whole run again, so that one `wandb sync` sends it all. If all folders stayed, they would
-grow with the square of the number of starts.
+grow with the square of the number of starts. Only the system metrics (`stats` records) of a removed folder are lost:
+no other folder holds them.
 """
 
 import shutil
@@ -24,48 +25,48 @@ HEADER_BYTES, BLOCK_BYTES = 7, 32768  # of a .wandb file: github.com/google/leve
 PADDING, FULL, LAST = 0, 1, 4
 
 Record: Any = wandb_internal_pb2.Record  # pyright: ignore[reportAttributeAccessIssue] - made by protobuf at import
-Spans = dict[str, tuple[int, int]]  # for each value that was logged: its first and its last step
+Steps = dict[str, set[int]]  # for each value that was logged: its steps
 
 
 def remove_redundant_folders(current: Path, wandb_id: str) -> None:
-    """Removes the offline folders beside `current` whose values another one of them holds too.
+    """Removes the offline folders beside `current` whose values another one of them holds too, at every step.
 
+    System metrics do not count: those of older offline starts are dropped.
     `current` counts as neither: if this start is killed early, it holds less than the start before.
     """
     folders = [path for path in sorted(current.parent.glob(f"offline-run-*-{wandb_id}*")) if path != current]
-    found = {path: spans for path in folders if (spans := _read_spans(path)) is not None}
-    for path, spans in list(found.items()):  # the oldest first: of two equal ones the newer stays
-        if any(_covers(other, spans) for each, other in found.items() if each != path):
+    found = {path: steps for path in folders if (steps := _read_steps(path)) is not None}
+    for path, steps in list(found.items()):  # the oldest first: of two equal ones the newer stays
+        if any(_covers(other, steps) for each, other in found.items() if each != path):
             shutil.rmtree(path, ignore_errors=True)
             del found[path]
 
 
-def _covers(whole: Spans, part: Spans) -> bool:
-    return all(key in whole and whole[key][0] <= first and last <= whole[key][1] for key, (first, last) in part.items())
+def _covers(whole: Steps, part: Steps) -> bool:
+    return all(key in whole and steps <= whole[key] for key, steps in part.items())
 
 
-def _read_spans(folder: Path) -> Spans | None:
+def _read_steps(folder: Path) -> Steps | None:
     """None if the folder holds more than values, or cannot be read."""
     if not all(any(map(path.match, FILES)) for path in (folder / "files").rglob("*")):
         return None
-    spans, summary = Spans(), set[str]()
+    steps, summary = Steps(), set[str]()
     try:
         for record in (record for path in folder.glob("*.wandb") for record in _read_records(path)):
             if record.WhichOneof("record_type") not in RECORDS:
                 return None
-            _extend(spans, record.history)
+            _extend(steps, record.history)
             summary |= {_name(item) for item in record.summary.update}
     except Exception:  # whatever a damaged file brings about, or one of another version of W&B
         return None
-    return dict.fromkeys(summary, (0, 0)) | spans  # what was never logged, only set
+    return {key: {0} for key in summary} | steps  # what was never logged, only set
 
 
-def _extend(spans: Spans, history: Any) -> None:
+def _extend(steps: Steps, history: Any) -> None:
     values = {_name(item): item.value_json for item in history.item}
     step = int(values[STEP]) if values else 0
     for key in values:
-        first, last = spans.get(key, (step, step))
-        spans[key] = (min(first, step), max(last, step))
+        steps.setdefault(key, set()).add(step)
 
 
 def _name(item: Any) -> str:

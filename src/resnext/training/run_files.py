@@ -25,7 +25,7 @@ RESTORE = "restore it, or start another RUN (run=NAME)"
 NAMES = {dict: "a mapping", list: "a list", int: "an integer", int | float: "a number", bool: "true or false"}
 FILES = (  # those that a verb may open
     *("config.yaml", "run.json", "summary.json", "metrics.csv", "perf.csv", "log.txt", "lock"),
-    *("skipped.txt", "jobs.txt", "job.sbatch"),
+    *("skipped.txt", "damaged.txt", "jobs.txt", "job.sbatch"),
 )
 RESOLVED = {"accelerator": str, "precision": str, "compile": bool, "channels_last": bool}
 INFO = {

@@ -3,6 +3,7 @@
 All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last seconds.
 So each start first sends again, from metrics.csv and perf.csv, what the server lacks; and what a start keeps offline is
 the whole run so far. A step that was sent twice has the same values both times.
+The system metrics of older offline starts are dropped with their folders (offline_folders.py).
 """
 
 import http.client
