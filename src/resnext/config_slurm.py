@@ -59,8 +59,8 @@ class SlurmConfig:
                 "GPUs has one task; leave slurm.tasks_per_node out"
             )
         if self.time is not None and not TIME.fullmatch(self.time):
-            raise ValueError(f"slurm.time={self.time} is no time limit: give HH:MM:SS or D-HH:MM:SS")
+            raise ValueError(f"slurm.time={self.time} is not a time limit: give HH:MM:SS or D-HH:MM:SS")
         for option in self.sbatch:
             if not option.startswith("-"):
-                raise ValueError(f"slurm.sbatch={option} is no option of sbatch: give --NAME=VALUE")
+                raise ValueError(f"slurm.sbatch={option} is not an option of sbatch: give --NAME=VALUE")
         return self
