@@ -19,8 +19,8 @@ class SlurmConfig:
 
     `tasks_per_node` takes the place of `gpus_per_node` on a cluster of CPUs. `time` is D-HH:MM:SS, HH:MM:SS or MM:SS.
     `signal_seconds_before_end`: how long before the time limit SLURM signals the ranks to save and leave; it must hold
-    two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is tried again after a rank
-    or a node broke; preemption and time limits do not count. `prologue`: shell lines before the training; they may set
+    two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is tried again after a
+    rank or a node broke; preemption and time limits do not count. `prologue`: shell lines before the training; they may set
     WRAP to what goes before python, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further options.
     `dry_run`: the script is written and shown, and not submitted.
     """
@@ -59,8 +59,8 @@ class SlurmConfig:
                 "GPUs has one task; leave slurm.tasks_per_node out"
             )
         if self.time is not None and not TIME.fullmatch(self.time):
-            raise ValueError(f"slurm.time={self.time} is no time limit: give HH:MM:SS or D-HH:MM:SS")
+            raise ValueError(f"slurm.time={self.time} is not a time limit: give HH:MM:SS or D-HH:MM:SS")
         for option in self.sbatch:
             if not option.startswith("-"):
-                raise ValueError(f"slurm.sbatch={option} is no option of sbatch: give --NAME=VALUE")
+                raise ValueError(f"slurm.sbatch={option} is not an option of sbatch: give --NAME=VALUE")
         return self

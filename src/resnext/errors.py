@@ -22,7 +22,7 @@ class RunFailed(RuntimeError):
 class Interrupted(BaseException):
     """A signal asked the run to stop, and it did so at a safe point. Exit code 128 + signum.
 
-    Like KeyboardInterrupt it is no Exception: a library that goes on after errors does not go on after this.
+    Like KeyboardInterrupt it is not an Exception: a library that goes on after errors does not go on after this.
     """
 
     def __init__(self, signum: int) -> None:

@@ -46,8 +46,8 @@ def test_bad_images_are_said(image_folder: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pack", "nowhere", "there"], "nowhere is no folder: give the one that holds train/CLASS/ and val/CLASS/"),
-        (["imagenet", "nowhere", "there"], "nowhere is no folder: give the one with the archives"),
+        (["pack", "nowhere", "there"], "nowhere is not a folder: give the one that holds train/CLASS/ and val/CLASS/"),
+        (["imagenet", "nowhere", "there"], "nowhere is not a folder: give the one with the archives"),
         (["cifar10", "."], ". exists already: remove it"),
     ],
 )

@@ -65,7 +65,7 @@ def test_a_rate_meant_for_another_batch_is_doubted(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a4"], "a4 is no recipe; there are a1, a2"),
+        (["a4"], "a4 is not a recipe; there are a1, a2"),
         (
             ["v1", "--devices", "3"],
             "recipe.batch_size=256 does not divide among 3 devices; the nearest that do: 255 or",

@@ -157,7 +157,7 @@ def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, ca
             ["recipe.batch_size=10", "trainer.micro_batch_size=4"],
             "trainer.micro_batch_size=2 or 5, or recipe.batch_size=8 or",
         ),
-        (["model.weights=missing.pth"], "model.weights=missing.pth is no file"),
+        (["model.weights=missing.pth"], "model.weights=missing.pth is not a file"),
         (["recipe.augmentation.auto_augment=foo"], "recipe.augmentation.auto_augment=foo is unknown"),
         (["trainer.accelerator=gpu"], "trainer.accelerator=gpu, but torch finds no CUDA device here"),
         (["data.num_classes=3"], "data.num_classes=3, but"),

@@ -295,7 +295,7 @@ def test_the_devkits_classes_must_be_classes(source: Path, tmp_path: Path, monke
 def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path):
     (tmp_path / "mine/train/cat").mkdir(parents=True)
     with pytest.raises(
-        UserError, match=r"mine/train has 0 images in 1 classes, .*: it is no whole ImageNet; give another"
+        UserError, match=r"mine/train has 0 images in 1 classes, .*: it is not a complete ImageNet; give another"
     ):
         prepare_imagenet(source, tmp_path / "mine", release(source))
     (tmp_path / "empty").mkdir()

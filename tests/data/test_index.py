@@ -82,7 +82,7 @@ def test_names_that_are_not_utf8(image_folder: Path):
         (lambda root: flatten(root / "train"), "{root}/train has 12 images and no class folders"),
         (lambda root: empty(root / "val"), "{root}/val has no images in its class folders"),
         (lambda root: (root / "train/bird").symlink_to("nowhere"), "train/bird is a link that leads nowhere: mend it"),
-        (lambda root: replace_by_file(root), "data.root={root} is no folder"),
+        (lambda root: replace_by_file(root), "data.root={root} is not a folder"),
     ],
 )
 def test_a_wrong_folder_is_one_line_that_says_what_to_do(image_folder: Path, change, message: str):

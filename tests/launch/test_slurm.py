@@ -85,9 +85,9 @@ def test_the_template_is_a_script_of_its_own():
         ),
         ({"slurm__tasks_per_node": 8, "trainer__accelerator": "gpu"}, "trainer.accelerator=gpu, but"),
         ({"slurm__tasks_per_node": 4, "slurm__gpus_per_node": 8}, "slurm.tasks_per_node=4, but each of the"),
-        ({"slurm__time": "tomorrow"}, "slurm.time=tomorrow is no time limit: give HH:MM:SS or D-HH:MM:SS"),
+        ({"slurm__time": "tomorrow"}, "slurm.time=tomorrow is not a time limit: give HH:MM:SS or D-HH:MM:SS"),
         ({"slurm__time": 86400}, "slurm.time=86400 is not allowed: it should be a valid string"),
-        ({"slurm__sbatch": ["mail"]}, "slurm.sbatch=mail is no option of sbatch"),
+        ({"slurm__sbatch": ["mail"]}, "slurm.sbatch=mail is not an option of sbatch"),
         ({"slurm__partition": "a b"}, "slurm.partition=a b is not allowed"),
     ],
 )

@@ -97,7 +97,7 @@ class Payload:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no file"),
+        (None, "is not a file"),
         (b"", "cannot be read as weights"),
         (b"PK\x03\x04 not a checkpoint", "cannot be read as weights"),
         (pickle.dumps(Payload(), protocol=2), "holds more than tensors and is not read"),
@@ -130,7 +130,7 @@ def test_a_file_without_weights_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_only_a_regular_file_is_opened_for_weights(tmp_path: Path, make: Callable[[Path], None]):
     make(tmp_path / "w.pth")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a file"):
         build_model(small(tmp_path / "w.pth"), 5)
 
 

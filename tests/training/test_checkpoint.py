@@ -253,6 +253,35 @@ def test_an_archive_of_something_else(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metrics", 7),
+        ("metrics", None),
+        ("state_dict", None),
+        ("state_dict", [torch.zeros(8)]),
+        ("state_dict", {"w": 7}),
+        ("best", 7),
+        ("best", {"epoch": 1}),
+    ],
+)
+def test_a_value_of_another_type_is_damage_and_the_one_before_is_taken(tmp_path: Path, key: str, value: object):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    torch.save(content(3, **{key: value}), tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match=f"is not a checkpoint of a training: its {key} is not"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    found = find_latest(tmp_path, MARK, set_aside=False)
+    assert found is not None
+    assert found.step == 1
+
+
+def test_one_without_weights_is_damage(tmp_path: Path):
+    torch.save({key: value for key, value in content(3).items() if key != "state_dict"}, tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training: it has no 'state_dict'"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
     ("network", "found"),
     [
         ({"w": torch.zeros(9)}, r"w is \[8\] in it and \[9\] in this run"),

@@ -143,7 +143,7 @@ def test_no_file_of_a_run_is_waited_for_or_read_without_end(hurt: Path, verb: Ca
     assert (code, errors) == (0, "")
     assert "whole                    interrupted" in output
     assert f"hurt                     damaged     {hurt / name} is a" in output
-    assert_one_line(*verb("resume"), "hurt is not a run directory" if name == "config.yaml" else f"{name} is a")
+    assert_one_line(*verb("resume"), f"{name} is a")
 
 
 @pytest.mark.parametrize(
@@ -212,8 +212,7 @@ def test_every_verb_says_which_file_is_damaged_in_one_line(
         kept = (hurt / file).rename(hurt / "kept")
         DAMAGES[damage](hurt / file)
         before = {path.name for path in hurt.rglob("*")}
-        named = "runs/hurt is not a run directory" if (file, damage) == ("config.yaml", "a FIFO") else file
-        assert_one_line(*verb(*name.split()), named)
+        assert_one_line(*verb(*name.split()), file)
         assert {path.name for path in hurt.rglob("*")} - before <= {"lock", "log.txt"}
         kept.replace(hurt / file)
 
@@ -226,6 +225,17 @@ def test_a_run_that_has_lost_a_part_is_shown_with_the_remedy(hurt: Path, verb: C
         "runs/hurt/config.yaml does not exist: copy runs/hurt/starts/1.yaml to it",
         "runs/whole/checkpoints is not a folder: restore it, or make an empty one to train from the start",
     ]
+
+
+@pytest.mark.parametrize("part", ["checkpoints", "config.yaml", "run.json"])
+def test_a_damaged_run_that_is_named_with_others_is_a_row(hurt: Path, verb: Callable, part: str):
+    shutil.rmtree(hurt / part) if (hurt / part).is_dir() else (hurt / part).unlink()
+    code, output, errors = verb("status", "runs/hurt", "whole")
+    assert (code, errors) == (0, "")
+    assert f"hurt                     damaged     runs/hurt/{part} " in output
+    assert "whole                    interrupted           4/8" in output
+    assert_one_line(*verb("status", "runs/hurt"), f"runs/hurt/{part} ")
+    assert_one_line(*verb("status", "runs/hurt", "runs/nowhere"), "runs/nowhere is not a run directory")
 
 
 def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):

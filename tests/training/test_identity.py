@@ -90,6 +90,17 @@ def test_one_that_does_not_name_its_run(ours: Run):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_one_that_does_not_name_its_run_is_read_with_a_warning(ours: Run, caplog: pytest.LogCaptureFixture, name: str):
+    scores, path = evaluate(ours, ours.config, name).scores, ours.checkpoints / f"{name}.ckpt"
+    rewrite(path, run=None, metrics=None)
+    assert evaluate(ours, ours.config, name).scores == scores
+    assert f"{path} does not say which run wrote it" in caplog.text
+    assert {part.name: part.same for part in compare(ours, ours)} == dict.fromkeys(
+        ("metrics.csv", "position", "weights", "EMA", "optimizer", "best.ckpt"), True
+    )
+
+
 def test_no_path_is_in_a_checkpoint(ours: Run, trained: Path):
     for path in (ours.checkpoints / "last.ckpt", ours.checkpoints / "best.ckpt"):
         assert str(trained).encode() not in path.read_bytes()

@@ -115,6 +115,41 @@ def test_secrets_binaries_and_huge_files_are_named_and_not_copied(project: Path)
     assert describe_code() != before
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("configs/secrets.yaml", "logger:\n  api_key: hunter2\n"),
+        ("configs/wandb.toml", 'password = "hunter2"\n'),
+        ("configs/proxy.yaml", "root: http://me:hunter2@host/images\n"),
+        ("src/resnext/job.sh", "export WANDB_API_KEY=hunter2\n"),
+        ("src/resnext/login.py", 'token = "hunter2"\n'),
+        ("src/resnext/account.py", 'ACCOUNT = {"password": "hunter2"}\n'),
+    ],
+)
+def test_a_source_file_that_holds_a_secret_is_named_and_not_copied(project: Path, name: str, text: str):
+    (project / name).write_text(text)
+    assert diff(project) == f"# untracked and not copied: {name} ({len(text)} bytes)\n"
+    before = describe_code()
+    (project / name).write_text(text.replace("hunter2", "hunter3"))
+    assert (describe_code() != before) == name.startswith("src/resnext/")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "src/resnext/order.py",
+            "def first(rows, key: str, token=None):\n    return key == 'a' or sorted(rows, key=len)[0]\n",
+        ),
+        ("src/resnext/job.sh", 'export WANDB_API_KEY="$KEY"\n'),
+        ("configs/mine.yaml", "model:\n  key:\n    width: 8\n"),
+    ],
+)
+def test_a_name_alone_is_no_secret(project: Path, name: str, text: str):
+    (project / name).write_text(text)
+    assert text.splitlines()[0] in diff(project)
+
+
 def test_a_diff_that_is_cut_says_so(project: Path, monkeypatch: pytest.MonkeyPatch):
     (project / "src/resnext/net.py").write_text("a = 5\nb = 2\n")
     (project / "src/resnext/new.py").write_text("line\n" * 500)

@@ -123,7 +123,7 @@ def test_another_teacher_under_the_same_name_is_refused(digits, teacher: str, mo
             r"recipe.teacher.name=timm/test_resnett is not a network of timm .*test_resnet\?",
         ),
         ({"name": "resnext50_32x4d"}, "recipe.teacher.name=resnext50_32x4d needs recipe.teacher.weights"),
-        ({"name": "timm/test_resnet", "weights": "nowhere.pt"}, "recipe.teacher.weights=nowhere.pt is no file"),
+        ({"name": "timm/test_resnet", "weights": "nowhere.pt"}, "recipe.teacher.weights=nowhere.pt is not a file"),
     ],
 )
 def test_teachers_that_cannot_be_had(digits, teacher_config: dict, message: str):

@@ -54,13 +54,13 @@ def _index(options: argparse.Namespace) -> None:
 
 def _data(options: argparse.Namespace) -> None:
     if not options.images.is_dir():
-        raise UserError(f"--images {options.images} is no folder: give one of photos")
+        raise UserError(f"--images {options.images} is not a folder: give one of photos")
 
     from resnext.data.benchmark import read_jpegs, time_loaders, time_pipelines
     from resnext.data.pack import is_pack
 
     if options.pack and not is_pack(options.pack):
-        raise UserError(f'--pack {options.pack} is no pack: `make prepare ARGS="pack SRC DST"` makes one')
+        raise UserError(f'--pack {options.pack} is not a pack: `make prepare ARGS="pack SRC DST"` makes one')
 
     images = read_jpegs(options.images)
     timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)

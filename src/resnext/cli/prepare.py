@@ -71,7 +71,7 @@ def _pack(options: argparse.Namespace) -> None:
     from resnext.data.shards import BAD, prepare_pack
 
     if not options.source.is_dir():
-        raise UserError(f"{options.source} is no folder: give the one that holds train/CLASS/ and val/CLASS/")
+        raise UserError(f"{options.source} is not a folder: give the one that holds train/CLASS/ and val/CLASS/")
     packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
     target = options.target.absolute()
     print(f"{packed.train:,} training and {packed.val:,} validation images; train on them with DATA={target}")
@@ -90,14 +90,14 @@ def _cifar(options: argparse.Namespace) -> None:
 
 def _pixels(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of pixels, such as 256")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, such as 256")
     return int(text)
 
 
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmg]?i?)b?", text.lower())
     if match is None or match[2] not in UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size, such as 1GiB or 500MB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 1GiB or 500MB")
     size = int(float(match[1]) * UNITS[match[2]])
     if size < SMALLEST_SHARD:
         raise argparse.ArgumentTypeError(f"{text!r} is less than 1MiB")

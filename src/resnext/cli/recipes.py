@@ -61,7 +61,7 @@ def _find(name: str) -> Recipe:
     path = CONFIGS / f"recipe/{name}.yaml"
     if not path.is_file():
         known = sorted(each.stem for each in path.parent.glob("*.yaml"))
-        raise UserError(f"{name} is no recipe; there are {', '.join(known)}{nearest(name, known)}")
+        raise UserError(f"{name} is not a recipe; there are {', '.join(known)}{nearest(name, known)}")
     return _load(path)
 
 
@@ -136,7 +136,7 @@ def _print_plan(recipe: Recipe, config: Config, images: int, picture: Path) -> N
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no count")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count")
     return int(text)
 
 

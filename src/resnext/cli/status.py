@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
     options = parser.parse_args(arguments)
-    runs = [Run.open(path) for path in options.runs] or list_runs()
+    runs = [Run.find(path) for path in options.runs] or list_runs()
     found = _read_all(runs)
     if not found:
         print(f"{RUNS} has no run")

@@ -52,9 +52,9 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
     release, target = release or Release(), target.absolute()
     aside = target.with_name(f"{target.name}.part")
     if target.exists() and any(target.iterdir()):
-        return _check_counts(target, release, "it is no whole ImageNet; give another folder")
+        return _check_counts(target, release, "it is not a complete ImageNet; give another folder")
     if not source.is_dir():
-        raise UserError(f"{source} is no folder: give the one with the archives of ILSVRC2012, or Kaggle's download")
+        raise UserError(f"{source} is not a folder: give the one with the archives of ILSVRC2012, or Kaggle's download")
     if not (source / release.train[0]).is_file() and not (source / KAGGLE_IMAGES).is_dir():
         raise UserError(
             f"{source} has neither {release.train[0]} nor {KAGGLE_IMAGES}/: give the folder with the three archives of "

@@ -31,7 +31,7 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     if config.name == "digits":
         prepare_digits(root)
     if not root.is_dir():
-        found = "is no folder" if root.exists() else "does not exist"
+        found = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"data.root={root} {found}: {HOW_TO_GET[config.name]}")
     train, val = load_pack(root) if is_pack(root) else load_splits(root)
     if config.num_classes not in (None, len(train.classes)):

@@ -45,7 +45,7 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
         shard_bytes: a shard ends with the image that reaches it.
 
     Raises:
-        UserError: if `source` is no image folder, `target` holds something else, or cannot be written.
+        UserError: if `source` is not an image folder, `target` holds something else, or cannot be written.
     """
     if is_pack(source):
         raise UserError(f"{source} is a pack already: give the folder of images that it was made from")

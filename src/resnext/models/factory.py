@@ -24,7 +24,7 @@ def build_model(config: ModelConfig, num_classes: int, *, drop_path_rate: float 
     `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first.
 
     Raises:
-        UserError: if the name is unknown, or the weights cannot be had or do not fit.
+        UserError: if the name is unknown, or the weights cannot be loaded or do not fit.
     """
     check_model_name(config.name)
     build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours

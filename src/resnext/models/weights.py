@@ -148,7 +148,7 @@ def _fetch(name: str, get: Callable[[], T]) -> T:
 def _read_file(name: str) -> dict[str, Tensor]:
     path = Path(name)
     if not path.is_file():
-        raise UserError(f"model.weights={name} is no file, and neither torchvision:NAME nor timm:NAME")
+        raise UserError(f"model.weights={name} is not a file, and neither torchvision:NAME nor timm:NAME")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how to read what it refuses

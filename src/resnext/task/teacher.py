@@ -55,7 +55,7 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
     """None where the recipe has none. A hub's weights see images normalised as they were trained, a file's as `data`.
 
     Raises:
-        UserError: if the name is unknown, or the weights cannot be had or are not for `num_classes` classes.
+        UserError: if the name is unknown, or the weights cannot be loaded or are not for `num_classes` classes.
     """
     if config.name is None:
         return None

@@ -53,7 +53,7 @@ class Checkpoint(NamedTuple):
 
 
 class DamagedCheckpoint(UserError):
-    """A file that is truncated, empty, altered, or no checkpoint at all."""
+    """A file that is truncated, empty, altered, or not a checkpoint."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -132,21 +132,23 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
         UserError: if it is of another run, or holds more than tensors and plain values; nothing of it is run.
     """
     content = load_checkpoint(path)
-    try:
-        found = Checkpoint(
-            path=path,
-            step=int(content["global_step"]),
-            validated=bool(content["validated"]),
-            best=Best(**content["best"]) if content.get("best") else None,
-            metrics=content.get("metrics", ""),
-        )
-    except KeyError as error:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: it has no {error}") from error
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: its step is not a number") from error
+    found = parse_checkpoint(path, content)
     if mark is not None:
         check_mark(path, content, mark)
     return found
+
+
+def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
+    """The position in `content`, read from `path`; raises DamagedCheckpoint for what is missing or of another type."""
+    if (fault := _find_fault(content)) is not None:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: {fault}")
+    return Checkpoint(
+        path=path,
+        step=content["global_step"],
+        validated=bool(content["validated"]),
+        best=Best(**content["best"]) if content.get("best") else None,
+        metrics=content.get("metrics", ""),
+    )
 
 
 def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
@@ -187,6 +189,28 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
         raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
+
+
+def _find_fault(content: Any) -> str | None:
+    if not isinstance(content, dict):
+        return "it is not a mapping"
+    for name in ("global_step", "validated", "state_dict"):
+        if name not in content:
+            return f"it has no '{name}'"
+    if not isinstance(content["global_step"], int):
+        return "its global_step is not an integer"
+    if not isinstance(content.get("metrics", ""), str):
+        return "its metrics is not text"
+    if not _is_state_dict(content["state_dict"]):
+        return "its state_dict is not a mapping of tensors"
+    best = content.get("best")
+    if best and not (isinstance(best, dict) and best.keys() == set(Best._fields)):
+        return f"its best is not a mapping of {', '.join(Best._fields)}"
+    return None
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, Tensor) for each in value.values())
 
 
 def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:

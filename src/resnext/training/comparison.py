@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resnext.errors import UserError
 from resnext.models.weights import EMA_KEY
-from resnext.training.checkpoint import BEST, LAST, load_checkpoint
+from resnext.training.checkpoint import BEST, LAST, load_checkpoint, parse_checkpoint
 from resnext.training.identity import check_mark
 from resnext.training.metrics import Row, describe_lost, find_lost, read_rows
 from resnext.training.run import Run
@@ -27,7 +27,8 @@ def compare(one: Run, other: Run) -> list[Part]:
     """metrics.csv; of last.ckpt the position, weights, EMA and optimizer; and best.ckpt.
 
     Raises:
-        UserError: if a run has no last.ckpt, or a file that is damaged or of another run.
+        UserError: if a run has no last.ckpt, or a file that is damaged or of another run; a checkpoint that names
+            no run is a warning.
     """
     checkpoints = [_load_last(run) for run in (one, other)]
     bests = [_load_best(run) for run in (one, other)]
@@ -59,14 +60,15 @@ def _load_best(run: Run) -> dict[str, Any]:
 def _load(run: Run, name: str) -> dict[str, Any]:
     path = run.checkpoints / name
     content = load_checkpoint(path)
-    check_mark(path, content, run.mark)
+    parse_checkpoint(path, content)  # for its errors
+    check_mark(path, content, run.mark, required=False)
     return content
 
 
 def _find_damage(run: Run, last: dict[str, Any]) -> Part | None:
     """Rows that `last` holds and metrics.csv does not: two files that have lost the same rows are not the same."""
     path = run.path / "metrics.csv"
-    if not (lost := find_lost(path, last["metrics"])):
+    if not (lost := find_lost(path, last.get("metrics", ""))):
         return None
     return Part("metrics.csv", False, f"{path} has lost or changed {describe_lost(lost)}, of its last.ckpt")
 

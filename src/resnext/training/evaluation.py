@@ -5,8 +5,6 @@ import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
-
 from resnext.config import Config
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
@@ -16,8 +14,9 @@ from resnext.models.factory import build_model
 from resnext.models.weights import EMA_KEY, network_weights
 from resnext.task.accuracy import Scores
 from resnext.task.classification import ClassificationTask
-from resnext.training.checkpoint import check_network, read_checkpoint
+from resnext.training.checkpoint import check_network, load_checkpoint, parse_checkpoint
 from resnext.training.device import World, resolve_auto
+from resnext.training.identity import check_mark
 from resnext.training.log import ignore_harmless_warnings, quiet_lightning
 from resnext.training.preemption import StopRequest
 from resnext.training.run import Run
@@ -36,13 +35,15 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     """Validates checkpoints/`checkpoint`.ckpt, in the precision the run trains in.
 
     Raises:
-        UserError: if there is no such checkpoint, or the data is not the run's.
+        UserError: if the checkpoint does not exist or is of another run, or the data is not the run's.
         Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.exists():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
-    step = read_checkpoint(path, run.mark).step
+    content = load_checkpoint(path)
+    step = parse_checkpoint(path, content).step
+    check_mark(path, content, run.mark, required=False)
     train, val = load_images(config.data)
     run.check_data(DataIdentity.of(train, val))
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
@@ -51,9 +52,8 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
     check_network(path, task.state_dict())
     if config.recipe.ema.decay is not None:
-        average = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[EMA_KEY]
         task.validate_also("val_ema", copy.deepcopy(network))
-        task.validated["val_ema"].load_state_dict(network_weights(average))
+        task.validated["val_ema"].load_state_dict(network_weights(content[EMA_KEY]))
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(

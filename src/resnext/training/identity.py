@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 
 from resnext.config import OF_THE_MACHINE, Config
 from resnext.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class RunMark(NamedTuple):
@@ -26,12 +29,19 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
 
 
-def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark) -> None:
-    """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`."""
+def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, required: bool = True) -> None:
+    """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`.
+
+    One without a mark, which an earlier version wrote, is only a warning if the mark is not `required`.
+    """
     found = checkpoint.get("run")
     remedy = f"put this run's own file back, or move this one away (model.weights={path} takes its weights)"
     if not isinstance(found, dict):
-        raise UserError(f"{path} does not say which run wrote it (checkpoints of earlier versions do not): {remedy}")
+        unmarked = f"{path} does not say which run wrote it (checkpoints of earlier versions do not)"
+        if required or found is not None:
+            raise UserError(f"{unmarked}: {remedy}")
+        log.warning("%s; it is read as one of this run", unmarked)
+        return
     if found.get("id") != mark.id:
         raise UserError(f"{path} is of another run ({found.get('id')}; this is {mark.id}): {remedy}")
     if found.get("identity") != mark.identity:

@@ -25,7 +25,7 @@ def parse_rows(text: str) -> list[Row]:
 
 
 def read_last_row(path: Path) -> Row:
-    """The last whole row, without reading the others; empty if there is none."""
+    """The last whole row; empty if there is none. It parses lines from the end until one is whole."""
     header, *lines = _whole_lines(_read_text(path)) or [""]
     columns = header.split(",")
     return next((row for line in reversed(lines) if (row := _parse(line, columns)) is not None), {})

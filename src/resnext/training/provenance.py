@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import secrets
 import socket
 import stat
@@ -12,12 +13,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from resnext.redaction import find_secret
+
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "hydra-core", "numpy", "pillow")
 PACKAGE = Path(__file__).parents[1]
 PROJECT = PACKAGE.parents[1]
 MAX_DIFF_BYTES = 200_000
 MAX_FILE_BYTES = 100_000  # of an untracked file
 SOURCES = (".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".sh", ".toml", ".yaml", ".yml")
+SETTINGS = (".sh", ".toml", ".yaml", ".yml")
+SETTING = re.compile(r"[\"']?[ \t]*(?:=|:(?=\s))[ \t]*")  # between a name and its value
+QUOTED = re.compile(r"[\"']?[ \t]*[:=][ \t]*(?=[\"'])")
+UNQUOTED = re.compile(r"[=!]=|=(?![ \t]*[\"'])")
 # The options override what the user's own git configuration would change in the output.
 DIFF = (
     *("diff", "HEAD", "--relative", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
@@ -28,8 +35,9 @@ DIFF = (
 def describe_code() -> str | None:
     """The git commit of this package and a digest of its uncommitted source; None where there is no git.
 
-    The digest covers what `write_diff` writes of the package; an untracked source file that is not copied counts by
-    its name and size. Where git gives no diff, as after a time-out, `+unknown` stands for the digest.
+    The digest covers what `write_diff` writes of the package, and the untracked source files that it leaves out for a
+    secret; one that it leaves out for another reason counts by its name and size. Where git gives no diff, as after a
+    time-out, `+unknown` stands for the digest.
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
@@ -45,17 +53,19 @@ def describe_code() -> str | None:
 def write_diff(path: Path) -> None:
     """Writes what is not committed, if anything, as a patch that `git apply` takes.
 
-    It has all changes to tracked files, and the untracked source under src/ and configs/: files that git does not
-    ignore, whose suffix is in SOURCES and that are not hidden, so that no .env or key is copied into a run. The other
-    untracked files there are named at the end, and a patch that is cut at MAX_DIFF_BYTES ends with a line that says so.
+    It has all changes to tracked files, whatever they hold, and the untracked source under src/ and configs/: files
+    that git does not ignore, whose suffix is in SOURCES, that are not hidden, and whose text holds no secret.
+    The other untracked files there are named at the end: a .env, a key, a file with a password. A patch that is cut at
+    MAX_DIFF_BYTES ends with a line that says so.
     """
     untracked = _untracked("src", "configs") or []
     patches = {name: _patch(name) for name in untracked if _is_source(name)}
-    notes = [_note(name) for name in untracked if not patches.get(name)]
+    patches = {name: patch for name, patch in patches.items() if patch and not _has_secret(name, patch)}
+    notes = [_note(name) for name in untracked if name not in patches]
     tracked = _git(*DIFF)
     if tracked is None and untracked:
         notes.append(b"# git gave no diff: changes to tracked files are not in this file\n")
-    text = b"".join([tracked or b"", *filter(None, patches.values()), *notes])
+    text = b"".join([tracked or b"", *patches.values(), *notes])
     if text:
         path.write_bytes(text if len(text) <= MAX_DIFF_BYTES else _cut(text))
 
@@ -92,6 +102,13 @@ def _untracked(*folders: str) -> list[str] | None:
 
 def _is_source(name: str) -> bool:
     return name.endswith(SOURCES) and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _has_secret(name: str, patch: bytes) -> bool:
+    """In code only a quoted value counts: `token = "…"`, but neither `sorted(rows, key=len)` nor `token: str`."""
+    text = patch.decode(errors="replace")
+    text = SETTING.sub("=", text) if name.endswith(SETTINGS) else QUOTED.sub("=", UNQUOTED.sub(" ", text))
+    return any(find_secret(line) for line in text.splitlines())
 
 
 def _patch(name: str) -> bytes | None:

@@ -77,16 +77,21 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, start: int | None = None) -> "Run":
-        """The run at `path`, or of that name in runs/; raises UserError if there is none."""
-        if not is_run(path) and is_run(RUNS / path):
-            path = RUNS / path
-        if not is_run(path):
-            known = [str(each.path) for each in list_runs()][-5:]
-            found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
-            asked = "no run was named" if path == Path() else f"{path} is not a run directory"
-            raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
-        check_files(path)
-        return cls(path, start)
+        """The run at `path`, or of that name in runs/; raises UserError if there is none, or if it is damaged."""
+        run = cls.find(path, start)
+        check_files(run.path)
+        return run
+
+    @classmethod
+    def find(cls, path: Path, start: int | None = None) -> "Run":
+        """As `open`, but the run may be damaged: it may even have lost its config.yaml."""
+        for place in (path, RUNS / path):
+            if is_run(place) or (place / "run.json").is_file():
+                return cls(place, start)
+        known = [str(each.path) for each in list_runs()][-5:]
+        found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
+        asked = "no run was named" if path == Path() else f"{path} is not a run directory"
+        raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
 
     @property
     def made(self) -> Config:

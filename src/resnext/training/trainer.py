@@ -57,7 +57,7 @@ def build_trainer(
 
 
 def _find_environment(world: World) -> ClusterEnvironment:
-    """Said, not left to be guessed: Lightning would take a shell inside a SLURM job for a SLURM task."""
+    """Choose the environment explicitly: Lightning mistakes an interactive SLURM shell for a task."""
     if is_slurm_rank() and world.size > 1:
         return SLURMEnvironment(auto_requeue=False)
     return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
