@@ -20,8 +20,8 @@ class SlurmConfig:
     `tasks_per_node` takes the place of `gpus_per_node` on a cluster of CPUs. `time` is D-HH:MM:SS, HH:MM:SS or MM:SS.
     `signal_seconds_before_end`: how long before the time limit SLURM signals the ranks to save and leave; it must hold
     two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is tried again after a
-    rank or a node broke; preemption and time limits do not count. `prologue`: shell lines before the training; they may set
-    WRAP to what goes before python, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further options.
+    rank or a node broke; preemption and time limits do not count. `prologue`: shell lines before the training; they may
+    set WRAP to what goes before python, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further options.
     `dry_run`: the script is written and shown, and not submitted.
     """
 

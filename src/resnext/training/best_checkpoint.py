@@ -61,8 +61,8 @@ class BestCheckpoint(Checkpoint):
             return self._best
         if held != self._best and self._best is not None:
             log.warning(
-                "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later epochs "
-                "are now compared with the file that is there",
+                "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later "
+                "epochs are now compared with the file that is there",
                 self.run.checkpoints / BEST,
                 _describe(held),
                 _describe(self._best),
