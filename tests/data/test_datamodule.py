@@ -1,16 +1,19 @@
 """The loaders: a sample is a function of its key, whatever the workers; failures end in one line."""
 
+import gc
 import os
 import random
 import time
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import small_config
-from resnext.data.datamodule import TrainImages, TrainLoader
+from resnext.data.datamodule import ImageDataModule, TrainImages, TrainLoader
 from resnext.data.index import scan_splits
 from resnext.data.loader_guard import LoaderFailed
 from resnext.data.order import RankBatches
@@ -127,3 +130,20 @@ def test_a_process_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, m
     with pytest.raises(LoaderFailed, match=r"within data.worker_timeout=2 seconds: is the storage stuck\?"):
         list(loader)
     assert time.monotonic() - began < TIMEOUT + 10
+
+
+def test_garbage_is_destroyed_before_processes_are_forked(image_folder: Path, tmp_path: Path):
+    """A forked copy of a process group hangs in its destructor."""
+    config, splits = small_config(image_folder), scan_splits(image_folder)
+    module = ImageDataModule(config.data, config.recipe, *splits[:2], seed=0, skipped=tmp_path / "skipped.txt")
+    module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    garbage = torch.nn.Module()
+    garbage.__dict__["itself"] = garbage
+    left = weakref.ref(garbage)
+    gc.disable()
+    try:
+        del garbage
+        module._loading()
+        assert left() is None
+    finally:
+        gc.enable()

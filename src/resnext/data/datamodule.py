@@ -1,5 +1,6 @@
 """ImageDataModule: the loaders of one rank. uint8 pixels cross the processes; normalisation is on the device."""
 
+import gc
 import math
 import random
 from collections.abc import Iterator
@@ -99,6 +100,7 @@ class ImageDataModule(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
         workers = count_workers(self.data)
+        gc.collect()  # a process group that an earlier fit left would hang or crash the forked process that collects it
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
