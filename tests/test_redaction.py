@@ -24,6 +24,7 @@ from resnext.redaction import find_secret, is_secret_name, redact_urls
         "HF_AUTH",
         "OPENAIKEY",
         "SENTRY_DSN",
+        "AWS_CRED",
         "passwords",
     ],
 )

@@ -6,7 +6,7 @@ USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")  # user@ or user:password@ of an ad
 REFUSED_USERINFO = re.compile(r"(?<=://)(?!git@)[^/?#\s]+@")  # git@ is everybody's
 SECRET_NAME = re.compile(
     r"(?i)(secret|token|passwords?|passwd|passphrase|credential|apikey)s?\d*(_|$)"
-    r"|(^|_)(keys?|pass|pat|auth|dsn)\d*(_|$)|_pwd?\d*$|key\d*$|(?<!com)(?<!by)pass\d*$"
+    r"|(^|_)(keys?|pass|pat|auth|dsn|creds?)\d*(_|$)|_pwd?\d*$|key\d*$|(?<!com)(?<!by)pass\d*$"
 )
 PLACE = re.compile(r"(?i)_(path|file|dir|sock)$")  # the name of a file that holds a secret is not one
 ASSIGNMENT = re.compile(r"(?<![\w.-])([A-Za-z]\w*)=(?![\"']?(?:\$|$))")  # NAME=VALUE, where VALUE is not the shell's $…

@@ -247,17 +247,18 @@ def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):
         _ = Run(hurt).config
 
 
+@pytest.mark.parametrize("file", ["config.yaml", "starts/1.yaml", "run.json", "summary.json"])
 def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
-    hurt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    hurt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str
 ):
     resumed: list[Run] = []
     monkeypatch.setattr("resnext.launch.local.launch", resumed.append)
-    os.utime(hurt / "summary.json", (2e9, 2e9))
-    (hurt / "summary.json").write_text("")
+    (hurt / file).write_text("")
     os.utime(hurt / "summary.json", (2e9, 2e9))
     assert run_verb(["resume"]) == 0
     assert [run.path.name for run in resumed] == ["whole"]
-    assert "runs/hurt/summary.json is damaged (it is empty): write" in caplog.text
+    assert f"runs/hurt/{file}" in caplog.text
+    assert "this run is passed over" in caplog.text
 
 
 def test_an_aside_file_that_was_put_there_is_not_written_through(hurt: Path):

@@ -12,7 +12,6 @@ from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.training.metrics import read_last_row
 from resnext.training.run import RUNS, Run, list_runs
-from resnext.training.run_files import check_files
 
 COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
 
@@ -83,7 +82,7 @@ def _unless_damaged(run: Run, read: Callable[..., T], *arguments: Any) -> T | Da
 
 
 def _read_jobs(run: Run) -> JobHistory | None:
-    check_files(run.path)
+    run.check()
     return read_jobs(run)
 
 

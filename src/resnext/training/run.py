@@ -126,6 +126,11 @@ class Run:
         info, config = self.info, read_yaml(self.path / "config.yaml")
         return RunMark(info["wandb_id"], identity_digest(config, info["data"]))
 
+    def check(self) -> None:
+        """Raises UserError for the first of its files that is damaged."""
+        check_files(self.path)
+        _ = self.made, self.config, self.info, self.summary
+
     def lock(self) -> RunLock:
         return RunLock(self.path / "lock")
 
@@ -218,7 +223,7 @@ def find_unfinished() -> Run:
     """
     for run in reversed(list_runs()):
         try:
-            check_files(run.path)
+            run.check()
             if run.summary["status"] != "finished" and not run.lock().is_taken():
                 return run
         except UserError as error:
