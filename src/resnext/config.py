@@ -21,6 +21,7 @@ from resnext.errors import UserError
 from resnext.words import plural
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
+TEXTS = ("source", "published")  # of a recipe; a corrected text makes no other run
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,7 +39,6 @@ class ModelConfig:
     base_width: Count | None = None
     width: Count | None = None
     stem: Literal["imagenet", "cifar"] | None = None
-    zero_init_last: bool = False
 
     @property
     def structure(self) -> dict[str, Any]:
@@ -184,12 +184,11 @@ class Config:
 
     def identity(self) -> dict[str, Any]:
         """What makes this run this run: whatever may differ between two starts of it is left out."""
-        data = {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE}
         return {
             "seed": self.seed,
             "model": to_dict(self.model),
-            "recipe": to_dict(self.recipe),
-            "data": data,
+            "recipe": {key: value for key, value in to_dict(self.recipe).items() if key not in TEXTS},
+            "data": {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE},
         }
 
 

@@ -20,19 +20,33 @@ from resnext.config_types import (
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class InitConfig:
+    """The values that a network starts from, where a recipe's source sets them; null: the network's own.
+
+    `conv`: draw the weights of every convolution from N(0, 2 / fan), with this fan (He et al. 2015).
+    `zero_init_last`: the scale of the last norm of each residual block starts at 0, so that the block starts as its
+    shortcut (Goyal et al. 2017); false: at 1. `zero_classifier_bias`: the bias of the classifier starts at 0.
+    """
+
+    conv: Literal["fan_in", "fan_out"] | None = None
+    zero_init_last: bool | None = None
+    zero_classifier_bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
     """A timm optimizer by its registry name, in which `sgd` has Nesterov's momentum and `momentum` has not.
 
-    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts. `momentum`
-    null: 0.9, where the optimizer has any; `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the
-    learning rate of a layer by itself for each layer above it. `clip_grad_norm` bounds the norm of all gradients of a
-    step.
+    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts;
+    all_but_branch_norms decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, where the
+    optimizer has any; `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the learning rate of a
+    layer by itself for each layer above it. `clip_grad_norm` bounds the norm of all gradients of a step.
     """
 
     name: Name
     lr: Positive
     weight_decay: NonNegative = 0.0
-    decayed: Literal["all", "all_but_norms", "all_but_norms_and_biases"] = "all"
+    decayed: Literal["all", "all_but_norms", "all_but_branch_norms", "all_but_norms_and_biases"] = "all"
     momentum: BelowOne | None = None
     betas: tuple[BelowOne, BelowOne] | None = None
     eps: Positive | None = None
@@ -46,15 +60,18 @@ class ScheduleConfig:
 
     `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
     `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
-    last `decay_epochs`. With `warmup_prefix` they begin when the warm-up ends, else they run from the first step and
-    the warm-up covers their beginning. `every`: the rate changes at each optimizer step, or is that of an epoch's
-    first step for the whole epoch.
+    last `decay_epochs`. With `warmup_prefix` they start when the warm-up ends, else they run from the first step and
+    the warm-up covers their start. `hold_epochs`: how long the rate stays as it is after the warm-up.
+    `cooldown_epochs`: the last epochs of the training, at `min_lr`; recipe.max_steps shortens them first. `every`: the
+    rate changes at each optimizer step, or is that of an epoch's first step for the whole epoch.
     """
 
     name: Literal["constant", "step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt"] = "cosine"
     warmup_epochs: NonNegative = 0.0
     warmup_lr: NonNegative = 0.0
     warmup_prefix: bool = True
+    hold_epochs: NonNegative = 0.0
+    cooldown_epochs: NonNegative = 0.0
     decay_epochs: Positive = 30.0
     decay_rate: Positive = 0.1
     milestones: tuple[Positive, ...] = ()
@@ -71,6 +88,11 @@ class ScheduleConfig:
             )
         if self.decay_rate > 1 and self.name in ("step", "multistep"):
             raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} would raise the learning rate: 1 or less")
+        if self.cooldown_epochs and self.name not in ("cosine", "tanh", "poly"):
+            raise ValueError(
+                f"recipe.schedule.cooldown_epochs={self.cooldown_epochs:g} needs a schedule that ends at min_lr: "
+                f"recipe.schedule.name=cosine, tanh or poly, not {self.name}"
+            )
         return self
 
 
@@ -144,12 +166,12 @@ class TeacherConfig:
 class AugmentationConfig:
     """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
 
-    `scale` is the crop's share of the area, `ratio` its aspect ratio; with `pad`, it is a plain random crop after so
-    many black pixels were added on each side instead. `auto_augment` is a timm string such as rand-m7-mstd0.5-inc1,
-    original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet, cifar10, svhn.
-    `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode and largest
-    count are timm's. `repeats`: so often does an image occur in an epoch (repeated augmentation), which has no more
-    steps for it and sees fewer images.
+    `scale` is the crop's share of the area, `ratio` its aspect ratio. With `pad` it is a plain random crop instead,
+    after so many pixels of data.mean's colour were added on each side. `auto_augment` is a timm string such as
+    rand-m7-mstd0.5-inc1, original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet,
+    cifar10, svhn. `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode
+    and largest count are timm's. `repeats`: how many times an image occurs in an epoch (repeated augmentation); the
+    epoch has as many steps as without, and sees fewer images.
     """
 
     scale: Pair = (0.08, 1.0)
@@ -190,6 +212,7 @@ class EvaluationConfig:
 class RecipeConfig:
     """How to train. `batch_size` is the global one.
 
+    `source` says whose recipe it is and `published` what it reached there; both are text and change no run.
     `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
     global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` takes the rate from it to
     `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
@@ -197,6 +220,8 @@ class RecipeConfig:
     size; before the first, of `image_size`.
     """
 
+    source: Name | None = None
+    published: Name | None = None
     epochs: Count
     max_steps: Count | None = None
     batch_size: Count
@@ -205,6 +230,7 @@ class RecipeConfig:
     image_size: Count = 224
     image_size_schedule: tuple[tuple[Count, Count], ...] = ()
     drop_path_rate: BelowOne = 0.0
+    init: InitConfig = Field(default_factory=InitConfig)
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
@@ -227,6 +253,11 @@ class RecipeConfig:
                     f"recipe.schedule.{name}={getattr(self.schedule, name):g} is more than "
                     f"recipe.optimizer.lr={self.optimizer.lr:g}"
                 )
+        if self.schedule.cooldown_epochs >= self.epochs:
+            raise ValueError(
+                f"recipe.schedule.cooldown_epochs={self.schedule.cooldown_epochs:g} leaves nothing of "
+                f"recipe.epochs={self.epochs}: lower it, 0 for none"
+            )
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(
                 f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"

@@ -2,11 +2,23 @@
 
 from dataclasses import replace
 
-from resnext.config_recipe import AugmentationConfig, LossConfig, MixingConfig, OptimizerConfig, RecipeConfig
+from resnext.config_recipe import (
+    AugmentationConfig,
+    InitConfig,
+    LossConfig,
+    MixingConfig,
+    OptimizerConfig,
+    RecipeConfig,
+)
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
 LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}
-NOT_DECAYED = {"all": "", "all_but_norms": ", not on norms", "all_but_norms_and_biases": ", not on norms and biases"}
+NOT_DECAYED = {
+    "all": "",
+    "all_but_norms": ", not on norms",
+    "all_but_branch_norms": ", not on norms outside the shortcuts",
+    "all_but_norms_and_biases": ", not on norms and biases",
+}
 
 
 def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
@@ -17,6 +29,7 @@ def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
         "lr": f"{recipe.lr:.6g} at batches of {recipe.batch_size}, {scaled}" if recipe.lr_factor != 1 else "",
         "schedule": describe_schedule(recipe),
         "loss": ", ".join([_loss(recipe.loss), *describe_mixing(recipe.mixing)]),
+        "init": ", ".join(_init(recipe.init)),
         "augment": ", ".join(describe_augmentation(recipe.augmentation)),
         "depth": f"stochastic, {recipe.drop_path_rate:g} at the last block" if recipe.drop_path_rate else "",
         "ema": _average(recipe),
@@ -61,8 +74,13 @@ def describe_schedule(recipe: RecipeConfig) -> str:
         "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g}",
         "multistep": f"× {schedule.decay_rate:g} at {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
     }.get(schedule.name, schedule.name)
-    warmup = [f"warm-up {schedule.warmup_epochs:g}"] if schedule.warmup_epochs else []
-    return ", ".join([shape, *warmup, *(["by epoch"] if schedule.every == "epoch" else [])])
+    named = {
+        f"warm-up {schedule.warmup_epochs:g}": schedule.warmup_epochs,
+        f"hold {schedule.hold_epochs:g}": schedule.hold_epochs,
+        f"cool-down {schedule.cooldown_epochs:g}": schedule.cooldown_epochs,
+        "by epoch": schedule.every == "epoch",
+    }
+    return ", ".join([shape, *[name for name, on in named.items() if on]])
 
 
 def describe_mixing(config: MixingConfig) -> list[str]:
@@ -91,6 +109,15 @@ def _loss(config: LossConfig) -> str:
     name = LOSSES.get(config.name, config.name)
     threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
+
+
+def _init(config: InitConfig) -> list[str]:
+    named = {
+        f"convolutions by {config.conv}": config.conv is not None,
+        f"last norm of each block at {0 if config.zero_init_last else 1}": config.zero_init_last is not None,
+        "classifier's bias at 0": config.zero_classifier_bias,
+    }
+    return [name for name, on in named.items() if on]
 
 
 def _average(recipe: RecipeConfig) -> str:

@@ -3,18 +3,21 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
@@ -57,26 +60,49 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             errors.append(error)
             return None
 
-    try:
+    with _mistakes_in_one_line(arguments):
         _act(verb, arguments, job)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_describe(error, arguments)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
     if errors:
         raise errors[0]
 
 
-def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
-    """What hydra.main does, with a loader that refuses configurations that would run code."""
-    parser, asked = parse_arguments(arguments)
-    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
+def compose(overrides: list[str]) -> Config:
+    """The configuration that `resnext train` has for these overrides. Raises UserError for a mistake in them."""
+    with _mistakes_in_one_line(overrides), _hydra() as hydra:
+        composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
+        HydraConfig.instance().set_config(composed)  # for ${hydra:…}
+        OmegaConf.set_struct(composed, False)
+        del composed["hydra"]
+        return _convert(composed)
+
+
+@contextmanager
+def _mistakes_in_one_line(arguments: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_describe(error, arguments)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
+
+
+@contextmanager
+def _hydra() -> Iterator[Hydra]:
+    """Hydra on configs/, with a loader that refuses configurations that would run code."""
     _register_resolvers()
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     with initialize_config_dir(str(CONFIGS), job_name="resnext", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         hydra.config_loader = CheckedConfigLoader(hydra.config_loader.get_search_path())
+        yield hydra
+
+
+def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
+    """What hydra.main does."""
+    parser, asked = parse_arguments(arguments)
+    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
+    with _hydra() as hydra:
         if asked.help:
             hydra.app_help(MAIN, parser, asked)
         elif asked.hydra_help:

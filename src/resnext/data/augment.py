@@ -44,7 +44,7 @@ def build_train_transform(recipe: RecipeConfig, data: DataConfig, image_size: in
         UserError: if neither timm nor torchvision knows `recipe.augmentation.auto_augment`.
     """
     config = recipe.augmentation
-    steps: list[Transform] = [_build_crop(config, image_size)]
+    steps: list[Transform] = [_build_crop(config, image_size, data)]
     if config.hflip:
         steps.append(functools.partial(_flip, probability=config.hflip))
     if config.auto_augment is not None:
@@ -78,10 +78,15 @@ def normalize(images: Tensor, data: DataConfig) -> Tensor:
     return images.float().sub_(_channels(data.mean, images.device)).div_(_channels(data.std, images.device))
 
 
-def _build_crop(config: AugmentationConfig, image_size: int) -> Transform:
-    if config.pad is not None:
-        return PadAndCrop(image_size, config.pad, _fixed(config.interpolation))
+def _build_crop(config: AugmentationConfig, image_size: int, data: DataConfig) -> Transform:
+    if config.pad is not None:  # the mean's colour is zero once it is normalised, to half a level
+        return PadAndCrop(image_size, config.pad, _mean_color(data), _fixed(config.interpolation))
     return RandomResizedCrop(image_size, config.scale, config.ratio, config.interpolation)
+
+
+def _mean_color(data: DataConfig) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * value) for value in data.mean)
+    return red, green, blue
 
 
 def _fixed(interpolation: str) -> str:
@@ -116,7 +121,7 @@ def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataC
         )
     hints: dict[str, Any] = {
         "translate_const": int(image_size * 0.45),
-        "img_mean": tuple(round(255 * value) for value in data.mean),
+        "img_mean": _mean_color(data),
     }
     if config.interpolation != "random":
         hints["interpolation"] = str_to_pil_interp(config.interpolation)

@@ -53,20 +53,23 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class PadAndCrop:
-    """`padding` black pixels on each side and a random crop: uint8 [H, W, 3] → uint8 [size, size, 3].
+    """`padding` pixels of `color` (RGB) on each side and a random crop: uint8 [H, W, 3] → uint8 [size, size, 3].
 
     An image of another short side is resized to `size` first.
     """
 
     size: int
     padding: int
+    color: tuple[int, int, int]
     interpolation: str
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         pixels = resize_short_side(pixels, self.size, self.interpolation)
-        pixels = np.pad(pixels, ((self.padding, self.padding), (self.padding, self.padding), (0, 0)))
-        top, left = (random.randint(0, side - self.size) for side in pixels.shape[:2])
-        return pixels[top : top + self.size, left : left + self.size]
+        height, width = pixels.shape[:2]
+        padded = np.full((height + 2 * self.padding, width + 2 * self.padding, 3), self.color, dtype=np.uint8)
+        padded[self.padding : self.padding + height, self.padding : self.padding + width] = pixels
+        top, left = (random.randint(0, side - self.size) for side in padded.shape[:2])
+        return padded[top : top + self.size, left : left + self.size]
 
 
 def resize_short_side(pixels: np.ndarray, size: int, interpolation: str) -> np.ndarray:

@@ -54,7 +54,7 @@ def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
 
 def _check_network(config: Config, num_classes: int) -> None:
     recipe = config.recipe
-    network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate)
+    network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate, init=recipe.init)
     build_optimizer(network, recipe.optimizer)
     for size in {recipe.eval_image_size, *recipe.train_image_sizes()}:
         _check_image_size(f"model.name={config.model.name}", network, size)

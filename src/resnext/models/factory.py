@@ -9,26 +9,34 @@ from torch import Tensor, nn
 
 from resnext.config import ModelConfig
 from resnext.config_errors import nearest
+from resnext.config_recipe import InitConfig
 from resnext.errors import UserError
+from resnext.models.initialization import initialize, starts_at_zero
 from resnext.models.resnext import NAMES, ResNeXt, parse_variant
 from resnext.models.weights import load_weights
 
 log = logging.getLogger(__name__)
 
 TIMM_PREFIX = "timm/"
+NETWORKS_OWN = InitConfig()
 
 
-def build_model(config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0) -> nn.Module:
+def build_model(
+    config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0, init: InitConfig = NETWORKS_OWN
+) -> nn.Module:
     """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` where they are given.
 
-    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first.
+    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first. What has no
+    weights given starts as `init` says.
 
     Raises:
-        UserError: if the name is unknown, or the weights cannot be loaded or do not fit.
+        UserError: if the name is unknown, the network cannot start as `init` says, or the weights cannot be loaded or
+            do not fit.
     """
     check_model_name(config.name)
     build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours
-    network = build(config, num_classes, drop_path_rate)
+    network = build(config, num_classes, drop_path_rate, init.zero_init_last)
+    initialize(network, _head_name(network), init, config.name)
     if config.weights is not None:
         load_into(network, load_weights(config.weights), config)
     return network
@@ -72,7 +80,7 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
         log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
 
 
-def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
+def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float, zero_init_last: bool | None) -> nn.Module:
     if config.name in NAMES:
         variant = parse_variant(config.name)
         config = replace(
@@ -87,18 +95,32 @@ def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float) ->
         **config.structure,
         num_classes=num_classes,
         drop_path_rate=drop_path_rate,
-        zero_init_last=config.zero_init_last,
+        zero_init_last=bool(zero_init_last),
     )
 
 
-def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
-    arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-    if config.zero_init_last:
-        arguments["zero_init_last"] = True
+def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float, zero_init_last: bool | None) -> nn.Module:
+    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if zero_init_last is None:
+        return _create_timm(config.name, num_classes, options)
     try:
-        return timm.create_model(config.name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **arguments)
+        network = _create_timm(config.name, num_classes, {**options, "zero_init_last": zero_init_last})
+    except UserError:  # most networks that are not ResNets have no such switch
+        network = _create_timm(config.name, num_classes, options)
+    if zero_init_last and not starts_at_zero(network):
+        raise UserError(
+            f"recipe.init.zero_init_last=true: model.name={config.name} has no residual blocks that can start at zero; "
+            "recipe.init.zero_init_last=null starts it as timm does"
+        )
+    return network
+
+
+def _create_timm(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """Raises UserError if the network does not take one of the `options`."""
+    try:
+        return timm.create_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **options)
     except TypeError as error:  # timm passes them to the constructor, which may not know them
-        raise UserError(f"model.name={config.name} takes no {' or '.join(arguments)}: {error}") from error
+        raise UserError(f"model.name={name} takes no {' or '.join(options)}: {error}") from error
 
 
 def _head_name(network: nn.Module) -> str:

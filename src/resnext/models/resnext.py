@@ -97,7 +97,7 @@ class ResNeXt(nn.Module):
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def _init_weights(self, zero_init_last: bool) -> None:
-        """He initialisation by fan-out; `zero_init_last` starts each block as its shortcut (Goyal et al. 2017)."""
+        """He initialisation by fan-out, as torchvision's; `zero_init_last` starts each block as its shortcut."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from resnext.config_errors import nearest
-from resnext.config_recipe import OptimizerConfig, RecipeConfig
+from resnext.config_recipe import OptimizerConfig, RecipeConfig, ScheduleConfig
 from resnext.errors import UserError
 
 NORMS = (
@@ -35,7 +35,7 @@ def lr_at(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
         UserError: if timm cannot build the schedule over this length.
     """
     schedule = _build_schedule(recipe, steps_per_epoch)
-    schedule.step_update(step // steps_per_epoch if recipe.schedule.every == "epoch" else step)
+    schedule.step_update(_schedule_time(step, recipe.schedule, steps_per_epoch))  # pyright: ignore[reportArgumentType]
     return float(schedule.optimizer.param_groups[0]["lr"])
 
 
@@ -82,7 +82,7 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[s
     exempt = set(getattr(network, "no_weight_decay", set)())
     options: dict[str, Any] = {
         "weight_decay": config.weight_decay,
-        "no_weight_decay_list": exempt | (_norm_parameters(network) if config.decayed == "all_but_norms" else set()),
+        "no_weight_decay_list": exempt | _norm_parameters(network, config.decayed),
         "weight_decay_exclude_1d": config.decayed == "all_but_norms_and_biases",
     }
     if config.layer_decay is None:
@@ -90,11 +90,14 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[s
     return param_groups_layer_decay(network, layer_decay=config.layer_decay, **options)
 
 
-def _norm_parameters(network: nn.Module) -> set[str]:
+def _norm_parameters(network: nn.Module, decayed: str) -> set[str]:
+    """The names of those that are exempt because they are a norm's, whatever their shape."""
+    if decayed not in ("all_but_norms", "all_but_branch_norms"):
+        return set()
     return {
         f"{name}.{parameter}" if name else parameter
         for name, module in network.named_modules()
-        if isinstance(module, NORMS)
+        if isinstance(module, NORMS) and (decayed == "all_but_norms" or "downsample" not in name.split("."))
         for parameter, _ in module.named_parameters(recurse=False)
     }
 
@@ -112,13 +115,22 @@ def _options(config: OptimizerConfig) -> dict[str, Any]:
     return options
 
 
+def _schedule_time(step: int, config: ScheduleConfig, steps_per_epoch: int) -> float:
+    """Where the schedule is at `step`, in epochs or in steps: it stands still while the rate is held."""
+    unit = 1 if config.every == "epoch" else steps_per_epoch
+    time = step // steps_per_epoch if config.every == "epoch" else step
+    warmed_up = config.warmup_epochs * unit
+    return time if time <= warmed_up else max(time - config.hold_epochs * unit, warmed_up)
+
+
 @functools.lru_cache(maxsize=16)
 def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
     """timm's schedule over a made-up optimizer; its rate is a function of the time alone, in steps or in epochs."""
     config = recipe.schedule
     per_epoch = 1 if config.every == "epoch" else steps_per_epoch
     warmup = config.warmup_epochs * per_epoch
-    total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch)
+    total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch) - config.hold_epochs * per_epoch
+    total = min(total, (recipe.epochs - config.hold_epochs - config.cooldown_epochs) * per_epoch)
     build = functools.partial(
         create_scheduler_v2,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),

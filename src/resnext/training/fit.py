@@ -209,7 +209,7 @@ def _build_network(config: Config, num_classes: int, *, pretrained: bool) -> nn.
     """`model.weights` are for the first start; afterwards the checkpoint has them."""
     torch.manual_seed(config.seed)
     model = config.model if pretrained else replace(config.model, weights=None)
-    network = build_model(model, num_classes, drop_path_rate=config.recipe.drop_path_rate)
+    network = build_model(model, num_classes, drop_path_rate=config.recipe.drop_path_rate, init=config.recipe.init)
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.trainer.compile:
