@@ -1,9 +1,10 @@
-"""Mixup and CutMix against timm's class with the same draws, image by image, and by their statistics."""
+"""Mixup and CutMix against timm's class with the same draws, image by image, torchvision's, and by their statistics."""
 
 import numpy as np
 import pytest
 import torch
 from timm.data import Mixup
+from torchvision.transforms import v2
 
 from resnext.config_recipe import MixingConfig
 from resnext.task.mixing import Box, Mix, draw_mix, mix_images, mix_targets
@@ -69,3 +70,19 @@ def test_draws_follow_their_distributions():
     assert len(shares) / len(mixed) == pytest.approx(0.75, abs=0.02)
     assert shares.mean() == pytest.approx(0.5, abs=0.02)
     assert shares.var() == pytest.approx(1 / 8, abs=0.005)
+
+
+def test_the_arithmetic_is_torchvisions(monkeypatch: pytest.MonkeyPatch):
+    """Of two images, whose reverse is torchvision's roll by one, for its own draws."""
+    torch.manual_seed(0)
+    images, targets = torch.randn(2, 3, 20, 30), torch.tensor([1, 3])
+    share, box = 0.3, Box(2, 17, 4, 25)
+    cut_share = 1 - 15 * 21 / 600
+    for kind, drawn, mix in (
+        (v2.MixUp, {"lam": share}, Mix(share)),
+        (v2.CutMix, {"box": (4, 2, 25, 17), "lam_adjusted": cut_share}, Mix(cut_share, box)),
+    ):
+        monkeypatch.setattr(kind, "make_params", lambda _self, _inputs, drawn=drawn: drawn)
+        their_images, their_targets = kind(num_classes=5)(images, targets)
+        torch.testing.assert_close(mix_images(images.clone(), mix), their_images)
+        torch.testing.assert_close(mix_targets(targets, mix, 5), their_targets)

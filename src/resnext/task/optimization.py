@@ -137,7 +137,8 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
         sched=config.name,
         num_epochs=max(total - warmup, 1) if config.warmup_prefix else total,  # pyright: ignore[reportArgumentType]
         decay_epochs=config.decay_epochs * per_epoch,
-        decay_milestones=[epoch * per_epoch for epoch in config.milestones],  # pyright: ignore[reportArgumentType]
+        # timm lowers the rate one unit before a milestone: it bisects at t + 1
+        decay_milestones=[epoch * per_epoch + 1 for epoch in config.milestones],  # pyright: ignore[reportArgumentType]
         decay_rate=config.decay_rate,
         min_lr=config.min_lr * recipe.lr_factor,
         warmup_lr=config.warmup_lr * recipe.lr_factor,
