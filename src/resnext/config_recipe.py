@@ -153,7 +153,8 @@ class TeacherConfig:
 
     `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
     temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images,
-    normalised as a hub's weights were trained, or for a file by data.mean and data.std.
+    normalised as the weights of timm/NAME were trained; those of a file by data.mean and data.std, unless `name` has
+    a tag (timm/NETWORK.TAG), which says whose weights the file has.
     """
 
     name: Name | None = None

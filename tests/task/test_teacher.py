@@ -1,0 +1,36 @@
+"""How the images that a teacher sees are normalised."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from conftest import small_config
+from resnext.config_recipe import TeacherConfig
+from resnext.task.loss import distillation_loss
+from resnext.task.teacher import build_teacher
+
+
+@pytest.mark.parametrize(("name", "is_known"), [("test_vit.r160_in1k", True), ("test_vit", False)])
+def test_a_tag_says_how_the_weights_of_a_file_were_trained(tmp_path: Path, name: str, is_known: bool):
+    """As for weights that were downloaded on another machine; without a tag a file may be anybody's."""
+    network = timm.create_model("test_vit").eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    entry = timm.get_pretrained_cfg("test_vit.r160_in1k")
+    assert entry is not None
+    data = small_config(tmp_path, data__mean=[0.1, 0.2, 0.3], data__std=[0.4, 0.5, 0.6]).data
+    config = TeacherConfig(name=f"timm/{name}", weights=str(tmp_path / "weights.pt"), weight=1.0)
+    teacher = build_teacher(config, 1000, data)
+    assert teacher is not None
+    torch.manual_seed(0)
+    pixels, logits = torch.rand(2, 3, 160, 160), torch.randn(2, 1000)
+    ours = _normalized(pixels, data.mean, data.std)
+    theirs = _normalized(pixels, entry.mean, entry.std) if is_known else ours
+    with torch.no_grad():
+        expected = distillation_loss(logits, network(theirs), 1.0)
+    torch.testing.assert_close(teacher.blend(torch.tensor(5.0), ours, logits), expected)
+
+
+def _normalized(pixels: torch.Tensor, mean, std) -> torch.Tensor:
+    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
