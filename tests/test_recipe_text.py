@@ -64,15 +64,18 @@ def test_an_optimizer_has_its_momentum_and_what_it_decays(tmp_path: Path, decaye
 
 
 @pytest.mark.parametrize(
-    ("weight", "temperature", "loss", "teacher"),
+    ("teacher", "loss", "text"),
     [
-        (1.0, 1.0, "the teacher's alone, without labels", "timm/resnet18"),
-        (0.3, 2.0, "cross-entropy", "timm/resnet18, 0.3 of the loss, temperature 2"),
-        (0.0, 1.0, "cross-entropy", None),
+        ({"name": "timm/resnet18", "weight": 1.0}, "the teacher's alone, without labels", "timm/resnet18"),
+        (
+            {"name": "timm/resnet18", "weight": 0.3, "temperature": 2.0},
+            "cross-entropy",
+            "timm/resnet18, 0.3 of the loss, temperature 2",
+        ),
+        ({"name": "timm/resnet18", "weight": 0.0}, "cross-entropy", None),
+        ({"weight": 1.0}, "cross-entropy", None),
     ],
 )
-def test_a_teacher_has_its_part_of_the_loss(
-    tmp_path: Path, weight: float, temperature: float, loss: str, teacher: str | None
-):
-    lines = described(tmp_path, teacher={"name": "timm/resnet18", "weight": weight, "temperature": temperature})
-    assert (lines["loss"], lines.get("teacher")) == (loss, teacher)
+def test_a_teacher_has_its_part_of_the_loss(tmp_path: Path, teacher: dict, loss: str, text: str | None):
+    lines = described(tmp_path, teacher=teacher)
+    assert (lines["loss"], lines.get("teacher")) == (loss, text)

@@ -179,14 +179,21 @@ def test_the_difference_of_two_recipes_is_that_of_their_files(capsys: pytest.Cap
     assert positions.index("epochs") < positions.index("optimizer.lr") < positions.index("augmentation.repeats")
 
 
-def test_a_long_value_wraps_within_its_column(capsys: pytest.CaptureFixture[str]):
-    lines = output_of(capsys, "--diff", "distill", "v1").splitlines()
+@pytest.mark.parametrize("names", [("distill", "v1"), ("v1", "distill")])
+def test_a_long_value_wraps_within_its_column(names: tuple[str, str], capsys: pytest.CaptureFixture[str]):
+    head, *lines = output_of(capsys, "--diff", *names).splitlines()
     teacher = OmegaConf.load(composition.CONFIGS / "recipe/distill.yaml").teacher.name
-    start = lines[0].index("distill")
-    (first,) = (number for number, line in enumerate(lines) if line.startswith("teacher.name "))
-    assert lines[first].split()[2] == "null"
-    assert lines[first].split()[1] + lines[first + 1].strip() == teacher
-    assert lines[first + 1][:start].strip() == ""
+    columns = (
+        slice(0, head.index(names[0])),
+        slice(head.index(names[0]), head.index(names[1])),
+        slice(head.index(names[1]), 80),
+    )
+    start = next(number for number, line in enumerate(lines) if line.startswith("teacher.name "))
+    end = next(number for number, line in enumerate(lines) if line.startswith("teacher.weight "))
+    cells = ["".join(line[column].strip() for line in lines[start:end]) for column in columns]
+    expected = {"distill": teacher, "v1": "null"}
+    assert cells == ["teacher.name", *(expected[name] for name in names)]
+    assert end - start > 1
     assert max(map(len, lines)) <= 80
 
 
