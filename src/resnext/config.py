@@ -220,6 +220,15 @@ def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from find_texts(value, key)
 
 
+def find_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The dotted keys in which two nested dicts differ, each with both values; None for a value that one lacks."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in one | other:
+            yield from find_differences(one.get(name), other.get(name), f"{key}.{name}" if key else str(name))
+    elif one != other:
+        yield key, one, other
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration object as plain dicts, lists and scalars, ready for YAML."""
 

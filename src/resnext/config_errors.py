@@ -48,7 +48,7 @@ def describe(error: ValidationError, schema: Tree) -> str:
     if first["type"] == "value_error":
         return str(first["ctx"]["error"]) + more  # what our own check raised
     allowed = " or ".join(dict.fromkeys(_allowed(each) for each in same)).replace(" or be ", " or ")
-    return f"{key}={_as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
+    return f"{key}={as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
 
 
 def _allowed(error: Any) -> str:
@@ -63,7 +63,7 @@ def _hint(key: str, errors: list[Any]) -> str:
         expected = " ".join(str(error.get("ctx", {}).get("expected", "")) for error in errors)
         return nearest(given, expected.split("'")[1::2])
     if errors[0]["type"] == "string_type" and given is not None:
-        return f"; quoted twice it is text: {key}='\"{_as_typed(given)}\"'"
+        return f"; quoted twice it is text: {key}='\"{as_typed(given)}\"'"
     return ""
 
 
@@ -79,7 +79,8 @@ def _dotted_key(location: tuple[int | str, ...], schema: Tree) -> str:
     return ".".join(parts)
 
 
-def _as_typed(value: Any) -> str:
+def as_typed(value: Any) -> str:
+    """A value as a YAML file has it: null, true, 0.1."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

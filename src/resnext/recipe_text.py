@@ -5,10 +5,10 @@ from dataclasses import replace
 from resnext.config_recipe import (
     AugmentationConfig,
     InitConfig,
-    LossConfig,
     MixingConfig,
     OptimizerConfig,
     RecipeConfig,
+    TeacherConfig,
 )
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
@@ -16,7 +16,7 @@ LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}
 NOT_DECAYED = {
     "all": "",
     "all_but_norms": ", not on norms",
-    "all_but_branch_norms": ", not on norms outside the shortcuts",
+    "all_but_branch_norms": ", not on norms except those of shortcuts",
     "all_but_norms_and_biases": ", not on norms and biases",
 }
 
@@ -28,22 +28,23 @@ def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
         "recipe": describe_optimizer(recipe.optimizer, recipe.lr),
         "lr": f"{recipe.lr:.6g} at batches of {recipe.batch_size}, {scaled}" if recipe.lr_factor != 1 else "",
         "schedule": describe_schedule(recipe),
-        "loss": ", ".join([_loss(recipe.loss), *describe_mixing(recipe.mixing)]),
+        "loss": ", ".join([_loss(recipe), *describe_mixing(recipe.mixing)]),
         "init": ", ".join(_init(recipe.init)),
         "augment": ", ".join(describe_augmentation(recipe.augmentation)),
         "depth": f"stochastic, {recipe.drop_path_rate:g} at the last block" if recipe.drop_path_rate else "",
         "ema": _average(recipe),
-        "teacher": f"{recipe.teacher.name}, {recipe.teacher.weight:g} of the loss" if recipe.teacher.name else "",
+        "teacher": _teacher(recipe.teacher),
     }
     return {name: line for name, line in lines.items() if line}
 
 
 def describe_optimizer(config: OptimizerConfig, lr: float) -> str:
     """`LAMB, lr 0.005, weight decay 0.01, not on norms and biases`."""
+    momentum = [f"momentum {config.momentum:g}"] if config.momentum is not None else []
     layers = [f"layer decay {config.layer_decay:g}"] if config.layer_decay else []
     clipping = [f"gradient norm at most {config.clip_grad_norm:g}"] if config.clip_grad_norm else []
     decay = f"weight decay {config.weight_decay:.5g}" + (NOT_DECAYED[config.decayed] if config.weight_decay else "")
-    return ", ".join([optimizer_name(config), f"lr {lr:.6g}", decay, *layers, *clipping])
+    return ", ".join([optimizer_name(config), f"lr {lr:.6g}", *momentum, decay, *layers, *clipping])
 
 
 def doubt_lr(recipe: RecipeConfig) -> str | None:
@@ -68,17 +69,17 @@ def optimizer_name(config: OptimizerConfig) -> str:
 
 
 def describe_schedule(recipe: RecipeConfig) -> str:
-    """`cosine, warm-up 5, by epoch`."""
+    """`cosine, warm-up 5 epochs, constant within an epoch`."""
     schedule = recipe.schedule
     shape = {
-        "step": f"× {schedule.decay_rate:g} every {schedule.decay_epochs:g}",
-        "multistep": f"× {schedule.decay_rate:g} at {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
+        "step": f"× {schedule.decay_rate:g} every {_epochs(schedule.decay_epochs)}",
+        "multistep": f"× {schedule.decay_rate:g} at epochs {', '.join(f'{epoch:g}' for epoch in schedule.milestones)}",
     }.get(schedule.name, schedule.name)
     named = {
-        f"warm-up {schedule.warmup_epochs:g}": schedule.warmup_epochs,
-        f"hold {schedule.hold_epochs:g}": schedule.hold_epochs,
-        f"cool-down {schedule.cooldown_epochs:g}": schedule.cooldown_epochs,
-        "by epoch": schedule.every == "epoch",
+        f"warm-up {_epochs(schedule.warmup_epochs)}": schedule.warmup_epochs,
+        f"hold {_epochs(schedule.hold_epochs)}": schedule.hold_epochs,
+        f"cool-down {_epochs(schedule.cooldown_epochs)}": schedule.cooldown_epochs,
+        "constant within an epoch": schedule.every == "epoch",
     }
     return ", ".join([shape, *[name for name, on in named.items() if on]])
 
@@ -105,7 +106,14 @@ def describe_augmentation(config: AugmentationConfig) -> list[str]:
     return [crop, *[name for name, on in named.items() if on]]
 
 
-def _loss(config: LossConfig) -> str:
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'' if count == 1 else 's'}"
+
+
+def _loss(recipe: RecipeConfig) -> str:
+    if recipe.teacher.name and recipe.teacher.weight == 1:
+        return "the teacher's alone, without labels"
+    config = recipe.loss
     name = LOSSES.get(config.name, config.name)
     threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
@@ -113,11 +121,19 @@ def _loss(config: LossConfig) -> str:
 
 def _init(config: InitConfig) -> list[str]:
     named = {
-        f"convolutions by {config.conv}": config.conv is not None,
+        f"convolutions from N(0, 2 / {config.conv})": config.conv is not None,
         f"last norm of each block at {0 if config.zero_init_last else 1}": config.zero_init_last is not None,
         "classifier's bias at 0": config.zero_classifier_bias,
     }
     return [name for name, on in named.items() if on]
+
+
+def _teacher(config: TeacherConfig) -> str:
+    if config.name is None or config.weight == 0:
+        return ""
+    softened = f", temperature {config.temperature:g}" if config.temperature != 1 else ""
+    share = f", {config.weight:g} of the loss" if config.weight < 1 else ""
+    return config.name + share + softened
 
 
 def _average(recipe: RecipeConfig) -> str:

@@ -68,12 +68,24 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
 
 def compose(overrides: list[str]) -> Config:
     """The configuration that `resnext train` has for these overrides. Raises UserError for a mistake in them."""
-    with _mistakes_in_one_line(overrides), _hydra() as hydra:
-        composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
-        HydraConfig.instance().set_config(composed)  # for ${hydra:…}
-        OmegaConf.set_struct(composed, False)
-        del composed["hydra"]
-        return _convert(composed)
+    with composer() as compose_one:
+        return compose_one(overrides)
+
+
+@contextmanager
+def composer() -> Iterator[Callable[[list[str]], Config]]:
+    """`compose` for several configurations: Hydra is set up once, and its own files are composed once."""
+    with _hydra() as hydra:
+
+        def compose_one(overrides: list[str]) -> Config:
+            with _mistakes_in_one_line(overrides):
+                composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
+                HydraConfig.instance().set_config(composed)  # for ${hydra:…}
+                OmegaConf.set_struct(composed, False)
+                del composed["hydra"]
+                return _convert(composed)
+
+        yield compose_one
 
 
 @contextmanager
@@ -273,4 +285,6 @@ def _find_mistake(arguments: Sequence[str]) -> str | None:
 
 
 def _first_line(error: Any) -> str:
-    return str(error).strip().splitlines()[0]
+    """With the second one where the first only introduces it."""
+    first, *more = str(error).strip().splitlines()
+    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first

@@ -7,7 +7,6 @@ where `hydra.run.dir` says. So each composition is compared with that of Hydra's
 import argparse
 import copy
 import re
-from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -16,9 +15,11 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from resnext.config import find_differences
 from resnext.errors import UserError, describe_error
 from resnext.redaction import find_secret
 
@@ -114,7 +115,10 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         try:
             composed = super().load_configuration(*arguments)
-        except (AttributeError, TypeError, ValueError) as error:  # Hydra's own, for `hydra: null` and for model=3
+        except HydraException:  # some of which are OSErrors
+            raise
+        except (AttributeError, TypeError, ValueError, OSError, RecursionError) as error:
+            # Hydra's own: for `hydra: null` and model=3, for a file that is a number, for one that includes itself
             reason = describe_error(error)
             raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
         self._check_hydra(composed.hydra, parsed)
@@ -138,7 +142,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         expected["runtime"] = found["runtime"] | {"output_dir": "???"}
         for name in ("override_dirname", "config_name"):  # made from the overrides
             expected["job"][name] = found["job"][name]
-        for key, value in _differences(found, expected):
+        for key, value, _ in find_differences(found, expected):
             _check_option(key, value, chosen)
 
     def _compose_expected(self, chosen: dict[str, str]) -> DictConfig:
@@ -156,12 +160,14 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         """Shell lines may be given in a cluster's own file, configs/slurm/NAME.yaml, or on the command line."""
         if not isinstance(composed.slurm, DictConfig):
             raise UserError("slurm has to be a mapping of keys to values: correct the configuration file")
-        cluster = self._lines_of_cluster(composed.hydra.runtime.choices.get("slurm"))
         found: Any = OmegaConf.to_container(composed.slurm)  # an interpolation's value may change until it is used
-        for key in SHELL_LINES:
-            lines = found.get(key)
-            if not lines or any(_gives(override, key) for override in overrides):
-                continue
+        from_files = {
+            key: lines
+            for key in SHELL_LINES
+            if (lines := found.get(key)) and not any(_gives(override, key) for override in overrides)
+        }
+        cluster = self._lines_of_cluster(composed.hydra.runtime.choices.get("slurm")) if from_files else {}
+        for key, lines in from_files.items():
             if lines != cluster.get(key):
                 raise UserError(
                     f"slurm.{key} holds shell lines: give them in configs/slurm/NAME.yaml, chosen by slurm=NAME, "
@@ -229,12 +235,3 @@ def _not_settable(what: str) -> str:
         f"{what} cannot be set: give only hydra/launcher={'|'.join(OPTIONS['launcher'])}, "
         f"hydra/sweeper={'|'.join(OPTIONS['sweeper'])} or their options, such as hydra.launcher.timeout_min=60"
     )
-
-
-def _differences(found: Any, expected: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with the values that they have in `found`."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for name in found | expected:
-            yield from _differences(found.get(name), expected.get(name), f"{key}.{name}" if key else name)
-    elif found != expected:
-        yield key, found

@@ -1,18 +1,19 @@
-"""resnext recipes [NAME]: the published ways to train, and what one of them would run on some machine."""
+"""resnext recipes: the ways to train, what one of them would run on some machine, and how two of them differ."""
 
 import argparse
+import itertools
+import re
+import sys
 import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from resnext.batch import describe_split, describe_steps
-from resnext.cli.composition import CONFIGS, apply_overrides
-from resnext.config import Config, parse_config
-from resnext.config_errors import nearest
+from resnext.cli import composition
+from resnext.config import TEXTS, Config, find_differences, to_dict
+from resnext.config_errors import as_typed, nearest
+from resnext.config_recipe import RecipeConfig
 from resnext.errors import UserError
 from resnext.recipe_text import (
     describe_augmentation,
@@ -24,114 +25,181 @@ from resnext.recipe_text import (
     optimizer_name,
 )
 
+COLUMNS = 80
+EXPERIMENT = "resnext50_imagenet"  # what a recipe is composed with
 IMAGENET = 1_281_167  # training images of ImageNet-1k
+USAGE = """resnext recipes
+       resnext recipes NAME [OPTIONS] [KEY=VALUE ...]
+       resnext recipes --diff A B"""
+DESCRIPTION = "A table of all recipes; or what the recipe NAME would run; or the fields in which two recipes differ."
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A file of configs/recipe/, with what its first lines say."""
-
-    name: str
-    source: str
-    published: str
-    settings: dict[str, Any]
+Compose = Callable[[list[str]], Config]
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("resnext recipes", description="The recipes, or what one of them would run.")
-    parser.add_argument("recipe", nargs="?", metavar="NAME", help="a recipe; without it, a table of all")
-    parser.add_argument("--network", default="resnext50_32x4d", help="as model.name (resnext50_32x4d)")
-    parser.add_argument("--devices", type=_count, default=1, help="of each node (1)")
-    parser.add_argument("--nodes", type=_count, default=1, help="(1)")
-    parser.add_argument("--images", type=_count, default=IMAGENET, help="in the training split (ImageNet's 1,281,167)")
-    parser.add_argument("--picture", type=_svg, metavar="FILE.svg", help="of the learning rate (lr-NAME.svg)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as trainer.micro_batch_size=128")
-    options = parser.parse_intermixed_args(arguments)
-    if options.recipe is None:
-        _print_table(_load(path) for path in sorted((CONFIGS / "recipe").glob("*.yaml")))
-    else:
-        recipe = _find(options.recipe)
-        config = _configure(recipe, network=options.network, devices=options.devices, nodes=options.nodes)
-        picture = options.picture or Path(f"lr-{recipe.name}.svg")
-        _print_plan(recipe, apply_overrides(config, options.overrides), options.images, picture)
+    options = _parse(arguments)
+    with composition.composer() as compose:
+        if options.diff:
+            _print_diff(options.diff, compose)
+        elif options.recipe is None:
+            return _print_table(compose)
+        else:
+            given = {"model.name": options.network, "trainer.devices": options.devices, "trainer.nodes": options.nodes}
+            overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+            config = _compose(options.recipe, [*overrides, *options.overrides], compose)
+            _print_plan(options.recipe, config, options.images or IMAGENET, options.picture)
     return 0
 
 
-def _find(name: str) -> Recipe:
-    path = CONFIGS / f"recipe/{name}.yaml"
-    if not path.is_file():
-        known = sorted(each.stem for each in path.parent.glob("*.yaml"))
-        raise UserError(f"{name} is not a recipe; there are {', '.join(known)}{nearest(name, known)}")
-    return _load(path)
-
-
-def _load(path: Path) -> Recipe:
-    comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
-    said = {key: text for key, _, text in (line.partition(": ") for line in comments)}
-    settings: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return Recipe(path.stem, said["Source"], said["Published"], settings)
-
-
-def _configure(recipe: Recipe, *, network: str, devices: int = 1, nodes: int = 1) -> Config:
-    return parse_config(
-        {
-            "experiment": recipe.name,
-            "model": {"name": network},
-            "data": {"name": "imagenet", "root": "imagenet"},
-            "recipe": recipe.settings,
-            "trainer": {"devices": devices, "nodes": nodes},
-        }
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("resnext recipes", usage=USAGE, description=DESCRIPTION)
+    parser.add_argument("recipe", nargs="?", metavar="NAME", help="a file of configs/recipe/, without .yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as of train; an override wins over the options"
     )
+    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="two recipes, without overrides")
+    plan = parser.add_argument_group("options of NAME")
+    plan.add_argument("--network", help="model.name (resnext50_32x4d)")
+    plan.add_argument("--devices", metavar="N", type=_count, help="trainer.devices: how many in each node (1)")
+    plan.add_argument("--nodes", metavar="N", type=_count, help="trainer.nodes (1)")
+    plan.add_argument("--images", metavar="N", type=_count, help=f"in the training split (ImageNet's {IMAGENET:,})")
+    plan.add_argument("--picture", metavar="FILE.svg", type=_svg, help="draw the learning rate into this file")
+    options = parser.parse_intermixed_args(arguments)
+    _check(options)
+    return options
 
 
-def _print_table(recipes: Iterable[Recipe]) -> None:
-    """Three lines or more for each: numbers, augmentation, what was published."""
-    print(f"{'recipe':13}{'optimizer':14}{'lr at batch':15}{'epochs':8}schedule, in epochs")
-    for recipe in recipes:
-        config = _configure(recipe, network="resnext50_32x4d").recipe
-        lr = f"{config.optimizer.lr:g} at {config.batch_size}"
-        schedule = describe_schedule(config)
-        numbers = f"{recipe.name:13}{optimizer_name(config.optimizer):14}{lr:15}{config.epochs:<8}{schedule}"
-        augmentation = ", ".join([*describe_augmentation(config.augmentation), *describe_mixing(config.mixing)])
-        for line in (numbers, *(" " * 13 + text for text in (augmentation, recipe.published))):
-            print(textwrap.fill(line, 80, subsequent_indent=" " * 13, break_on_hyphens=False))
+def _check(options: argparse.Namespace) -> None:
+    """Raises UserError for arguments that would have no effect, or another than it seems."""
+    of_plan = [f"--{name}" for name in ("network", "devices", "nodes", "images", "picture") if vars(options)[name]]
+    if options.diff and (others := [*of_plan, *filter(None, [options.recipe, *options.overrides])]):
+        raise UserError(f"--diff compares two recipes as their files have them: leave out {others[0]}")
+    if options.recipe is None and not options.diff and of_plan:
+        raise UserError(f"{of_plan[0]} needs a recipe: resnext recipes NAME {of_plan[0]} …")
+    if options.recipe is not None and "=" in options.recipe:
+        raise UserError(f"{options.recipe} needs a recipe before it: resnext recipes NAME {options.recipe}")
+    for override in options.overrides:
+        if override.startswith("recipe="):
+            raise UserError(f"{override} is not possible for {options.recipe}: give the recipe's name alone")
 
 
-def _print_plan(recipe: Recipe, config: Config, images: int, picture: Path) -> None:
+def _names() -> list[str]:
+    return sorted(path.stem for path in (composition.CONFIGS / "recipe").glob("*.yaml") if path.is_file())
+
+
+def _compose(name: str, overrides: list[str], compose: Compose) -> Config:
+    """The recipe `name` as `train` composes it.
+
+    Raises:
+        UserError: for an unknown name, a mistake in the recipe's file, which it names, or one in the overrides.
+    """
+    if name not in (known := _names()):
+        raise UserError(f"{name} is not a recipe; there are {', '.join(known)}{nearest(name, known)}")
+    try:
+        return compose([f"experiment={EXPERIMENT}", f"recipe={name}", *overrides])
+    except UserError as error:
+        if overrides:
+            _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
+            raise
+        if str(composition.CONFIGS) in str(error):  # the line names a file, with its line and column
+            raise
+        raise UserError(f"configs/recipe/{name}.yaml: {error}") from error
+
+
+def _print_table(compose: Compose) -> int:
+    """Four lines or more for each recipe, then the mistakes in files: 2 if there are any."""
+    mistakes: list[UserError] = []
+    names = _names()
+    width = max(map(len, names), default=0) + 1
+    print(f"{'recipe':{width}}{'optimizer':14}{'lr at batch':15}epochs")
+    for name in names:
+        try:
+            _print_row(f"{name:{width}}", _compose(name, [], compose).recipe)
+        except UserError as error:
+            mistakes.append(error)
+    sys.stdout.flush()
+    for mistake in mistakes:
+        print(f"resnext recipes: {mistake}", file=sys.stderr)
+    return 2 if mistakes else 0
+
+
+def _print_row(name: str, recipe: RecipeConfig) -> None:
+    lr = f"{recipe.optimizer.lr:g} at {recipe.batch_size}"
+    print(f"{name}{optimizer_name(recipe.optimizer):14}{lr:15}{recipe.epochs}")
+    _print_wrapped(f"  {describe_schedule(recipe)}", indent=4)
+    augmentation = [*describe_augmentation(recipe.augmentation), *describe_mixing(recipe.mixing)]
+    _print_wrapped(f"  {', '.join(augmentation)}", indent=4)
+    if recipe.published:
+        _print_wrapped(f"  published: {recipe.published}", indent=4)
+
+
+def _print_wrapped(line: str, indent: int) -> None:
+    """In lines of 80 columns, the second and later ones indented; a number stays with its unit."""
+    joined = re.sub(r"(?<=\d) (?=%|px|epoch)", "\N{NO-BREAK SPACE}", line)
+    filled = textwrap.fill(joined, COLUMNS, subsequent_indent=" " * indent, break_on_hyphens=False)
+    print(filled.replace("\N{NO-BREAK SPACE}", " "))
+
+
+def _print_plan(name: str, config: Config, images: int, picture: Path | None) -> None:
     from resnext.data.order import steps_per_epoch
     from resnext.models.factory import check_model_name
     from resnext.task.lr_curve import draw_lr_curve, sample_lr
     from resnext.task.optimization import total_steps
 
     check_model_name(config.model.name)
-    trainer, settings = config.trainer, config.recipe
-    if trainer.devices == "auto":
-        raise UserError("trainer.devices=auto: say how many, this machine's do not count")
-    world_size = trainer.devices * trainer.nodes
-    per_epoch = steps_per_epoch(images, settings.batch_size)
-    total = total_steps(settings, per_epoch)
-    rates = sample_lr(settings, per_epoch)
-    highest = max(rates, key=rates.__getitem__)
-    described = describe_recipe(settings)
+    trainer, recipe = config.trainer, config.recipe
+    world_size = (1 if trainer.devices == "auto" else trainer.devices) * trainer.nodes
+    per_epoch = steps_per_epoch(images, recipe.batch_size)
+    total = total_steps(recipe, per_epoch)
+    rates = sample_lr(recipe, per_epoch)
+    first, last, highest = rates[0], rates[total - 1], max(rates, key=rates.__getitem__)
+    warmup = min(round(recipe.schedule.warmup_epochs * per_epoch), total)
+    peak = f"{rates[highest]:.6g} at step {highest:,} (highest), " if 0 < highest < total - 1 else ""
+    described = describe_recipe(recipe)
     lines = {
-        "recipe": recipe.name,
+        "recipe": name,
         "source": recipe.source,
         "published": recipe.published,
         "network": config.model.name,
-        "images": f"{images:,} of {describe_image_sizes(settings)} pixels, evaluated at {settings.eval_image_size}",
+        "images": f"{images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
         "batch": describe_split(config.split_batch(world_size), world_size),
-        "steps": describe_steps(total, settings.epochs, per_epoch),
-        "warm-up": f"{min(round(settings.schedule.warmup_epochs * per_epoch), total):,} steps",
-        "rate": f"{rates[0]:.6g} first, {rates[highest]:.6g} from step {highest:,}, {rates[total - 1]:.3g} last",
-        "how": described.pop("recipe"),
+        "steps": describe_steps(total, recipe.epochs, per_epoch),
+        "warm-up": f"{warmup:,} steps" if warmup else None,
+        "rate": f"{first:.6g} first, {peak}{last:.3g} last",
+        "optimizer": described.pop("recipe"),
         **described,
-        "warning": doubt_lr(settings),
-        "picture": str(picture),
+        "warning": doubt_lr(recipe),
+        "picture": str(picture) if picture else None,
     }
-    picture.write_text(draw_lr_curve(settings, per_epoch, f"{recipe.name}, {config.model.name}"))
-    for name, line in lines.items():
+    if picture:
+        picture.write_text(draw_lr_curve(recipe, per_epoch, f"{name}, {config.model.name}"))
+    for label, line in lines.items():
         if line is not None:
-            print(textwrap.fill(f"{name:9} {line}", 80, subsequent_indent=" " * 10, break_on_hyphens=False))
+            _print_wrapped(f"{label:9} {line}", indent=10)
+
+
+def _print_diff(names: list[str], compose: Compose) -> None:
+    """A row for each field that differs: its key, and the two values."""
+    one, other = (_fields(_compose(name, [], compose).recipe) for name in names)
+    differences = [(key, as_typed(value), as_typed(their)) for key, value, their in find_differences(one, other)]
+    if not differences:
+        print(f"{names[0]} and {names[1]} have the same fields")
+        return
+    for row in [("recipe.", names[0], names[1]), *differences]:
+        print("\n".join(_columns(row, width=max(len(key) for key, *_ in differences))))
+
+
+def _fields(recipe: RecipeConfig) -> dict[str, Any]:
+    """Without the texts, which always differ."""
+    return {key: value for key, value in to_dict(recipe).items() if key not in TEXTS}
+
+
+def _columns(row: tuple[str, str, str], width: int) -> Iterator[str]:
+    """The lines of a row: a key of at most `width`, and two values that share what is left and wrap."""
+    half = (COLUMNS - width) // 2 - 2
+    cells = [textwrap.wrap(value, half, break_on_hyphens=False) for value in row[1:]]
+    for key, one, other in itertools.zip_longest([row[0]], *cells, fillvalue=""):
+        yield f"{key:{width}}  {one:{half}}  {other}".rstrip()
 
 
 def _count(text: str) -> int:
