@@ -12,10 +12,11 @@ from resnext.config import ModelConfig
 from resnext.config_recipe import InitConfig
 from resnext.errors import UserError
 from resnext.models.factory import build_model
+from resnext.models.initialization import initialize
 from resnext.models.resnext import ResNeXt
 
 OURS = ModelConfig(name="resnext", layers=(1, 1), cardinality=4, base_width=16, width=32)
-HAS_NO_BLOCKS = ["convnext_zepto_rms", "test_convnext2", "vit_tiny_patch16_224", "vgg11", "densenet121"]
+HAS_NO_BLOCKS = ["convnext_zepto_rms", "convnextv2_atto", "vit_tiny_patch16_224", "vgg11", "densenet121"]
 
 
 def build(name: str | ModelConfig, seed: int = 0, classes: int = 10, **init: object) -> nn.Module:
@@ -55,11 +56,17 @@ def test_ours_starts_with_torchvisions_norms(zero: bool):
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet50", "seresnext50_32x4d", "resnetv2_50", "regnety_002", "res2net50_26w_4s", "resnest14d", "cspresnet50"],
+    [
+        *("resnet50", "seresnext50_32x4d", "resnetv2_50", "regnety_002", "res2net50_26w_4s", "resnest14d"),
+        *("cspresnet50", "gcresnext26ts"),
+    ],
 )
 @pytest.mark.parametrize("zero", [True, False])
 def test_timms_networks_start_as_timms_own_switch_starts_them(name: str, zero: bool):
-    """Every tensor; in resnetv2's blocks, which end with a convolution, that one is at zero."""
+    """Every tensor; in resnetv2's blocks, which end with a convolution, that one is at zero.
+
+    gcresnext26ts has convolutions that start at zero in its attention: they stay.
+    """
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=10, zero_init_last=zero)
     assert_equal(build(f"timm/{name}", zero_init_last=zero), theirs)
@@ -90,8 +97,28 @@ def test_a_network_that_cannot_start_at_zero_is_refused(name: str):
 
 @pytest.mark.parametrize("name", HAS_NO_BLOCKS)
 def test_ones_change_nothing_where_nothing_starts_at_zero(name: str):
-    """Above all not ConvNeXt-V2's response norms (test_convnext2), which are at zero by design."""
+    """Above all not ConvNeXt-V2's response norms (convnextv2_atto), which are at zero by design."""
     assert_equal(build(f"timm/{name}", zero_init_last=False), build(f"timm/{name}"))
+
+
+class Odd(nn.Conv2d):
+    """A block that has timm's method, which does nothing."""
+
+    def zero_init_last(self) -> None:
+        pass
+
+
+def test_one_block_that_cannot_start_at_zero_is_enough_to_refuse():
+    for network in (nn.Sequential(build(OURS), Odd(3, 3, 1)), nn.Sequential(nn.Conv2d(3, 3, 1), zero_convolution())):
+        with pytest.raises(UserError, match=r"^recipe.init.zero_init_last=true: model.name=odd has no residual blocks"):
+            initialize(network, ("fc",), InitConfig(zero_init_last=True), "odd")
+
+
+def zero_convolution() -> nn.Module:
+    """As some attention begins with; no block's last layer."""
+    convolution = nn.Conv2d(3, 3, 1)
+    nn.init.zeros_(convolution.weight)
+    return convolution
 
 
 def test_a_pre_activation_block_is_its_shortcut_whatever_draws_the_convolutions():
@@ -169,6 +196,15 @@ def test_the_bias_of_every_classifier_is_zero(name: str, heads: list[str]):
         assert not bias.any()
         nn.init.zeros_(plain.get_parameter(f"{head}.bias"))
     assert_equal(zeroed, plain)
+
+
+def test_the_biases_of_both_classifiers_are_set():
+    """timm's distilled networks have them at zero by themselves, so that the test above would not see it."""
+    network = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=10)
+    for head in ("head", "head_dist"):
+        nn.init.ones_(network.get_parameter(f"{head}.bias"))
+    initialize(network, ("head", "head_dist"), InitConfig(zero_classifier_bias=True), "deit")
+    assert not any(network.get_parameter(f"{head}.bias").any() for head in ("head", "head_dist"))
 
 
 def test_ours_does_not_start_with_a_bias_of_zero_by_itself():

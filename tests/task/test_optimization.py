@@ -198,6 +198,12 @@ def test_max_steps_shortens_the_cool_down_first():
     )
 
 
+def test_max_steps_shortens_the_cosine_after_a_hold():
+    held = recipe(recipe__schedule={"name": "cosine", "hold_epochs": 10}, recipe__max_steps=50 * STEPS)
+    assert lr_at(10 * STEPS, held, STEPS) == 0.1
+    assert lr_at(30 * STEPS, held, STEPS) == pytest.approx(0.05)  # half of the 40 epochs that are left
+
+
 @pytest.mark.parametrize("name", ["step", "multistep", "constant", "wsd", "rsqrt"])
 def test_a_cool_down_needs_a_schedule_that_ends(name: str):
     milestones = {"milestones": [5]} if name == "multistep" else {}
