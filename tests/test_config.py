@@ -46,6 +46,19 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
             {"name": "resnext50_32x4d", "cardinality": 16},
             "model.name=resnext50_32x4d has a structure of its own and takes no model.cardinality",
         ),
+        (
+            "model",
+            {"name": "resnext50_32x4d", "zero_init_last": True},
+            "model.zero_init_last is not a configuration key; did you mean recipe.init.zero_init_last?",
+        ),
+        (
+            "recipe__init",
+            {"conv": "fan_avg"},
+            "recipe.init.conv=fan_avg is not allowed: it should be 'fan_in' or 'fan_out'",
+        ),
+        ("recipe__init", {"zero_init_last": "yes"}, "recipe.init.zero_init_last=yes is not allowed"),
+        ("recipe__source", "a\nb", "recipe.source has more than one line: 'a\\nb'"),
+        ("recipe__schedule", {"hold_epochs": -1.0}, "recipe.schedule.hold_epochs=-1.0 is not allowed"),
         ("run", 20250101, "quoted twice it is text: run='\"20250101\"'"),
         ("run", "../elsewhere", "must be a plain folder name"),
         ("experiment", "../elsewhere", "experiment='../elsewhere' must be a plain folder name"),
@@ -78,5 +91,13 @@ def test_the_identity_leaves_out_what_may_differ_between_starts(tmp_path):
         run="n",
     )
     assert moved.identity() == config.identity()
-    for key, value in {"seed": 1, "recipe__epochs": 3, "model__width": 16, "data__mean": [0, 0, 0]}.items():
+    texts = small_config(tmp_path, recipe__source="a paper", recipe__published="77.6 %")
+    assert texts.identity() == config.identity()
+    for key, value in {
+        "recipe__init": {"zero_init_last": False},
+        "seed": 1,
+        "recipe__epochs": 3,
+        "model__width": 16,
+        "data__mean": [0, 0, 0],
+    }.items():
         assert small_config(tmp_path, **{key: value}).identity() != config.identity()

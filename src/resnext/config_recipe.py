@@ -23,9 +23,10 @@ from resnext.config_types import (
 class InitConfig:
     """The values that a network starts from, where a recipe's source sets them; null: the network's own.
 
-    `conv`: draw the weights of every convolution from N(0, 2 / fan), with this fan (He et al. 2015).
+    `conv`: draw the weights of every 2-d convolution from N(0, 2 / fan), with torch's fan (He et al. 2015).
     `zero_init_last`: the scale of the last norm of each residual block starts at 0, so that the block starts as its
-    shortcut (Goyal et al. 2017); false: at 1. `zero_classifier_bias`: the bias of the classifier starts at 0.
+    shortcut (Goyal et al. 2017); false: at 1. A block that ends with a convolution has that one at 0 for true, and
+    drawn for false. `zero_classifier_bias`: the bias of the classifier, or of each of several, starts at 0.
     """
 
     conv: Literal["fan_in", "fan_out"] | None = None

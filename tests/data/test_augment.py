@@ -140,13 +140,36 @@ def test_pad_and_crop_is_cifars(tmp_path):
     """All 81 places of a 32-pixel window on a padded image, each as likely: chi-squared with 80 degrees of freedom."""
     seed(0)
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
-    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)))
+    padded = np.full((40, 40, 3), (124, 116, 104), np.uint8)  # ImageNet's mean: 0.485, 0.456, 0.406 of 255
+    padded[4:36, 4:36] = pixels
     windows = {padded[y : y + 32, x : x + 32].tobytes(): (y, x) for y in range(9) for x in range(9)}
     transform = build(tmp_path, pad=4, hflip=0.0)
     counts = np.zeros((9, 9))
     for _ in range(8100):
         counts[windows[transform(pixels).tobytes()]] += 1
     assert ((counts - 100) ** 2 / 100).sum() < 124.8  # the 99.9th percentile
+
+
+def test_padding_is_with_zeros_of_the_normalised_image(tmp_path):
+    """As in the paper's code, which normalises first: torchvision's pad, of CIFAR-10's mean, to half a level."""
+    changes = {"recipe__augmentation": {"pad": 4, "hflip": 0.0}, "recipe__image_size": 32}
+    config = small_config(tmp_path, **changes, data__mean=[0.4914, 0.4822, 0.4465], data__std=[0.2470, 0.2435, 0.2616])
+    transform, std = build_train_transform(config.recipe, config.data, 32), torch.tensor(config.data.std).view(3, 1, 1)
+    pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    image = functional.normalize(pixels.permute(2, 0, 1) / 255, config.data.mean, config.data.std)
+    theirs = functional.pad(image, [4])
+    windows = {(y, x): theirs[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
+    seen = set()
+    for draw in range(300):
+        seed(draw)
+        ours = normalize(torch.from_numpy(transform(pixels.numpy()).copy())[None], config.data)[0]
+        errors = {place: float(((ours - window).abs() * std * 255).max()) for place, window in windows.items()}
+        place = min(errors, key=errors.__getitem__)
+        seen.add(place)
+        assert errors[place] <= 0.5 + 1e-3, place
+        drawn = (slice(max(4 - place[0], 0), 36 - place[0]), slice(max(4 - place[1], 0), 36 - place[1]))
+        torch.testing.assert_close(ours[:, *drawn], windows[place][:, *drawn])  # the image itself is equal
+    assert len(seen) > 70
 
 
 def test_pad_and_crop_of_another_size_resizes_the_short_side(photo: np.ndarray, tmp_path):

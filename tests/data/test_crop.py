@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
+from torchvision import transforms
 
-from resnext.data.crop import RandomResizedCrop, resize
+from resnext.data.crop import PadAndCrop, RandomResizedCrop, resize
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (20, 900), (900, 20), (1, 1), (2, 700)])
@@ -53,3 +54,15 @@ def test_random_interpolation_takes_both():
     expected = {resize(noise, 20, 20, mode).tobytes() for mode in ("bilinear", "bicubic")}
     assert {crop(noise).tobytes() for _ in range(30)} == expected
     assert len(expected) == 2
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 50), (48, 32)])
+def test_pad_and_crop_has_torchvisions_windows(shape: tuple[int, int]):
+    """Its RandomCrop(padding, fill) of that colour: every window that one draws, the other does."""
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    ours = PadAndCrop(32, 1, (10, 200, 30), "bilinear")
+    theirs = transforms.RandomCrop(32, padding=1, fill=(10, 200, 30))
+    random.seed(0)
+    drawn = {ours(pixels).tobytes() for _ in range(800)}
+    assert drawn == {np.asarray(theirs(Image.fromarray(pixels))).tobytes() for _ in range(800)}
+    assert len(drawn) == 3 * (3 + max(shape) - 32)

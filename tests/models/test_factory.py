@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_a_head_of_another_size_is_new_and_said(tmp_path: Path, caplog: pytest.L
     assert loaded.fc.weight.shape == (3, 64)
     assert torch.equal(loaded.layer2[0].conv2.weight, saved.layer2[0].conv2.weight)
     assert "head      new, for 3 classes" in caplog.text
+
+
+def test_both_heads_of_a_distilled_network_are_new(tmp_path: Path):
+    config = ModelConfig(name="timm/deit_tiny_distilled_patch16_224")
+    saved = build_model(config, 5)
+    torch.save(saved.state_dict(), tmp_path / "w.pth")
+    loaded = build_model(replace(config, weights=str(tmp_path / "w.pth")), 3)
+    assert [len(loaded.get_parameter(f"{head}.weight")) for head in ("head", "head_dist")] == [3, 3]
+    for name, value in saved.state_dict().items():
+        assert name.startswith("head") or torch.equal(loaded.state_dict()[name], value)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path):

@@ -116,14 +116,6 @@ def test_initialisation_is_he_by_fan_out():
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
 
 
-def test_zero_init_last_starts_every_block_as_its_shortcut():
-    network = ResNeXt([1, 1], 2, 64, num_classes=10, zero_init_last=True)
-    images = torch.randn(2, 64, 8, 8)
-    block = network.layer1[0].eval()
-    assert block.downsample is not None
-    torch.testing.assert_close(block(images), block.downsample(images).relu())
-
-
 def test_drop_path_rises_linearly_and_keeps_the_expectation():
     network = ResNeXt([2, 2], 2, 64, num_classes=10, drop_path_rate=0.3)
     rates = [getattr(block.drop_path, "p", 0.0) for stage in (network.layer1, network.layer2) for block in stage]

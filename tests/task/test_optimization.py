@@ -163,6 +163,120 @@ def test_any_timm_schedule_by_name(name: str, every: str):
         assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
 
 
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+@pytest.mark.parametrize("name", ["cosine", "tanh", "poly"])
+def test_a_cool_down_is_timms(name: str, every: str, prefix: bool):
+    """timm counts it, and a warm-up that is a prefix, on top of its epochs; ours are all of them, over every step."""
+    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": prefix, "cooldown_epochs": 4}
+    theirs, epochs = timm.scheduler.create_scheduler_v2(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
+        name,
+        num_epochs=20,
+        min_lr=1e-4,
+        step_on_epochs=every == "epoch",
+        updates_per_epoch=STEPS,
+        **words,
+    )
+    assert theirs is not None
+    assert epochs == 20 + (3 if prefix else 0) + 4
+    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=epochs)
+    for step in range(epochs * STEPS):
+        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
+        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+        assert (lr_at(step, ours, STEPS) == 1e-4) == (step >= (epochs - 4) * STEPS), step
+
+
+def test_max_steps_shortens_the_cool_down_first():
+    schedule = {"name": "cosine", "min_lr": 1e-3, "cooldown_epochs": 10}
+    for max_steps in (100 * STEPS, 95 * STEPS, 90 * STEPS):
+        shorter = recipe(recipe__schedule=schedule, recipe__max_steps=max_steps)
+        assert lr_at(45 * STEPS, shorter, STEPS) == pytest.approx(1e-3 + 0.099 / 2)  # half of 90 epochs
+        assert lr_at(90 * STEPS, shorter, STEPS) == 1e-3
+    assert lr_at(40 * STEPS, recipe(recipe__schedule=schedule, recipe__max_steps=80 * STEPS), STEPS) == pytest.approx(
+        1e-3 + 0.099 / 2
+    )
+
+
+def test_max_steps_shortens_the_cosine_after_a_hold():
+    held = recipe(recipe__schedule={"name": "cosine", "hold_epochs": 10}, recipe__max_steps=50 * STEPS)
+    assert lr_at(10 * STEPS, held, STEPS) == 0.1
+    assert lr_at(30 * STEPS, held, STEPS) == pytest.approx(0.05)  # half of the 40 epochs that are left
+
+
+@pytest.mark.parametrize("name", ["step", "multistep", "constant", "wsd", "rsqrt"])
+def test_a_cool_down_needs_a_schedule_that_ends(name: str):
+    milestones = {"milestones": [5]} if name == "multistep" else {}
+    with pytest.raises(
+        UserError,
+        match=r"^recipe.schedule.cooldown_epochs=2 needs a schedule that ends at min_lr: "
+        rf"recipe.schedule.name=cosine, tanh or poly, not {name}$",
+    ):
+        recipe(recipe__schedule={"name": name, "cooldown_epochs": 2, **milestones})
+
+
+@pytest.mark.parametrize("epochs", [4, 5])
+def test_a_cool_down_leaves_something_of_the_training(epochs: int):
+    with pytest.raises(
+        UserError, match=rf"^recipe.schedule.cooldown_epochs=5 leaves nothing of recipe.epochs={epochs}:"
+    ):
+        recipe(recipe__schedule={"cooldown_epochs": 5}, epochs=epochs)
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+@pytest.mark.parametrize("cooldown", [0, 3])
+def test_a_rate_is_held_after_the_warm_up(every: str, cooldown: int):
+    """By hand: 4 epochs up from 0.02, 2 at 0.1, a cosine over what is left, and the cool-down."""
+    words = {"warmup_epochs": 4, "warmup_lr": 0.02, "hold_epochs": 2, "cooldown_epochs": cooldown, "min_lr": 0.01}
+    ours = recipe(recipe__schedule={"name": "cosine", "every": every, **words}, epochs=20)
+    for step in range(20 * STEPS):
+        epoch = step // STEPS if every == "epoch" else step / STEPS
+        share = min(1.0, (epoch - 6) / (14 - cooldown))
+        if epoch < 4:
+            expected = 0.02 + 0.08 * epoch / 4
+        elif epoch <= 6:
+            expected = 0.1
+        else:
+            expected = 0.01 + 0.09 * (1 + math.cos(math.pi * share)) / 2
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
+
+
+def test_nvidias_schedule_by_its_formula():
+    """lr_cosine_policy of its image_classification/training.py: eight epochs of warm-up, then the cosine from 8 on."""
+    words = {"warmup_epochs": 7, "warmup_lr": 0.1 / 8, "hold_epochs": 1, "every": "epoch"}
+    ours = recipe(recipe__schedule={"name": "cosine", **words}, epochs=90)
+    for epoch in range(90):
+        expected = 0.1 * (epoch + 1) / 8 if epoch < 8 else 0.1 * (1 + math.cos(math.pi * (epoch - 8) / 82)) / 2
+        for step in (0, STEPS - 1):
+            assert lr_at(epoch * STEPS + step, ours, STEPS) == pytest.approx(expected, rel=1e-9), epoch
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+@pytest.mark.parametrize("prefix", [True, False])
+def test_milestones_wait_while_the_rate_is_held(every: str, prefix: bool):
+    """They come as much later as it is held; counted from the warm-up's end if that is a prefix.
+
+    timm's milestones, and so ours, act one step, or by epoch one epoch, before the time that they name.
+    """
+    words = {"warmup_epochs": 2, "warmup_lr": 0.05, "warmup_prefix": prefix, "hold_epochs": 3, "milestones": [4, 8]}
+    ours = recipe(recipe__schedule={"name": "multistep", "every": every, **words}, epochs=20)
+    first, second = ((milestone + 3 + (2 if prefix else 0)) * STEPS for milestone in (4, 8))
+    early = STEPS if every == "epoch" else 1
+    for step in range(2 * STEPS, 20 * STEPS):
+        expected = 0.1 * 0.1 ** ((step >= first - early) + (step >= second - early))
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
+
+
+@pytest.mark.parametrize("name", ["cosine", "poly", "multistep", "step", "constant"])
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_a_rate_that_is_held_longer_than_the_training(name: str, prefix: bool, every: str):
+    milestones = {"milestones": [5]} if name == "multistep" else {}
+    words = {"warmup_epochs": 0, "hold_epochs": 9, "warmup_prefix": prefix, "every": every}
+    ours = recipe(recipe__schedule={"name": name, **words, **milestones}, epochs=2)
+    assert {lr_at(step, ours, STEPS) for step in range(2 * STEPS)} == {0.1}
+
+
 @pytest.mark.parametrize(("scaling", "lr"), [("none", 0.1), ("linear", 0.4), ("sqrt", 0.2)])
 def test_a_deliberate_change_of_batch_scales_the_rate(scaling: str, lr: float):
     changed = recipe(recipe__batch_size=1024, recipe__lr_batch_size=256, recipe__lr_scaling=scaling)
@@ -217,6 +331,19 @@ def test_only_norms_are_spared():
     groups = build_optimizer(network, config).param_groups
     decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     assert [decays[id(each)] for each in network.parameters()] == [1e-4] * 2 + [0.0] * 7
+
+
+@pytest.mark.parametrize("name", ["resnext50_32x4d", "timm/resnet50"])
+def test_nvidias_filter_spares_what_is_called_bn(name: str):
+    """`"bn" in name`, in its image_classification/optimizers.py: not the norm of a shortcut, called downsample.1."""
+    network = build_model(ModelConfig(name=name), 10)
+    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decayed="all_but_branch_norms")
+    groups = build_optimizer(network, config).param_groups
+    decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
+    expected = {name: 0.0 if "bn" in name else 1e-4 for name, _ in network.named_parameters()}
+    assert {name: decays[id(each)] for name, each in network.named_parameters()} == expected
+    assert len([name for name, decay in expected.items() if not decay]) == 2 * 49
+    assert expected["layer1.0.downsample.1.weight"] == 1e-4
 
 
 def test_what_a_network_of_timm_spares_is_spared():

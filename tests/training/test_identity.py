@@ -1,11 +1,13 @@
 """Whose a checkpoint is: this run's, or refused."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from stopping import Stopper, make_run, with_callbacks
 
 from conftest import small_config
@@ -14,6 +16,7 @@ from resnext.training.checkpoint import load_checkpoint
 from resnext.training.comparison import compare
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
+from resnext.training.identity import identity_digest
 from resnext.training.run import Run
 
 
@@ -80,6 +83,68 @@ def test_a_configuration_that_was_changed_by_hand(ours: Run):
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     with pytest.raises(UserError, match=r"last.ckpt is of this run, but config.yaml, run.json or the data changed"):
         fit(ours)
+
+
+def test_a_corrected_text_of_the_recipe_makes_no_other_run(digits: Path):
+    """Neither on the command line nor in the files."""
+    texts = {"recipe__source": "a paper", "recipe__published": "77 %"}
+    config, corrected = (small_config(digits, run="texts", recipe__batch_size=720, **each) for each in ({}, texts))
+    assert config.identity() == corrected.identity()
+    with with_callbacks(Stopper("on_validation_end", 1)), pytest.raises(Interrupted):
+        fit(make_run(config))
+    run = make_run(corrected)
+    assert run.config.recipe.source == "a paper"
+    for path in (run.path / "config.yaml", run.path / "starts/2.yaml"):
+        path.write_text(re.sub("source: .*", "source: another paper", path.read_text()))
+    fit(run)
+    assert [start["from_step"] for start in run.info["starts"]] == [0, 1]
+    assert run.made.recipe.source == "another paper"
+
+
+def test_the_digest_of_a_configuration_without_the_texts_is_that_of_the_version_before_them():
+    config = {
+        "seed": 0,
+        "model": {"name": "resnext50_32x4d", "weights": None, "zero_init_last": False},
+        "recipe": {
+            "epochs": 2,
+            "batch_size": 32,
+            "optimizer": {"name": "sgd", "lr": 0.05},
+            "augmentation": {"scale": [0.5, 1.0]},
+        },
+        "data": {"name": "digits", "root": "/x", "workers": 3, "mean": [0.1, 0.2, 0.3]},
+    }
+    data = {"fingerprint": "f", "classes": ["a", "b"]}
+    assert identity_digest(config, data) == "3ac0f167c74c760b48a85d7f4ec2c4cc"  # computed by commit e5c07e2
+    with_texts = {**config, "recipe": {**config["recipe"], "source": "a paper", "published": "77 %"}}
+    assert identity_digest(with_texts, data) == "3ac0f167c74c760b48a85d7f4ec2c4cc"
+    assert (
+        identity_digest({**config, "recipe": {**config["recipe"], "epochs": 3}}, data)
+        != "3ac0f167c74c760b48a85d7f4ec2c4cc"
+    )
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_a_run_of_the_version_before_recipe_init_goes_on(digits: Path, zero: bool):
+    """Its model.zero_init_last is read as recipe.init.zero_init_last; its files and digest stay as they are."""
+    options = {"recipe__batch_size": 720, **({"recipe__init__zero_init_last": True} if zero else {})}
+    config = small_config(digits, **options, run="old")
+    with with_callbacks(Stopper("on_validation_end", 1)), pytest.raises(Interrupted):
+        fit(make_run(config))
+    run = Run(Path("runs/old"))
+    for path in (run.path / "config.yaml", run.path / "starts/1.yaml"):
+        tree = yaml.safe_load(path.read_text())
+        tree["model"]["zero_init_last"] = zero
+        for key in ("init", "source", "published"):
+            del tree["recipe"][key]
+        path.write_text(yaml.safe_dump(tree))
+    assert run.made == config
+    for path in run.checkpoints.iterdir():
+        mark = load_checkpoint(path)["run"]
+        assert mark["identity"] != run.mark.identity
+        rewrite(path, run={**mark, "identity": run.mark.identity})
+    fit(make_run(config))
+    assert [start["from_step"] for start in run.info["starts"]] == [0, 1]
+    assert run.summary["status"] == "finished"
 
 
 def test_one_that_does_not_name_its_run(ours: Run):

@@ -6,10 +6,8 @@ import signal
 import pytest
 import timm
 import torch
-from omegaconf import OmegaConf
 
 from conftest import make_run, read_metrics, small_config
-from resnext.cli.composition import CONFIGS
 from resnext.config import Config
 from resnext.config_recipe import TeacherConfig
 from resnext.errors import Interrupted, UserError
@@ -226,22 +224,3 @@ def first_batch(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
 
 def read_checkpoint(run: Run) -> dict:
     return torch.load(run.checkpoints / "last.ckpt", weights_only=True)
-
-
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "recipe").glob("*.yaml")))
-def test_every_recipe_trains(digits, name: str):
-    """With epochs, batch, rate, warm-up and size for the digits, and all the rest as in its file."""
-    recipe = OmegaConf.load(CONFIGS / f"recipe/{name}.yaml")
-    lr = {"lamb": 0.02, "adamw": 0.01}.get(recipe.optimizer.name, 0.1)
-    recipe = OmegaConf.merge(
-        recipe,
-        {"epochs": 4, "batch_size": 64, "image_size": 8, "evaluation": {"image_size": 8}, "optimizer": {"lr": lr}},
-        {"schedule": {"warmup_epochs": 1}} if recipe.schedule.get("warmup_epochs") else {},
-        {"ema": {"warmup_epochs": 1, "every_steps": 4}} if "ema" in recipe else {},
-        {"augmentation": {"pad": 1}} if "pad" in recipe.augmentation else {},
-    )
-    run = make_run(small_config(digits, recipe=OmegaConf.to_container(recipe), data__workers=2))
-    fit(run)
-    losses = [float(row["train/loss"]) for row in read_metrics(run) if row["train/loss"]]
-    assert len(losses) == 4 * 22
-    assert sum(losses[-22:]) < sum(losses[:22])

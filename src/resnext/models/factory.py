@@ -11,7 +11,7 @@ from resnext.config import ModelConfig
 from resnext.config_errors import nearest
 from resnext.config_recipe import InitConfig
 from resnext.errors import UserError
-from resnext.models.initialization import initialize, starts_at_zero
+from resnext.models.initialization import initialize
 from resnext.models.resnext import NAMES, ResNeXt, parse_variant
 from resnext.models.weights import load_weights
 
@@ -35,8 +35,8 @@ def build_model(
     """
     check_model_name(config.name)
     build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours
-    network = build(config, num_classes, drop_path_rate, init.zero_init_last)
-    initialize(network, _head_name(network), init, config.name)
+    network = build(config, num_classes, drop_path_rate)
+    initialize(network, _head_names(network), init, config.name)
     if config.weights is not None:
         load_into(network, load_weights(config.weights), config)
     return network
@@ -62,10 +62,11 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
         UserError: if a weight is missing, unexpected, or of another shape.
     """
     own = network.state_dict()
-    head = [key for key in own if key.startswith(f"{_head_name(network)}.")]
+    prefixes = tuple(f"{name}." for name in _head_names(network))
+    head = [key for key in own if key.startswith(prefixes)]
     fresh_head = new_head and any(key not in weights or weights[key].shape != own[key].shape for key in head)
     if fresh_head:
-        weights = {key: value for key, value in weights.items() if not key.startswith(f"{_head_name(network)}.")}
+        weights = {key: value for key, value in weights.items() if not key.startswith(prefixes)}
         weights |= {key: own[key] for key in head}
     differences = {
         "missing": [key for key in own if key not in weights],
@@ -80,7 +81,7 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
         log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
 
 
-def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float, zero_init_last: bool | None) -> nn.Module:
+def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
     if config.name in NAMES:
         variant = parse_variant(config.name)
         config = replace(
@@ -91,40 +92,19 @@ def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float, ze
             base_width=variant.base_width,
             stem=variant.stem,
         )
-    return ResNeXt(
-        **config.structure,
-        num_classes=num_classes,
-        drop_path_rate=drop_path_rate,
-        zero_init_last=bool(zero_init_last),
-    )
+    return ResNeXt(**config.structure, num_classes=num_classes, drop_path_rate=drop_path_rate)
 
 
-def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float, zero_init_last: bool | None) -> nn.Module:
-    options: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-    if zero_init_last is None:
-        return _create_timm(config.name, num_classes, options)
+def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
+    arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     try:
-        network = _create_timm(config.name, num_classes, {**options, "zero_init_last": zero_init_last})
-    except UserError:  # most networks that are not ResNets have no such switch
-        network = _create_timm(config.name, num_classes, options)
-    if zero_init_last and not starts_at_zero(network):
-        raise UserError(
-            f"recipe.init.zero_init_last=true: model.name={config.name} has no residual blocks that can start at zero; "
-            "recipe.init.zero_init_last=null starts it as timm does"
-        )
-    return network
-
-
-def _create_timm(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
-    """Raises UserError if the network does not take one of the `options`."""
-    try:
-        return timm.create_model(name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **options)
+        return timm.create_model(config.name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **arguments)
     except TypeError as error:  # timm passes them to the constructor, which may not know them
-        raise UserError(f"model.name={name} takes no {' or '.join(options)}: {error}") from error
+        raise UserError(f"model.name={config.name} takes no {' or '.join(arguments)}: {error}") from error
 
 
-def _head_name(network: nn.Module) -> str:
-    """The name of the classifier: `fc` in ours, what timm says in timm's."""
+def _head_names(network: nn.Module) -> tuple[str, ...]:
+    """The names of the classifiers: `fc` in ours, what timm says in timm's, where a distilled network has several."""
     pretrained = getattr(network, "pretrained_cfg", None) or {}
     classifier = pretrained.get("classifier", "fc")
-    return classifier if isinstance(classifier, str) else classifier[0]
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -61,7 +61,6 @@ class ResNeXt(nn.Module):
         width: int = 64,
         stem: Literal["imagenet", "cifar"] = "imagenet",
         drop_path_rate: float = 0.0,
-        zero_init_last: bool = False,
     ) -> None:
         super().__init__()
         kernel, stride = (7, 2) if stem == "imagenet" else (3, 1)
@@ -84,7 +83,7 @@ class ResNeXt(nn.Module):
 
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, num_classes)
-        self._init_weights(zero_init_last)
+        self._init_weights()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
@@ -96,13 +95,11 @@ class ResNeXt(nn.Module):
         """Which parameters make a layer, for timm's layer-wise learning rates: the stem, then each block or stage."""
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
-    def _init_weights(self, zero_init_last: bool) -> None:
-        """He initialisation by fan-out, as torchvision's; `zero_init_last` starts each block as its shortcut."""
+    def _init_weights(self) -> None:
+        """He initialisation by fan-out, as torchvision's."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, Bottleneck) and zero_init_last:
-                nn.init.zeros_(module.bn3.weight)
 
 
 class Bottleneck(nn.Module):
@@ -135,6 +132,10 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
         return self.relu(self.drop_path(x) + shortcut)
+
+    def zero_init_last(self) -> None:
+        """Makes the block start as its shortcut (Goyal et al. 2017); the name is that of timm's blocks."""
+        nn.init.zeros_(self.bn3.weight)
 
 
 def _rising(last: float, count: int) -> list[float]:

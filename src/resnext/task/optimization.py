@@ -131,6 +131,7 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
     warmup = config.warmup_epochs * per_epoch
     total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch) - config.hold_epochs * per_epoch
     total = min(total, (recipe.epochs - config.hold_epochs - config.cooldown_epochs) * per_epoch)
+    total = max(total, 1)  # a training that ends while the rate is held
     build = functools.partial(
         create_scheduler_v2,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),

@@ -73,7 +73,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 def read_config(path: Path) -> Config:
     """Raises UserError also if the file was edited into something that the schema refuses."""
-    content = read_yaml(path)
+    content = _with_moved_keys(read_yaml(path))
     try:
         return parse_config(content)
     except UserError as error:
@@ -95,6 +95,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
     replace_text(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+
+
+def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """Runs of earlier versions have model.zero_init_last, whose false was the network's own start."""
+    model, recipe = content.get("model"), content.get("recipe")
+    if not isinstance(model, dict) or not isinstance(recipe, dict) or "zero_init_last" not in model or "init" in recipe:
+        return content
+    init = {"zero_init_last": model["zero_init_last"] or None}
+    rest = {key: value for key, value in model.items() if key != "zero_init_last"}
+    return {**content, "model": rest, "recipe": {**recipe, "init": init}}
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:
