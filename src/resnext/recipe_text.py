@@ -2,14 +2,8 @@
 
 from dataclasses import replace
 
-from resnext.config_recipe import (
-    AugmentationConfig,
-    InitConfig,
-    MixingConfig,
-    OptimizerConfig,
-    RecipeConfig,
-    TeacherConfig,
-)
+from resnext.config_augmentation import AugmentationConfig, MixingConfig
+from resnext.config_recipe import InitConfig, OptimizerConfig, RecipeConfig, TeacherConfig
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
 LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}

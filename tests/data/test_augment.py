@@ -11,7 +11,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from conftest import small_config
-from resnext.config_recipe import AugmentationConfig, EvaluationConfig
+from resnext.config_augmentation import AugmentationConfig, EvaluationConfig
 from resnext.data.augment import (
     LIGHTING_VALUES,
     LIGHTING_VECTORS,

@@ -10,7 +10,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import default_collate
 
-from resnext.config_recipe import AugmentationConfig
+from resnext.config_augmentation import AugmentationConfig
 from resnext.data.augment import normalize
 from resnext.data.erasing import POOL, Erasing, draw_erasing, erase
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transform_steps import Erasing
 
 from resnext.config import DataConfig, ModelConfig
-from resnext.config_recipe import AugmentationConfig, EvaluationConfig, InitConfig, MixingConfig, RecipeConfig
+from resnext.config_augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config_recipe import InitConfig, RecipeConfig
 from resnext.data.augment import build_eval_transform, build_train_transform
 from resnext.data.erasing import AREA, LOG_RATIO
 from resnext.models.factory import build_model

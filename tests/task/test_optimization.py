@@ -139,20 +139,29 @@ def test_the_rate_of_a_layer_is_scaled_at_every_step():
     assert rates[id(network.get_parameter("conv1.weight"))] == pytest.approx(0.02 * 0.5**10)
 
 
-@pytest.mark.parametrize("name", ["step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_milestones_are_torchs(every: str):
+    """timm's lower the rate one unit earlier, which by epoch is a whole epoch."""
+    ours = recipe(recipe__schedule={"name": "multistep", "every": every, "milestones": [5, 9], "decay_rate": 0.5})
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5 * STEPS, 9 * STEPS], 0.5)
+    for step in range(12 * STEPS):
+        assert lr_at(step, ours, STEPS) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9), step
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
 @pytest.mark.parametrize("every", ["step", "epoch"])
 def test_any_timm_schedule_by_name(name: str, every: str):
     """What timm's own training builds from the same words, over all steps."""
     words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
-    ours_too = {"milestones": [5, 9.5]} if name == "multistep" else {}
-    schedule = {"name": name, "every": every, "min_lr": 1e-4, **words, **ours_too}
-    ours = recipe(recipe__schedule=schedule, epochs=20)
+    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
     theirs, _ = timm.scheduler.create_scheduler_v2(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
         name,
         num_epochs=20,
         min_lr=1e-4,
-        decay_milestones=[5, 9.5],  # pyright: ignore
         step_on_epochs=every == "epoch",
         updates_per_epoch=STEPS,
         **words,
@@ -254,16 +263,12 @@ def test_nvidias_schedule_by_its_formula():
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("prefix", [True, False])
 def test_milestones_wait_while_the_rate_is_held(every: str, prefix: bool):
-    """They come as much later as it is held; counted from the warm-up's end if that is a prefix.
-
-    timm's milestones, and so ours, act one step, or by epoch one epoch, before the time that they name.
-    """
+    """They come as much later as it is held; counted from the warm-up's end if that is a prefix."""
     words = {"warmup_epochs": 2, "warmup_lr": 0.05, "warmup_prefix": prefix, "hold_epochs": 3, "milestones": [4, 8]}
     ours = recipe(recipe__schedule={"name": "multistep", "every": every, **words}, epochs=20)
     first, second = ((milestone + 3 + (2 if prefix else 0)) * STEPS for milestone in (4, 8))
-    early = STEPS if every == "epoch" else 1
     for step in range(2 * STEPS, 20 * STEPS):
-        expected = 0.1 * 0.1 ** ((step >= first - early) + (step >= second - early))
+        expected = 0.1 * 0.1 ** ((step >= first) + (step >= second))
         assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
 
 

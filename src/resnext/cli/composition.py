@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,15 +16,16 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
+from resnext.cli.hydra_mistakes import describe_mistake, mistakes_in_one_line
 from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
-from resnext.config_errors import has_key, nearest, unknown_key
+from resnext.config_errors import has_key, unknown_key
 from resnext.errors import RunFailed, UserError, describe_os_error
 from resnext.redaction import is_secret_name
 
@@ -49,7 +50,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             try:
                 return task(_convert(composed))
             except OmegaConfBaseException as error:
-                raise _refusal_within(error) or UserError(_describe(error)) from error
+                raise _refusal_within(error) or UserError(describe_mistake(error, CONFIGS)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
@@ -60,7 +61,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             errors.append(error)
             return None
 
-    with _mistakes_in_one_line(arguments):
+    with mistakes_in_one_line(CONFIGS, arguments):
         _act(verb, arguments, job)
     if errors:
         raise errors[0]
@@ -78,7 +79,7 @@ def composer() -> Iterator[Callable[[list[str]], Config]]:
     with _hydra() as hydra:
 
         def compose_one(overrides: list[str]) -> Config:
-            with _mistakes_in_one_line(overrides):
+            with mistakes_in_one_line(CONFIGS, overrides):
                 composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
                 HydraConfig.instance().set_config(composed)  # for ${hydra:…}
                 OmegaConf.set_struct(composed, False)
@@ -86,16 +87,6 @@ def composer() -> Iterator[Callable[[list[str]], Config]]:
                 return _convert(composed)
 
         yield compose_one
-
-
-@contextmanager
-def _mistakes_in_one_line(arguments: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_describe(error, arguments)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
 
 
 @contextmanager
@@ -177,7 +168,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_describe(error)) from error
+        raise UserError(describe_mistake(error, CONFIGS)) from error
     return _parse(OmegaConf.to_container(tree))
 
 
@@ -252,39 +243,3 @@ def _absolute_weights(weights: str | None) -> str | None:
 
 def _absolute_path(path: str) -> str:
     return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are
-
-
-def _describe(error: Exception, arguments: Sequence[str] = ()) -> str:
-    """Hydra's errors in one line each; its own hints would have the user add the typo."""
-    if isinstance(error, OmegaConfBaseException):
-        return f"{error.full_key or 'configuration'}: {_first_line(error)}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
-        return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
-    if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
-        )
-    if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
-        return unknown_key(str(key), schema_defaults())
-    return _find_mistake(arguments) or _first_line(error)
-
-
-def _find_mistake(arguments: Sequence[str]) -> str | None:
-    """The first override that cannot be right: Hydra's error has it only in its text."""
-    overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
-    several = "-m" in arguments or "--multirun" in arguments
-    for override in OverridesParser.create().parse_overrides(overrides):
-        key = override.key_or_group
-        if override.is_sweep_override() and not several:
-            return f"{override.input_line}: several values make several runs, with -m"
-        if not has_key(key, schema_defaults()) and not (CONFIGS / key).is_dir() and not key.startswith("hydra"):
-            return unknown_key(key, schema_defaults())
-    return None
-
-
-def _first_line(error: Any) -> str:
-    """With the second one where the first only introduces it."""
-    first, *more = str(error).strip().splitlines()
-    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first

@@ -127,7 +127,8 @@ def _print_row(name: str, recipe: RecipeConfig) -> None:
     lr = f"{recipe.optimizer.lr:g} at {recipe.batch_size}"
     print(f"{name}{optimizer_name(recipe.optimizer):14}{lr:15}{recipe.epochs}")
     _print_wrapped(f"  {describe_schedule(recipe)}", indent=4)
-    augmentation = [*describe_augmentation(recipe.augmentation), *describe_mixing(recipe.mixing)]
+    pixels = f"{describe_image_sizes(recipe)} px"
+    augmentation = [pixels, *describe_augmentation(recipe.augmentation), *describe_mixing(recipe.mixing)]
     _print_wrapped(f"  {', '.join(augmentation)}", indent=4)
     if recipe.published:
         _print_wrapped(f"  published: {recipe.published}", indent=4)

@@ -17,8 +17,9 @@ from torch import Tensor
 from torchvision import transforms
 
 from resnext.config import DataConfig
+from resnext.config_augmentation import AugmentationConfig, EvaluationConfig
 from resnext.config_errors import nearest
-from resnext.config_recipe import AugmentationConfig, EvaluationConfig, RecipeConfig
+from resnext.config_recipe import RecipeConfig
 from resnext.data.crop import PadAndCrop, RandomResizedCrop
 from resnext.errors import UserError
 
