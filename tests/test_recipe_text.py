@@ -54,7 +54,7 @@ def test_only_what_a_recipe_initializes_is_named(tmp_path: Path, init: dict, tex
     ("decayed", "text"),
     [
         ("all", "weight decay 0.1"),
-        ("all_but_branch_norms", "weight decay 0.1, not on norms except those of shortcuts"),
+        ("all_but_norms_outside_shortcuts", "weight decay 0.1, not on norms except those of shortcuts"),
         ("all_but_norms_and_biases", "weight decay 0.1, not on norms and biases"),
     ],
 )

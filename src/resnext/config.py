@@ -21,7 +21,7 @@ from resnext.errors import UserError
 from resnext.words import plural
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
-TEXTS = ("source", "published")  # of a recipe; a corrected text makes no other run
+TEXTS = ("source", "published")  # of a recipe; only displayed, no part of a run's identity
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -221,7 +221,7 @@ def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def find_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The dotted keys in which two nested dicts differ, each with both values; None for a value that one lacks."""
+    """Yields (dotted key, first value, second value) for each difference of two nested dicts; None if one lacks it."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in one | other:
             yield from find_differences(one.get(name), other.get(name), f"{key}.{name}" if key else str(name))

@@ -1,4 +1,4 @@
-"""What a recipe does to images: random transforms, mixing, and the crop of the evaluation."""
+"""The image part of a recipe: random transforms, mixup and CutMix, and the evaluation crop."""
 
 from typing import Annotated, Literal, Self
 

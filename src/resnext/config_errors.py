@@ -80,7 +80,7 @@ def _dotted_key(location: tuple[int | str, ...], schema: Tree) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A value as a YAML file has it: null, true, 0.1."""
+    """A value in YAML notation: null, true, 0.1."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

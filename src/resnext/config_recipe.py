@@ -20,12 +20,13 @@ from resnext.config_types import (
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InitConfig:
-    """The values that a network starts from, where a recipe's source sets them; null: the network's own.
+    """Initialisation that a recipe overrides. null keeps the network's default.
 
-    `conv`: draw the weights of every 2-d convolution from N(0, 2 / fan), with torch's fan (He et al. 2015).
-    `zero_init_last`: the scale of the last norm of each residual block starts at 0, so that the block starts as its
-    shortcut (Goyal et al. 2017); false: at 1. A block that ends with a convolution has that one at 0 for true, and
-    drawn for false. `zero_classifier_bias`: the bias of the classifier, or of each of several, starts at 0.
+    `conv`: draw the weights of every nn.Conv2d from N(0, 2 / fan), as torch's kaiming_normal_ (He et al. 2015).
+    `zero_init_last`: true initialises the weight of the last norm of each residual block to 0, so that the block
+    initially equals its shortcut (Goyal et al. 2017); false initialises it to 1. If a block ends with a convolution,
+    true sets the convolution to 0 and false leaves it random. `zero_classifier_bias`: initialise the bias of every
+    classifier to 0.
     """
 
     conv: Literal["fan_in", "fan_out"] | None = None
@@ -35,18 +36,18 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
-    """A timm optimizer by its registry name, in which `sgd` has Nesterov's momentum and `momentum` has not.
+    """A timm optimizer by its registry name: `sgd` uses Nesterov momentum, `momentum` uses plain momentum.
 
-    `lr` holds for the recipe's global batch size. `decayed` says on which parameters `weight_decay` acts;
-    all_but_branch_norms decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, where the
-    optimizer has any; `betas` and `eps` null: the optimizer's own. `layer_decay` multiplies the learning rate of a
-    layer by itself for each layer above it. `clip_grad_norm` bounds the norm of all gradients of a step.
+    `lr` is for a global batch of recipe.lr_batch_size. `decayed` selects the parameters with weight decay;
+    all_but_norms_outside_shortcuts decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, if the
+    optimizer has momentum; `betas` and `eps` null: the optimizer's own. The learning rate of a layer is multiplied by
+    `layer_decay` once for each layer above it. `clip_grad_norm` is the maximum global gradient norm of a step.
     """
 
     name: Name
     lr: Positive
     weight_decay: NonNegative = 0.0
-    decayed: Literal["all", "all_but_norms", "all_but_branch_norms", "all_but_norms_and_biases"] = "all"
+    decayed: Literal["all", "all_but_norms", "all_but_norms_outside_shortcuts", "all_but_norms_and_biases"] = "all"
     momentum: BelowOne | None = None
     betas: tuple[BelowOne, BelowOne] | None = None
     eps: Positive | None = None
@@ -61,9 +62,9 @@ class ScheduleConfig:
     `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
     `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
     last `decay_epochs`. With `warmup_prefix` they start when the warm-up ends, else they run from the first step and
-    the warm-up covers their start. `hold_epochs`: how long the rate stays as it is after the warm-up.
-    `cooldown_epochs`: the last epochs of the training, at `min_lr`; recipe.max_steps shortens them first. `every`: the
-    rate changes at each optimizer step, or is that of an epoch's first step for the whole epoch.
+    the warm-up covers their start. `hold_epochs`: epochs of constant learning rate after the warm-up.
+    `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
+    first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.
     """
 
     name: Literal["constant", "step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt"] = "cosine"
@@ -91,7 +92,7 @@ class ScheduleConfig:
         if self.cooldown_epochs and self.name not in ("cosine", "tanh", "poly"):
             raise ValueError(
                 f"recipe.schedule.cooldown_epochs={self.cooldown_epochs:g} needs a schedule that ends at min_lr: "
-                f"recipe.schedule.name=cosine, tanh or poly, not {self.name}"
+                f"set recipe.schedule.name to cosine, tanh or poly, not {self.name}"
             )
         return self
 
@@ -135,9 +136,9 @@ class TeacherConfig:
     """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: none.
 
     `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
-    temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images,
-    normalised as the weights of timm/NAME were trained; those of a file by data.mean and data.std, unless `name` has
-    a tag (timm/NETWORK.TAG), which says whose weights the file has.
+    temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
+    weights use their own normalisation. Weights from a file use data.mean and data.std, unless `name` has a tag
+    (timm/NETWORK.TAG), which selects the normalisation of these weights.
     """
 
     name: Name | None = None
@@ -150,7 +151,7 @@ class TeacherConfig:
 class RecipeConfig:
     """How to train. `batch_size` is the global one.
 
-    `source` says whose recipe it is and `published` what it reached there; both are text and change no run.
+    `source` names the origin of the recipe and `published` its published accuracy; both are only displayed.
     `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
     global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` takes the rate from it to
     `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
@@ -193,8 +194,8 @@ class RecipeConfig:
                 )
         if self.schedule.cooldown_epochs >= self.epochs:
             raise ValueError(
-                f"recipe.schedule.cooldown_epochs={self.schedule.cooldown_epochs:g} leaves nothing of "
-                f"recipe.epochs={self.epochs}: lower it, 0 for none"
+                f"recipe.schedule.cooldown_epochs={self.schedule.cooldown_epochs:g} must be less than "
+                f"recipe.epochs={self.epochs}; 0 disables the cool-down"
             )
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(

@@ -10,7 +10,7 @@ LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}
 NOT_DECAYED = {
     "all": "",
     "all_but_norms": ", not on norms",
-    "all_but_branch_norms": ", not on norms except those of shortcuts",
+    "all_but_norms_outside_shortcuts": ", not on norms except those of shortcuts",
     "all_but_norms_and_biases": ", not on norms and biases",
 }
 

@@ -199,7 +199,7 @@ def test_a_long_value_wraps_within_its_column(names: tuple[str, str], capsys: py
 
 def test_equal_recipes_take_one_line(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     (recipe_folder / "same.yaml").write_text("defaults: [a1, _self_]\nsource: mine\npublished: nothing\n")
-    assert output_of(capsys, "--diff", "a1", "same") == "a1 and same have the same fields\n"
+    assert output_of(capsys, "--diff", "a1", "same") == "a1 and same do not differ\n"
 
 
 BROKEN = {
@@ -256,15 +256,15 @@ def test_a_rate_meant_for_another_batch_is_doubted(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a4"], "a4 is not a recipe; there are a1, a2"),
-        (["../recipe/a1"], "../recipe/a1 is not a recipe; there are a1, a2"),
-        (["--diff", "a1", "v2_fixre"], "v2_fixre is not a recipe; there are a1, a2"),
+        (["a4"], "a4 is not a recipe; the recipes are a1, a2"),
+        (["../recipe/a1"], "../recipe/a1 is not a recipe; the recipes are a1, a2"),
+        (["--diff", "a1", "v2_fixre"], "v2_fixre is not a recipe; the recipes are a1, a2"),
         (["--diff", "a1", "v2_fixre"], "; did you mean v2_fixres?"),
-        (["--diff", "a1", "a2", "recipe.epochs=3"], "--diff compares two recipes as their files have them: leave out"),
-        (["--diff", "a1", "a2", "--devices", "3"], "leave out --devices"),
+        (["--diff", "a1", "a2", "recipe.epochs=3"], "--diff takes two recipe names and no other arguments: remove"),
+        (["--diff", "a1", "a2", "--devices", "3"], "remove --devices"),
         (["--picture", "a.svg"], "--picture needs a recipe: resnext recipes NAME --picture"),
-        (["trainer.devices=2"], "trainer.devices=2 needs a recipe before it"),
-        (["v1", "recipe=v2"], "recipe=v2 is not possible for v1: give the recipe's name alone"),
+        (["trainer.devices=2"], "trainer.devices=2 needs a recipe name first"),
+        (["v1", "recipe=v2"], "recipe=v2 conflicts with the recipe name v1: remove recipe=v2"),
         (["v1", "recipe.epochs=1,2"], "recipe.epochs=1,2: several values make several runs"),
         (["v1", "trainer=nope"], "trainer=nope does not exist; trainer is one of auto, cpu"),
         (["v1", "hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere cannot be set"),
@@ -292,8 +292,8 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     ("arguments", "message"),
     [
         (["--diff", "a1"], "argument --diff: expected 2 arguments"),
-        (["a1", "--picture", "x.png"], "'x.png': the picture is SVG"),
-        (["a1", "--devices", "0"], "'0' is not a count"),
+        (["a1", "--picture", "x.png"], "'x.png' must end with .svg"),
+        (["a1", "--devices", "0"], "'0' is not a positive integer"),
     ],
 )
 def test_arguments_that_cannot_be_read(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):

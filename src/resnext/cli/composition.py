@@ -68,14 +68,14 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
 
 
 def compose(overrides: list[str]) -> Config:
-    """The configuration that `resnext train` has for these overrides. Raises UserError for a mistake in them."""
+    """The configuration that `resnext train` composes from `overrides`. Raises UserError if one is wrong."""
     with composer() as compose_one:
         return compose_one(overrides)
 
 
 @contextmanager
 def composer() -> Iterator[Callable[[list[str]], Config]]:
-    """`compose` for several configurations: Hydra is set up once, and its own files are composed once."""
+    """Yields a `compose` that reuses one Hydra instance, for composing several configurations."""
     with _hydra() as hydra:
 
         def compose_one(overrides: list[str]) -> Config:
@@ -91,7 +91,7 @@ def composer() -> Iterator[Callable[[list[str]], Config]]:
 
 @contextmanager
 def _hydra() -> Iterator[Hydra]:
-    """Hydra on configs/, with a loader that refuses configurations that would run code."""
+    """Hydra for configs/, with a loader that rejects configurations that could run code."""
     _register_resolvers()
     ConfigStore.instance().store(name="schema", node=schema_defaults())
     with initialize_config_dir(str(CONFIGS), job_name="resnext", version_base="1.3"):
@@ -102,7 +102,7 @@ def _hydra() -> Iterator[Hydra]:
 
 
 def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
-    """What hydra.main does."""
+    """Runs the command that the arguments select, as hydra.main does."""
     parser, asked = parse_arguments(arguments)
     sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
     with _hydra() as hydra:

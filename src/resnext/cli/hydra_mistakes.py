@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, as one line that says what to do."""
+"""Turns errors of Hydra and OmegaConf into one-line UserErrors that say what to do."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from resnext.errors import UserError
 
 @contextmanager
 def mistakes_in_one_line(configs: Path, arguments: Sequence[str]) -> Iterator[None]:
-    """Raises UserError for what Hydra refuses in the files of `configs` or in `arguments`."""
+    """Converts Hydra's errors about the files in `configs` or about `arguments` into UserError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, UserError) as error:
@@ -61,13 +61,13 @@ def _find_mistake(configs: Path, arguments: Sequence[str]) -> str | None:
 
 
 def _first_line(error: Any) -> str:
-    """With the second one where the first only introduces it."""
+    """The first line of an error, joined with the second line if the first ends with a colon."""
     first, *more = str(error).strip().splitlines()
     return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
 
 
 def _hides_interrupt(error: BaseException | None) -> bool:
-    """Ctrl-C in the middle of OmegaConf's own work can come out as one of its errors."""
+    """Whether a KeyboardInterrupt caused this error: OmegaConf may replace a Ctrl-C by an error of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

@@ -1,4 +1,4 @@
-"""resnext recipes: the ways to train, what one of them would run on some machine, and how two of them differ."""
+"""resnext recipes: list all recipes, show the training plan of one, or compare two."""
 
 import argparse
 import itertools
@@ -31,7 +31,7 @@ IMAGENET = 1_281_167  # training images of ImageNet-1k
 USAGE = """resnext recipes
        resnext recipes NAME [OPTIONS] [KEY=VALUE ...]
        resnext recipes --diff A B"""
-DESCRIPTION = "A table of all recipes; or what the recipe NAME would run; or the fields in which two recipes differ."
+DESCRIPTION = "List all recipes, show the training plan of one (NAME), or compare two (--diff)."
 
 Compose = Callable[[list[str]], Config]
 
@@ -53,34 +53,43 @@ def main(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("resnext recipes", usage=USAGE, description=DESCRIPTION)
-    parser.add_argument("recipe", nargs="?", metavar="NAME", help="a file of configs/recipe/, without .yaml")
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as of train; an override wins over the options"
+        "recipe", nargs="?", metavar="NAME", help="a recipe: a file name in configs/recipe/ without .yaml"
     )
-    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="two recipes, without overrides")
-    plan = parser.add_argument_group("options of NAME")
-    plan.add_argument("--network", help="model.name (resnext50_32x4d)")
-    plan.add_argument("--devices", metavar="N", type=_count, help="trainer.devices: how many in each node (1)")
-    plan.add_argument("--nodes", metavar="N", type=_count, help="trainer.nodes (1)")
-    plan.add_argument("--images", metavar="N", type=_count, help=f"in the training split (ImageNet's {IMAGENET:,})")
-    plan.add_argument("--picture", metavar="FILE.svg", type=_svg, help="draw the learning rate into this file")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="config override, as for resnext train; takes precedence over the options",
+    )
+    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="show the fields in which recipes A and B differ")
+    plan = parser.add_argument_group("options for NAME")
+    plan.add_argument("--network", help="same as model.name=NETWORK (default: resnext50_32x4d)")
+    plan.add_argument(
+        "--devices", metavar="N", type=_count, help="same as trainer.devices=N: devices per node (default: 1)"
+    )
+    plan.add_argument("--nodes", metavar="N", type=_count, help="same as trainer.nodes=N (default: 1)")
+    plan.add_argument(
+        "--images", metavar="N", type=_count, help=f"number of training images (default: ImageNet's {IMAGENET:,})"
+    )
+    plan.add_argument("--picture", metavar="FILE.svg", type=_svg, help="plot the learning rate to this SVG file")
     options = parser.parse_intermixed_args(arguments)
     _check(options)
     return options
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises UserError for arguments that would have no effect, or another than it seems."""
+    """Raises UserError for arguments that would be ignored or misread."""
     of_plan = [f"--{name}" for name in ("network", "devices", "nodes", "images", "picture") if vars(options)[name]]
     if options.diff and (others := [*of_plan, *filter(None, [options.recipe, *options.overrides])]):
-        raise UserError(f"--diff compares two recipes as their files have them: leave out {others[0]}")
+        raise UserError(f"--diff takes two recipe names and no other arguments: remove {others[0]}")
     if options.recipe is None and not options.diff and of_plan:
         raise UserError(f"{of_plan[0]} needs a recipe: resnext recipes NAME {of_plan[0]} …")
     if options.recipe is not None and "=" in options.recipe:
-        raise UserError(f"{options.recipe} needs a recipe before it: resnext recipes NAME {options.recipe}")
+        raise UserError(f"{options.recipe} needs a recipe name first: resnext recipes NAME {options.recipe}")
     for override in options.overrides:
         if override.startswith("recipe="):
-            raise UserError(f"{override} is not possible for {options.recipe}: give the recipe's name alone")
+            raise UserError(f"{override} conflicts with the recipe name {options.recipe}: remove {override}")
 
 
 def _names() -> list[str]:
@@ -94,7 +103,7 @@ def _compose(name: str, overrides: list[str], compose: Compose) -> Config:
         UserError: for an unknown name, a mistake in the recipe's file, which it names, or one in the overrides.
     """
     if name not in (known := _names()):
-        raise UserError(f"{name} is not a recipe; there are {', '.join(known)}{nearest(name, known)}")
+        raise UserError(f"{name} is not a recipe; the recipes are {', '.join(known)}{nearest(name, known)}")
     try:
         return compose([f"experiment={EXPERIMENT}", f"recipe={name}", *overrides])
     except UserError as error:
@@ -107,7 +116,7 @@ def _compose(name: str, overrides: list[str], compose: Compose) -> Config:
 
 
 def _print_table(compose: Compose) -> int:
-    """Four lines or more for each recipe, then the mistakes in files: 2 if there are any."""
+    """Prints at least four lines per recipe, then the errors in recipe files. Returns 2 if there are errors, else 0."""
     mistakes: list[UserError] = []
     names = _names()
     width = max(map(len, names), default=0) + 1
@@ -135,7 +144,7 @@ def _print_row(name: str, recipe: RecipeConfig) -> None:
 
 
 def _print_wrapped(line: str, indent: int) -> None:
-    """In lines of 80 columns, the second and later ones indented; a number stays with its unit."""
+    """Wraps at 80 columns with a hanging indent; keeps a number and its unit on one line."""
     joined = re.sub(r"(?<=\d) (?=%|px|epoch)", "\N{NO-BREAK SPACE}", line)
     filled = textwrap.fill(joined, COLUMNS, subsequent_indent=" " * indent, break_on_hyphens=False)
     print(filled.replace("\N{NO-BREAK SPACE}", " "))
@@ -184,14 +193,14 @@ def _print_diff(names: list[str], compose: Compose) -> None:
     one, other = (_fields(_compose(name, [], compose).recipe) for name in names)
     differences = [(key, as_typed(value), as_typed(their)) for key, value, their in find_differences(one, other)]
     if not differences:
-        print(f"{names[0]} and {names[1]} have the same fields")
+        print(f"{names[0]} and {names[1]} do not differ")
         return
     for row in [("recipe.", names[0], names[1]), *differences]:
         print("\n".join(_columns(row, width=max(len(key) for key, *_ in differences))))
 
 
 def _fields(recipe: RecipeConfig) -> dict[str, Any]:
-    """Without the texts, which always differ."""
+    """The recipe's fields without source and published, which differ between any two recipes."""
     return {key: value for key, value in to_dict(recipe).items() if key not in TEXTS}
 
 
@@ -205,11 +214,11 @@ def _columns(row: tuple[str, str, str], width: int) -> Iterator[str]:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
 def _svg(text: str) -> Path:
     if not text.endswith(".svg"):
-        raise argparse.ArgumentTypeError(f"{text!r}: the picture is SVG, such as lr.svg")
+        raise argparse.ArgumentTypeError(f"{text!r} must end with .svg, such as lr.svg")
     return Path(text)

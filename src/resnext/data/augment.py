@@ -80,7 +80,7 @@ def normalize(images: Tensor, data: DataConfig) -> Tensor:
 
 
 def _build_crop(config: AugmentationConfig, image_size: int, data: DataConfig) -> Transform:
-    if config.pad is not None:  # the mean's colour is zero once it is normalised, to half a level
+    if config.pad is not None:  # the mean colour is 0 after normalisation, up to half a uint8 level
         return PadAndCrop(image_size, config.pad, _mean_color(data), _fixed(config.interpolation))
     return RandomResizedCrop(image_size, config.scale, config.ratio, config.interpolation)
 

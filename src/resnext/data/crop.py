@@ -53,9 +53,9 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class PadAndCrop:
-    """`padding` pixels of `color` (RGB) on each side and a random crop: uint8 [H, W, 3] → uint8 [size, size, 3].
+    """Pad each side by `padding` pixels of `color` (RGB), then crop: uint8 [H, W, 3] → uint8 [size, size, 3].
 
-    An image of another short side is resized to `size` first.
+    If the short side is not `size`, the image is resized first.
     """
 
     size: int

@@ -18,20 +18,20 @@ from resnext.models.weights import load_weights
 log = logging.getLogger(__name__)
 
 TIMM_PREFIX = "timm/"
-NETWORKS_OWN = InitConfig()
+DEFAULT_INIT = InitConfig()
 
 
 def build_model(
-    config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0, init: InitConfig = NETWORKS_OWN
+    config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0, init: InitConfig = DEFAULT_INIT
 ) -> nn.Module:
     """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` where they are given.
 
-    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first. What has no
-    weights given starts as `init` says.
+    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first. `init`
+    initialises the parameters that `config.weights` does not provide.
 
     Raises:
-        UserError: if the name is unknown, the network cannot start as `init` says, or the weights cannot be loaded or
-            do not fit.
+        UserError: if the name is unknown, `init` does not apply to the network, or the weights cannot be loaded or do
+            not fit.
     """
     check_model_name(config.name)
     build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours

@@ -1,4 +1,4 @@
-"""The values that a network, ours or timm's, starts from where a recipe sets them."""
+"""Initialisation that a recipe overrides, for our networks and timm's."""
 
 from typing import Literal
 
@@ -10,15 +10,14 @@ from resnext.errors import UserError
 
 
 def initialize(network: nn.Module, heads: tuple[str, ...], config: InitConfig, model_name: str) -> None:
-    """Gives `network`, whose classifiers are called `heads`, the values that `config` sets.
+    """Initialises `network` as `config` says. `heads` are the module names of its classifiers.
 
     Raises:
-        UserError: if the network has no convolution, no block that can start as `config` says, or no classifier with
-            a bias.
+        UserError: if `config` needs a convolution, a residual block or a classifier bias that `network` does not have.
     """
     if config.conv is not None:
         _draw_convolutions(network, config.conv, model_name)
-    if config.zero_init_last is not None:  # after the convolutions: in pre-activation blocks the last layer is one
+    if config.zero_init_last is not None:  # after the convolutions: pre-activation blocks end with one
         _set_last_layers(network, model_name, zero=config.zero_init_last)
     if config.zero_classifier_bias:
         _zero_biases(network, heads, model_name)
@@ -27,13 +26,15 @@ def initialize(network: nn.Module, heads: tuple[str, ...], config: InitConfig, m
 def _draw_convolutions(network: nn.Module, fan: Literal["fan_in", "fan_out"], model_name: str) -> None:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     if not convolutions:
-        raise UserError(f"recipe.init.conv={fan}: model.name={model_name} has no convolutions; take null")
+        raise UserError(
+            f"recipe.init.conv={fan}: model.name={model_name} has no convolutions; set recipe.init.conv=null"
+        )
     for module in convolutions:
         nn.init.kaiming_normal_(module.weight, mode=fan, nonlinearity="relu")
 
 
 def _set_last_layers(network: nn.Module, model_name: str, *, zero: bool) -> None:
-    """By `zero_init_last()` of ResNet-like blocks, timm's and ours. A norm of another block is at zero, or never is."""
+    """Calls `zero_init_last()` of ResNet-like blocks. Other blocks must already have zero-initialised norms."""
     if not zero:
         for weight in _weights_at_zero(network, norms_only=True):
             nn.init.ones_(weight)
@@ -44,8 +45,8 @@ def _set_last_layers(network: nn.Module, model_name: str, *, zero: bool) -> None
     at_zero = [bool(_weights_at_zero(block)) for block in blocks] or [bool(_weights_at_zero(network, norms_only=True))]
     if not all(at_zero):
         raise UserError(
-            f"recipe.init.zero_init_last=true: model.name={model_name} has no residual blocks that can start at zero; "
-            "recipe.init.zero_init_last=null starts it as timm does"
+            f"recipe.init.zero_init_last=true: model.name={model_name} has no residual blocks that can be "
+            "zero-initialised; set recipe.init.zero_init_last=null to keep the network's default"
         )
 
 
@@ -55,15 +56,15 @@ def _zero_biases(network: nn.Module, heads: tuple[str, ...], model_name: str) ->
         if f"{head}.bias" not in parameters:
             raise UserError(
                 f"recipe.init.zero_classifier_bias=true: model.name={model_name} has no classifier with a bias; "
-                "take false"
+                "set recipe.init.zero_classifier_bias=false"
             )
         nn.init.zeros_(parameters[f"{head}.bias"])
 
 
 def _weights_at_zero(network: nn.Module, *, norms_only: bool = False) -> list[Tensor]:
-    """Those of norms, which have one dimension, and of convolutions.
+    """The all-zero weights of norms (which are 1-d) and, unless `norms_only`, of convolutions.
 
-    A GlobalResponseNorm is at zero by design: it adds to its input (Woo et al. 2023).
+    GlobalResponseNorm is skipped: its weight is zero by design (Woo et al. 2023).
     """
     found = []
     for module in network.modules():

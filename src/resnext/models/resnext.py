@@ -134,7 +134,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.drop_path(x) + shortcut)
 
     def zero_init_last(self) -> None:
-        """Makes the block start as its shortcut (Goyal et al. 2017); the name is that of timm's blocks."""
+        """Makes the block initially equal to its shortcut (Goyal et al. 2017). timm's blocks have this method too."""
         nn.init.zeros_(self.bn3.weight)
 
 

@@ -91,8 +91,8 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 
 
 def _norm_parameters(network: nn.Module, decayed: str) -> set[str]:
-    """The names of those that are exempt because they are a norm's, whatever their shape."""
-    if decayed not in ("all_but_norms", "all_but_branch_norms"):
+    """The names of the norm parameters that `decayed` excludes from weight decay, whatever their shape."""
+    if decayed not in ("all_but_norms", "all_but_norms_outside_shortcuts"):
         return set()
     return {
         f"{name}.{parameter}" if name else parameter
@@ -116,7 +116,7 @@ def _options(config: OptimizerConfig) -> dict[str, Any]:
 
 
 def _schedule_time(step: int, config: ScheduleConfig, steps_per_epoch: int) -> float:
-    """Where the schedule is at `step`, in epochs or in steps: it stands still while the rate is held."""
+    """The position in the schedule at `step`, in epochs or steps; it does not advance during `hold_epochs`."""
     unit = 1 if config.every == "epoch" else steps_per_epoch
     time = step // steps_per_epoch if config.every == "epoch" else step
     warmed_up = config.warmup_epochs * unit
@@ -131,14 +131,14 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
     warmup = config.warmup_epochs * per_epoch
     total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch) - config.hold_epochs * per_epoch
     total = min(total, (recipe.epochs - config.hold_epochs - config.cooldown_epochs) * per_epoch)
-    total = max(total, 1)  # a training that ends while the rate is held
+    total = max(total, 1)  # the training may end before hold_epochs does
     build = functools.partial(
         create_scheduler_v2,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),
         sched=config.name,
         num_epochs=max(total - warmup, 1) if config.warmup_prefix else total,  # pyright: ignore[reportArgumentType]
         decay_epochs=config.decay_epochs * per_epoch,
-        # timm lowers the rate one unit before a milestone: it bisects at t + 1
+        # + 1: timm bisects at t + 1 and would lower the learning rate one unit early
         decay_milestones=[epoch * per_epoch + 1 for epoch in config.milestones],  # pyright: ignore[reportArgumentType]
         decay_rate=config.decay_rate,
         min_lr=config.min_lr * recipe.lr_factor,

@@ -52,10 +52,10 @@ class Teacher:
 
 
 def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> Teacher | None:
-    """None where the recipe has none.
+    """Builds the teacher, or returns None if the recipe has no teacher.
 
-    The weights of a timm name see images normalised as those weights were trained: a hub's, and a file's too if the
-    name has a tag (timm/NETWORK.TAG), which says what they are. Another file's see them as `data` normalises them.
+    Weights from timm use the normalisation that they were trained with. So do weights from a file if the name has a
+    tag (timm/NETWORK.TAG). Other files use the normalisation of `data`.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be loaded or are not for `num_classes` classes.
@@ -68,8 +68,8 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
         load_into(network, load_weights(str(model.weights)), model, new_head=False)
     except UserError as error:
         raise UserError(re.sub(r"\bmodel\.(name|weights)=", r"recipe.teacher.\1=", str(error))) from error
-    own_file = Path(str(model.weights)).is_file() and "." not in config.name
-    pretrained = {} if own_file else getattr(network, "pretrained_cfg", None) or {}
+    untagged_file = Path(str(model.weights)).is_file() and "." not in config.name
+    pretrained = {} if untagged_file else getattr(network, "pretrained_cfg", None) or {}
     return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
 
 

@@ -98,7 +98,7 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 
 def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """Runs of earlier versions have model.zero_init_last, whose false was the network's own start."""
+    """Moves model.zero_init_last of older runs to recipe.init; its false meant the network's default."""
     model, recipe = content.get("model"), content.get("recipe")
     if not isinstance(model, dict) or not isinstance(recipe, dict) or "zero_init_last" not in model or "init" in recipe:
         return content
