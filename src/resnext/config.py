@@ -187,9 +187,15 @@ class Config:
         return {
             "seed": self.seed,
             "model": to_dict(self.model),
-            "recipe": {key: value for key, value in to_dict(self.recipe).items() if key not in TEXTS},
+            "recipe": self._recipe_identity(),
             "data": {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE},
         }
+
+    def _recipe_identity(self) -> dict[str, Any]:
+        recipe = {key: value for key, value in to_dict(self.recipe).items() if key not in TEXTS}
+        if not self.model.name.startswith("timm/"):  # null and false are the same start for our networks
+            recipe["init"]["zero_init_last"] = bool(self.recipe.init.zero_init_last)
+        return recipe
 
 
 def parse_config(mapping: Mapping[str, Any]) -> Config:

@@ -192,16 +192,23 @@ class RecipeConfig:
                     f"recipe.schedule.{name}={getattr(self.schedule, name):g} is more than "
                     f"recipe.optimizer.lr={self.optimizer.lr:g}"
                 )
-        if self.schedule.cooldown_epochs >= self.epochs:
-            raise ValueError(
-                f"recipe.schedule.cooldown_epochs={self.schedule.cooldown_epochs:g} must be less than "
-                f"recipe.epochs={self.epochs}; 0 disables the cool-down"
-            )
+        self._check_that_the_schedule_fits()
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(
                 f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"
             )
         return self
+
+    def _check_that_the_schedule_fits(self) -> None:
+        """A warm-up alone may be longer than the training: a short trial run of a long recipe."""
+        schedule = self.schedule
+        spent = schedule.warmup_epochs + schedule.hold_epochs + schedule.cooldown_epochs
+        if (schedule.hold_epochs or schedule.cooldown_epochs) and spent >= self.epochs:
+            raise ValueError(
+                f"recipe.schedule.warmup_epochs={schedule.warmup_epochs:g}, hold_epochs={schedule.hold_epochs:g} and "
+                f"cooldown_epochs={schedule.cooldown_epochs:g} must be less than recipe.epochs={self.epochs} together: "
+                "raise recipe.epochs or lower them"
+            )
 
     @property
     def lr_factor(self) -> float:
@@ -223,7 +230,8 @@ class RecipeConfig:
 
     def train_image_sizes(self) -> list[int]:
         """Those of all epochs, in their order."""
-        return list(dict.fromkeys(self.train_image_size(epoch) for epoch in range(self.epochs)))
+        starts = [0, *(epoch - 1 for epoch, _ in self.image_size_schedule)]
+        return list(dict.fromkeys(map(self.train_image_size, starts)))
 
     @property
     def best_by(self) -> str:

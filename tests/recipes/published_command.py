@@ -4,6 +4,8 @@ import argparse
 import shlex
 from typing import Any
 
+WITHOUT_EFFECT = ("--model", "-j", "--amp", "--dist-bn")  # on what a recipe says
+
 
 def parse(command: str, defaults: dict[str, Any]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -14,5 +16,6 @@ def parse(command: str, defaults: dict[str, Any]) -> argparse.Namespace:
             known = {"norm-weight-decay": float, "clip-grad-norm": float, "clip-grad": float, "drop-path": float}
             kind = known.get(name, float if name == "bce-target-thresh" else str if value is None else type(value))
             parser.add_argument(f"--{name}", type=kind, default=value)
-    arguments, _others = parser.parse_known_args(shlex.split(command))
-    return arguments
+    for flag in WITHOUT_EFFECT:
+        parser.add_argument(*flag.split("|"), nargs="?")
+    return parser.parse_args(shlex.split(command))

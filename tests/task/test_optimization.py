@@ -224,12 +224,18 @@ def test_a_cool_down_needs_a_schedule_that_ends(name: str):
         recipe(recipe__schedule={"name": name, "cooldown_epochs": 2, **milestones})
 
 
-@pytest.mark.parametrize("epochs", [4, 5])
-def test_a_cool_down_leaves_something_of_the_training(epochs: int):
+@pytest.mark.parametrize(("warmup", "hold", "cooldown"), [(0, 0, 5), (0, 9, 0), (3, 0, 2), (2, 1, 2)])
+def test_the_parts_of_a_schedule_fit_into_the_training(warmup: int, hold: int, cooldown: int):
+    """They leave something for the decay; a warm-up alone may be longer, for a short trial of a long recipe."""
+    parts = {"warmup_epochs": warmup, "hold_epochs": hold, "cooldown_epochs": cooldown}
     with pytest.raises(
-        UserError, match=rf"^recipe.schedule.cooldown_epochs=5 must be less than recipe.epochs={epochs}; 0 disables"
+        UserError,
+        match=rf"^recipe.schedule.warmup_epochs={warmup}, hold_epochs={hold} and cooldown_epochs={cooldown} must be "
+        r"less than recipe.epochs=5 together: raise recipe.epochs or lower them$",
     ):
-        recipe(recipe__schedule={"cooldown_epochs": 5}, epochs=epochs)
+        recipe(recipe__schedule=parts, epochs=5)
+    assert recipe(recipe__schedule=parts, epochs=warmup + hold + cooldown + 1)
+    assert recipe(recipe__schedule={"warmup_epochs": 9}, epochs=5)
 
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
@@ -275,10 +281,10 @@ def test_milestones_wait_while_the_rate_is_held(every: str, prefix: bool):
 @pytest.mark.parametrize("name", ["cosine", "poly", "multistep", "step", "constant"])
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("every", ["step", "epoch"])
-def test_a_rate_that_is_held_longer_than_the_training(name: str, prefix: bool, every: str):
+def test_a_training_that_max_steps_ends_while_the_rate_is_held(name: str, prefix: bool, every: str):
     milestones = {"milestones": [5]} if name == "multistep" else {}
     words = {"warmup_epochs": 0, "hold_epochs": 9, "warmup_prefix": prefix, "every": every}
-    ours = recipe(recipe__schedule={"name": name, **words, **milestones}, epochs=2)
+    ours = recipe(recipe__schedule={"name": name, **words, **milestones}, epochs=20, recipe__max_steps=2 * STEPS)
     assert {lr_at(step, ours, STEPS) for step in range(2 * STEPS)} == {0.1}
 
 

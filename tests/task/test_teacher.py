@@ -12,15 +12,22 @@ from resnext.task.loss import distillation_loss
 from resnext.task.teacher import build_teacher
 
 
-@pytest.mark.parametrize(("name", "is_known"), [("test_vit.r160_in1k", True), ("test_vit", False)])
-def test_a_tag_says_how_the_weights_of_a_file_were_trained(tmp_path: Path, name: str, is_known: bool):
-    """As for weights that were downloaded on another machine; without a tag a file may be anybody's."""
+@pytest.mark.parametrize(
+    ("name", "file", "is_known"),
+    [
+        ("test_vit.r160_in1k", "weights.pt", True),
+        ("test_vit", "weights.pt", False),
+        ("test_vit.r160_in1k", "best.ckpt", False),
+    ],
+)
+def test_the_tag_selects_the_normalisation_for_a_weights_file(tmp_path: Path, name: str, file: str, is_known: bool):
+    """For weights downloaded on another machine. Without a tag a file may be anybody's; a checkpoint is ours."""
     network = timm.create_model("test_vit").eval()
-    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    torch.save(network.state_dict(), tmp_path / file)
     entry = timm.get_pretrained_cfg("test_vit.r160_in1k")
     assert entry is not None
     data = small_config(tmp_path, data__mean=[0.1, 0.2, 0.3], data__std=[0.4, 0.5, 0.6]).data
-    config = TeacherConfig(name=f"timm/{name}", weights=str(tmp_path / "weights.pt"), weight=1.0)
+    config = TeacherConfig(name=f"timm/{name}", weights=str(tmp_path / file), weight=1.0)
     teacher = build_teacher(config, 1000, data)
     assert teacher is not None
     torch.manual_seed(0)

@@ -16,7 +16,7 @@ from resnext.training.checkpoint import load_checkpoint
 from resnext.training.comparison import compare
 from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
-from resnext.training.identity import identity_digest
+from resnext.training.identity import describe_difference, identity_digest
 from resnext.training.run import Run
 
 
@@ -178,3 +178,14 @@ def strings(tree: Any) -> list[str]:
     if isinstance(tree, list | tuple):
         return [text for value in tree for text in strings(value)]
     return [tree] if isinstance(tree, str) else []
+
+
+@pytest.mark.parametrize(("name", "is_same"), [("resnext50_32x4d", True), ("timm/resnet18", False)])
+def test_no_start_and_a_start_of_ones_are_the_same_for_our_networks_alone(tmp_path: Path, name: str, is_same: bool):
+    """A run of v1 from before recipe.init has null; the command that made it now says false. timm's null is zeros."""
+    model = {"name": name}
+    null, false, true = (
+        small_config(tmp_path, model=model, recipe__init={"zero_init_last": value}) for value in (None, False, True)
+    )
+    assert (describe_difference(null, false) is None) == is_same
+    assert describe_difference(null, true) is not None

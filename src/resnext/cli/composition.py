@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from resnext.cli.hydra_mistakes import describe_mistake, mistakes_in_one_line
+from resnext.cli.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
 from resnext.cli.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.config_errors import has_key, unknown_key
@@ -50,6 +50,8 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             try:
                 return task(_convert(composed))
             except OmegaConfBaseException as error:
+                if hides_interrupt(error):
+                    raise KeyboardInterrupt from error
                 raise _refusal_within(error) or UserError(describe_mistake(error, CONFIGS)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error

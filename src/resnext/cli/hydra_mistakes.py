@@ -21,7 +21,7 @@ def mistakes_in_one_line(configs: Path, arguments: Sequence[str]) -> Iterator[No
     try:
         yield
     except (HydraException, OmegaConfBaseException, UserError) as error:
-        if _hides_interrupt(error):
+        if hides_interrupt(error):
             raise KeyboardInterrupt from error
         if isinstance(error, UserError):
             raise
@@ -66,7 +66,7 @@ def _first_line(error: Any) -> str:
     return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
 
 
-def _hides_interrupt(error: BaseException | None) -> bool:
+def hides_interrupt(error: BaseException | None) -> bool:
     """Whether a KeyboardInterrupt caused this error: OmegaConf may replace a Ctrl-C by an error of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__

@@ -55,7 +55,7 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
     """Builds the teacher, or returns None if the recipe has no teacher.
 
     Weights from timm use the normalisation that they were trained with. So do weights from a file if the name has a
-    tag (timm/NETWORK.TAG). Other files use the normalisation of `data`.
+    tag (timm/NETWORK.TAG). Other files, and checkpoints of ours (.ckpt), use the normalisation of `data`.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be loaded or are not for `num_classes` classes.
@@ -68,8 +68,9 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
         load_into(network, load_weights(str(model.weights)), model, new_head=False)
     except UserError as error:
         raise UserError(re.sub(r"\bmodel\.(name|weights)=", r"recipe.teacher.\1=", str(error))) from error
-    untagged_file = Path(str(model.weights)).is_file() and "." not in config.name
-    pretrained = {} if untagged_file else getattr(network, "pretrained_cfg", None) or {}
+    weights = Path(str(model.weights))
+    trained_with_data = weights.is_file() and ("." not in config.name or weights.suffix == ".ckpt")
+    pretrained = {} if trained_with_data else getattr(network, "pretrained_cfg", None) or {}
     return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
 
 

@@ -24,7 +24,7 @@ class RunMark(NamedTuple):
 def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
     """Of config.yaml as it was written, not as today's schema reads it, which may have new keys; and of the data."""
     own = {name: config.get(name) for name in ("seed", "model")}
-    own["recipe"] = {name: value for name, value in config["recipe"].items() if name not in TEXTS}
+    own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
     return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
 
