@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error
-from resnext.training.slurm_job import tell_batch_script
+from resnext.runtime.slurm_job import tell_batch_script
 
 VERBS = {
     "train": "make a run from a configuration and train it, or go on with it",

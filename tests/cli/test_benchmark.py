@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from resnext.__main__ import run_verb
-from resnext.data import benchmark, index_cache
-from resnext.data.benchmark import PEERS, read_jpegs
+from resnext.bench import data_path as benchmark
+from resnext.bench.data_path import PEERS, read_jpegs
+from resnext.data import index_cache
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_an_interrupt_says_how_to_go_on(image_folder: Path, monkeypatch: pytest.
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resnext.data.shards.prepare_pack", interrupted)
+    monkeypatch.setattr("resnext.prepare.pack.prepare_pack", interrupted)
     assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 130
     assert capsys.readouterr().out == "interrupted; the same command goes on\n"
 

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from resnext.__main__ import run_verb
-from resnext.cli import composition
+from resnext.config import compose as composition
 
 PLAN = ["recipes", "a3", "--network", "resnext50_32x4d", "--devices", "8"]
 SMALLEST = "epochs: 3\nbatch_size: 4\noptimizer: {name: sgd, lr: 0.1}\n"

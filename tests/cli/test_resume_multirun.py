@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_run, small_config
 from resnext.__main__ import run_verb
 from resnext.cli.resume import find_jobs
 from resnext.errors import RunFailed, UserError
-from resnext.training.run import Run
+from resnext.run.directory import Run
+from support.small_run import make_run, small_config
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hydra.core.plugins import Plugins
 
-from conftest import write_images
 from resnext.__main__ import VERBS, run_verb
-from resnext.cli import composition
-from resnext.cli.composition import CONFIGS, run_with_hydra
-from resnext.config import Config
+from resnext.config import compose as composition
+from resnext.config.compose import CONFIGS, run_with_hydra
+from resnext.config.schema import Config
 from resnext.errors import RunFailed, UserError
+from support.small_run import write_images
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 GROUPS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")

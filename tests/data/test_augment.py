@@ -10,8 +10,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from conftest import small_config
-from resnext.config_augmentation import AugmentationConfig, EvaluationConfig
+from resnext.config.augmentation import AugmentationConfig, EvaluationConfig
 from resnext.data.augment import (
     LIGHTING_VALUES,
     LIGHTING_VECTORS,
@@ -21,6 +20,7 @@ from resnext.data.augment import (
     normalize,
 )
 from resnext.errors import UserError
+from support.small_run import small_config
 
 TIMM_POLICIES = ["rand-m7-mstd0.5-inc1", "original", "3a", "augmix-m3-w2"]
 TORCHVISION_POLICIES = {

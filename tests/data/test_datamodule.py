@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import small_config
+from resnext.data.corrupt_images import SkipBudget
 from resnext.data.datamodule import ImageDataModule, TrainImages, TrainLoader
 from resnext.data.index import scan_splits
-from resnext.data.loader_guard import LoaderFailed
-from resnext.data.order import RankBatches
 from resnext.data.ram_cache import RamCache
-from resnext.data.skips import SkipBudget
+from resnext.data.sampler import RankBatches
+from resnext.data.worker_watchdog import LoaderFailed
 from resnext.errors import UserError
+from support.small_run import small_config
 
 TIMEOUT = 2.0
 AUGMENTATION = {"scale": [0.3, 1.0], "auto_augment": "rand-m7-mstd0.5", "lighting": 0.1, "erasing": 0.5, "repeats": 2}

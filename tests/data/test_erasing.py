@@ -10,7 +10,7 @@ from timm.data.random_erasing import RandomErasing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import default_collate
 
-from resnext.config_augmentation import AugmentationConfig
+from resnext.config.augmentation import AugmentationConfig
 from resnext.data.augment import normalize
 from resnext.data.erasing import POOL, Erasing, draw_erasing, erase
 
@@ -145,7 +145,7 @@ def test_no_value_is_needed_to_say_what_is_to_do(mode: str):
 
 def test_normalised_images_are_overwritten_in_place(tmp_path):
     """No second copy of a batch is held."""
-    from conftest import small_config
+    from support.small_run import small_config
 
     images = normalize(torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), small_config(tmp_path).data)
     erased = erase(images, draw(AugmentationConfig(erasing=1.0), range(2)), "pixel")

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_index_cache import age, settle
 
-from conftest import make_run, small_config
 from resnext.data import image_check, index_cache
 from resnext.data.image_check import ImageCheck
 from resnext.data.image_file import looks_whole
 from resnext.data.index_cache import load_splits
 from resnext.errors import UserError
+from support.old_folders import age, settle
+from support.small_run import make_run, small_config
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 KINDS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM"]

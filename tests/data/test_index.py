@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from conftest import write_images
-from resnext.config import DataConfig
+from resnext.config.schema import DataConfig
 from resnext.data.decode import UnreadableImage
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex
 from resnext.errors import UserError
+from support.small_run import write_images
 
 
 def load(root: Path, num_classes: int | None = None) -> tuple[ImageIndex, ImageIndex]:

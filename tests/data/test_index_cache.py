@@ -1,19 +1,16 @@
 """The kept index: used while nothing changed, and never afterwards."""
 
-import os
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import write_images
 from resnext.data import index_cache
 from resnext.data.index import ImageIndex, scan_splits
 from resnext.data.index_cache import load_splits
-
-LONG_AGO = 1_600_000_000
+from support.old_folders import age, settle
+from support.small_run import write_images
 
 
 @pytest.fixture
@@ -23,17 +20,6 @@ def settled(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     age(image_folder)
     settle(monkeypatch)
     return image_folder
-
-
-def settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No program can set a change time back."""
-    monkeypatch.setattr(index_cache, "CLOCK_TICK_NS", 20_000_000)
-    time.sleep(0.05)
-
-
-def age(root: Path) -> None:
-    for folder in [root, *(path for path in root.rglob("*") if path.is_dir())]:
-        os.utime(folder, (LONG_AGO, LONG_AGO))
 
 
 def same(ours: ImageIndex, theirs: ImageIndex) -> bool:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from resnext.training.checkpoint import read_checkpoint
-from resnext.training.metrics import read_rows
+from resnext.run.metrics import read_rows
+from resnext.runtime.checkpoint import read_checkpoint
 
 SECONDS = 120  # for whatever is waited for
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import OPTIONS, RANKS, Command
+
+from faults.commands import OPTIONS, RANKS, Command
 
 
 @pytest.fixture(scope="session")

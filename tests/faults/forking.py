@@ -8,11 +8,6 @@ import os
 import sys
 from typing import Any
 
-import resnext.cli.resume
-import resnext.cli.train
-import resnext.launch.local
-import resnext.training.comparison
-import resnext.training.wandb_logger  # noqa: F401 - the heavy ones, imported here once
 from resnext.__main__ import main
 
 MOST_RANKS = 8

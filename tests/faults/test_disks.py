@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import OPTIONS, Command, check_files, wait_for, wait_for_step
+
+from faults.commands import OPTIONS, Command, check_files, wait_for, wait_for_step
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 

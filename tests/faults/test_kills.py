@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from commands import OPTIONS, RANKS, Command, check_files, children, wait_for, wait_for_step
 
-from resnext.training.checkpoint import BEST, LAST
+from faults.commands import OPTIONS, RANKS, Command, check_files, children, wait_for, wait_for_step
+from resnext.runtime.checkpoint import BEST, LAST
 
 KILLS = 20
 

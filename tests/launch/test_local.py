@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import write_images
-from resnext.training.checkpoint import read_checkpoint
-from resnext.training.metrics import read_rows
+from resnext.run.metrics import read_rows
+from resnext.runtime.checkpoint import read_checkpoint
+from support.small_run import write_images
 
 TINY = (
     "model=resnext_small",

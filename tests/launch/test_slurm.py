@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from conftest import small_config
 from resnext.__main__ import run_verb
-from resnext.config import Config
+from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
+from resnext.data.index import identify_data
 from resnext.errors import UserError
 from resnext.launch.slurm import TEMPLATE, check_paths, check_world, write_script
-from resnext.training.device import World
-from resnext.training.run import Run
+from resnext.run.directory import Run
+from resnext.runtime.world import World
+from support.small_run import small_config
 
 
 def make_run(config: Config) -> Run:
-    return Run.create(config, DataIdentity.of(*load_images(config.data)), ["test"])
+    return Run.create(config, identify_data(*load_images(config.data)), ["test"])
 
 
 def test_the_script_asks_for_what_the_configuration_says_and_is_bash(image_folder: Path, tmp_path: Path):

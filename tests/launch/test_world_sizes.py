@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resnext.training.metrics import read_rows
+from resnext.run.metrics import read_rows
 
 RUN = (
     "model=resnext50_32x4d",

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from resnext.config import ModelConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models import weights as weights_module
 from resnext.models.factory import build_model

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import nn
 
-from resnext.config import ModelConfig
-from resnext.config_recipe import InitConfig
+from resnext.config.recipe import InitConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.models.initialization import initialize

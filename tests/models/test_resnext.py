@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from resnext.config import ModelConfig
+from resnext.config.schema import ModelConfig
 from resnext.models.factory import build_model
 from resnext.models.resnext import NAMES, ResNeXt
 

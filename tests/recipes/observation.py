@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transform_steps import PHOTOS, Erasing, describe_erasing, describe_step
 
+from recipes.transform_steps import PHOTOS, Erasing, describe_erasing, describe_step
 from resnext.models.resnext import ResNeXt
 
 CLASSES = 7

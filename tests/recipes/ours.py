@@ -5,14 +5,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
 from PIL import Image
 from torch import Tensor, nn
-from transform_steps import Erasing
 
-from resnext.config import DataConfig, ModelConfig
-from resnext.config_augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
-from resnext.config_recipe import InitConfig, RecipeConfig
+from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
+from recipes.transform_steps import Erasing
+from resnext.config.augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config.recipe import InitConfig, RecipeConfig
+from resnext.config.schema import DataConfig, ModelConfig
 from resnext.data.augment import build_eval_transform, build_train_transform
 from resnext.data.erasing import AREA, LOG_RATIO
 from resnext.models.factory import build_model

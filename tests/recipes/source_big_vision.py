@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 import torch
-from observation import Training
-from source_gluon import draw_beta
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
+
+from recipes.observation import Training
+from recipes.source_gluon import draw_beta
 
 
 def big_vision(train_images: int = 1_281_167) -> Training:

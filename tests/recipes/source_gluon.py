@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import torch
-from observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
-from source_timm import timm_test
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.models import resnet
-from transform_steps import Lighting
+
+from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
+from recipes.source_timm import timm_test
+from recipes.transform_steps import Lighting
 
 STEPS = 8  # an epoch
 

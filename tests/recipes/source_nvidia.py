@@ -3,11 +3,12 @@
 import math
 
 import torch
-from observation import Training
-from source_torchvision import torchvision_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
+
+from recipes.observation import Training
+from recipes.source_torchvision import torchvision_network
 
 STEPS = 8  # an epoch
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
 from PIL import Image
-from published_command import parse
 from timm.data import Mixup, create_transform, resolve_data_config
 from timm.data.mixup import mixup_target
 from timm.data.random_erasing import RandomErasing
@@ -21,7 +19,10 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torchvision import transforms
-from transform_steps import timms_erasing
+
+from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
+from recipes.published_command import parse
+from recipes.transform_steps import timms_erasing
 
 STEPS = 8  # an epoch
 

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from observation import Training
 from PIL import Image
-from source_torchvision import torchvision_network
 from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
-from transform_steps import Lighting, Pad
+
+from recipes.observation import Training
+from recipes.source_torchvision import torchvision_network
+from recipes.transform_steps import Lighting, Pad
 
 STEPS = 8  # an epoch
 

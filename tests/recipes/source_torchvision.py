@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
 from PIL import Image
-from published_command import parse
-from source_timm import timm_mixing
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.models import resnet
 from torchvision.ops._utils import split_normalization_params
-from transform_steps import Erasing
+
+from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
+from recipes.published_command import parse
+from recipes.source_timm import timm_mixing
+from recipes.transform_steps import Erasing
 
 STEPS = 8  # an epoch
 

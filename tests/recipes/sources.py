@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 
-from observation import Training
-from source_big_vision import big_vision
-from source_gluon import gluon
-from source_nvidia import nvidia
-from source_timm import A1, A2, A3, TIMM_RA, timm_train
-from source_torch7 import torch7
-from source_torchvision import TORCHVISION_V1, TORCHVISION_V2, torchvision_references
 from torchvision.models import ResNeXt50_32X4D_Weights, ResNeXt101_32X8D_Weights, ResNeXt101_64X4D_Weights
+
+from recipes.observation import Training
+from recipes.source_big_vision import big_vision
+from recipes.source_gluon import gluon
+from recipes.source_nvidia import nvidia
+from recipes.source_timm import A1, A2, A3, TIMM_RA, timm_train
+from recipes.source_torch7 import torch7
+from recipes.source_torchvision import TORCHVISION_V1, TORCHVISION_V2, torchvision_references
 
 SOURCES: dict[str, Callable[[], Training]] = {
     "paper": lambda: torch7("imagenet"),

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from observation import Approximately, Training, observe
 from omegaconf import DictConfig, OmegaConf
-from ours import of_recipe
-from sources import SOURCES
 from torchvision.models import ResNeXt50_32X4D_Weights, ResNeXt101_32X8D_Weights, ResNeXt101_64X4D_Weights
 
-from resnext.cli.composition import CONFIGS, compose
-from resnext.config import Config, parse_config, to_dict
+from recipes.observation import Approximately, Training, observe
+from recipes.ours import of_recipe
+from recipes.sources import SOURCES
+from resnext.config.compose import CONFIGS, compose
+from resnext.config.schema import Config, parse_config, to_dict
 from resnext.errors import UserError
 
 RECIPES = sorted(path.stem for path in (CONFIGS / "recipe").glob("*.yaml"))

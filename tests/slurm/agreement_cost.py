@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
-from resnext.training.agreement import Agreement
+from resnext.runtime.collectives import Agreement
 
 STEPS, STEP_SECONDS = 200, 0.02
 

@@ -11,9 +11,9 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from resnext.config import ModelConfig
+from resnext.config.schema import ModelConfig
 from resnext.models.factory import build_model
-from resnext.training.gradient_buckets import fix_buckets
+from resnext.runtime.gradient_buckets import fix_buckets
 
 ROUNDS, STEPS = 9, 1
 IMAGES = torch.randn(2, 3, 64, 64)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster import BRIDGE, output
+from slurm.cluster import BRIDGE, output
 
 HOOKS = Path(__file__).with_name("hooks")
 TINY = (

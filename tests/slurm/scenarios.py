@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from cluster import Cluster, output, run
-from job import HOOKS, PATIENCE, STEPS, TINY, Job, resnext, wait_until
 from resnext.launch.slurm import TEMPLATE
+from slurm.cluster import Cluster, output, run
+from slurm.job import HOOKS, PATIENCE, STEPS, TINY, Job, resnext, wait_until
 
 EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each in ("3-7", "1-2,5-7", "1-4", "5-7"))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import scenarios
-from cluster import Cluster, why_not
 from resnext.__main__ import run_verb
+from slurm import scenarios
+from slurm.cluster import Cluster, why_not
 
 # The longest first; those that end as an undisturbed run are compared with it.
 COMPARED = (

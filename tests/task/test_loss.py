@@ -8,10 +8,10 @@ from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTarget
 from torch import nn
 from torch.nn import functional as F
 
-from conftest import small_config
-from resnext.config_recipe import LossConfig
+from resnext.config.recipe import LossConfig
 from resnext.errors import UserError
 from resnext.task.loss import classification_loss, distillation_loss
+from support.small_run import small_config
 
 torch.manual_seed(0)
 LOGITS, LABELS = torch.randn(5, 7) * 3, torch.tensor([0, 6, 2, 2, 5])

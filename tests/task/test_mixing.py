@@ -6,7 +6,7 @@ import torch
 from timm.data import Mixup
 from torchvision.transforms import v2
 
-from resnext.config_augmentation import MixingConfig
+from resnext.config.augmentation import MixingConfig
 from resnext.task.mixing import Box, Mix, draw_mix, mix_images, mix_targets
 
 CONFIGS = [

@@ -10,12 +10,12 @@ import timm.scheduler
 import torch
 from torch import nn
 
-from conftest import small_config
-from resnext.config import ModelConfig
-from resnext.config_recipe import OptimizerConfig
+from resnext.config.recipe import OptimizerConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.task.optimization import build_optimizer, lr_at, set_lr, total_steps
+from support.small_run import small_config
 
 STEPS = 50  # an epoch
 

@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 
-from conftest import small_config
-from resnext.config_recipe import TeacherConfig
+from resnext.config.recipe import TeacherConfig
 from resnext.task.loss import distillation_loss
 from resnext.task.teacher import build_teacher
+from support.small_run import small_config
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stopping import IMAGES, Stopper, with_callbacks
 
-from conftest import write_images
 from resnext.__main__ import run_verb
-from resnext.cli.composition import run_with_hydra
-from resnext.config import Config
+from resnext.config.compose import run_with_hydra
+from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
+from resnext.data.index import identify_data
 from resnext.errors import Interrupted, UserError
+from resnext.run.directory import Run
+from resnext.run.run_files import FILES
 from resnext.training.fit import fit
-from resnext.training.run import Run
-from resnext.training.run_files import FILES
+from support.small_run import write_images
+from support.stopping import IMAGES, Stopper, with_callbacks
 
 OVERRIDES = ["run=hurt", "recipe.epochs=2", "recipe.batch_size=16", "checkpoint.every_steps=1", "data.workers=0"]
 OVERRIDES += ["logger.mode=disabled", "trainer.accelerator=cpu", "trainer.devices=1", "experiment=image_folder"]
@@ -91,7 +91,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(sys, "argv", sys.argv)
         run_with_hydra("train", [*OVERRIDES, f"data.root={folder}/images"], configs.append)
-        run = Run.create(configs[0], DataIdentity.of(*load_images(configs[0].data)), ["resnext", "train"])
+        run = Run.create(configs[0], identify_data(*load_images(configs[0].data)), ["resnext", "train"])
         with with_callbacks(Stopper("on_train_batch_start", 4)), pytest.raises(Interrupted):
             fit(run)
         assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}

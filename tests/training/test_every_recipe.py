@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from stopping import Stopper, make_run, with_callbacks
 
-from conftest import read_metrics
-from resnext.cli.composition import CONFIGS, apply_overrides, compose
-from resnext.config import Config
-from resnext.config_recipe import RecipeConfig
+from resnext.config.compose import CONFIGS, apply_overrides, compose
+from resnext.config.recipe import RecipeConfig
+from resnext.config.schema import Config
 from resnext.errors import Interrupted
+from resnext.run.directory import Run
 from resnext.training.fit import fit
-from resnext.training.run import Run
+from support.small_run import read_metrics
+from support.stopping import Stopper, make_run, with_callbacks
 
 RECIPES = sorted(path.stem for path in (CONFIGS / "recipe").glob("*.yaml"))
 EPOCHS, STEPS = 4, 6  # 6 steps an epoch, of 32 of the 200 images

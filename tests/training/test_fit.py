@@ -15,17 +15,17 @@ import wandb
 from lightning.pytorch.callbacks import Callback
 from torch.distributed import DistNetworkError, TCPStore
 
-from conftest import make_run, read_metrics, small_config, write_images
 from resnext.__main__ import run_verb
 from resnext.errors import Interrupted, RunFailed, UserError
+from resnext.inference.evaluate import evaluate
+from resnext.run.directory import Run
+from resnext.runtime.checkpoint import read_checkpoint
+from resnext.runtime.world import World
 from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
 from resnext.training import fit as fit_module
-from resnext.training.checkpoint import read_checkpoint
-from resnext.training.device import World
-from resnext.training.evaluation import evaluate
 from resnext.training.fit import fit
-from resnext.training.run import Run
+from support.small_run import make_run, read_metrics, small_config, write_images
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -226,10 +226,10 @@ def test_auto_is_resolved_once_and_kept(
 ):
     run = make_run(small_config(digits, recipe__max_steps=4, trainer__precision="auto"))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr("resnext.training.device.has_amx", lambda: True)
+        patch.setattr("resnext.runtime.device.has_amx", lambda: True)
         interrupt_at(2, patch)
         fit(run)
-    monkeypatch.setattr("resnext.training.device.has_amx", lambda: False)
+    monkeypatch.setattr("resnext.runtime.device.has_amx", lambda: False)
     fit(run)
     assert capsys.readouterr().out.count("device    cpu, bf16-mixed, channels_last") == 2
 

@@ -10,24 +10,24 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from stopping import Stopper, make_run, with_callbacks
 
-from conftest import small_config
-from resnext.config import CheckpointConfig
+from resnext.callbacks.last_checkpoint import LastCheckpoint
+from resnext.config.schema import CheckpointConfig
 from resnext.data.images import load_images
 from resnext.errors import Interrupted, RunFailed, UserError
-from resnext.launch.preflight import check_epochs
+from resnext.loggers import csv as csv_logger
+from resnext.run.directory import Run
+from resnext.run.identity import RunMark
+from resnext.run.metrics import read_rows
+from resnext.runtime import checkpoint as checkpoint_module
+from resnext.runtime.checkpoint import load_checkpoint, read_checkpoint
+from resnext.runtime.signals import StopRequest
 from resnext.task.finite import MAX_SKIPPED
 from resnext.task.optimization import lr_at
-from resnext.training import checkpoint as checkpoint_module
-from resnext.training import csv_logger
-from resnext.training.checkpoint import load_checkpoint, read_checkpoint
 from resnext.training.fit import fit
-from resnext.training.identity import RunMark
-from resnext.training.last_checkpoint import LastCheckpoint
-from resnext.training.metrics import read_rows
-from resnext.training.preemption import StopRequest
-from resnext.training.run import Run
+from resnext.training.preflight import check_epochs
+from support.small_run import small_config
+from support.stopping import Stopper, make_run, with_callbacks
 
 
 class Poison(Callback):

@@ -7,16 +7,16 @@ import pytest
 import timm
 import torch
 
-from conftest import make_run, read_metrics, small_config
-from resnext.config import Config
-from resnext.config_recipe import TeacherConfig
+from resnext.config.recipe import TeacherConfig
+from resnext.config.schema import Config
 from resnext.errors import Interrupted, UserError
 from resnext.models.factory import build_model
+from resnext.run.directory import Run
 from resnext.task.classification import ClassificationTask
 from resnext.task.loss import distillation_loss
 from resnext.task.teacher import build_teacher
 from resnext.training.fit import fit
-from resnext.training.run import Run
+from support.small_run import make_run, read_metrics, small_config
 
 EVERYTHING = {
     "recipe__ema": {"decay": 0.9, "every_steps": 3, "warmup_epochs": 0.5},

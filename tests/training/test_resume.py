@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch.callbacks import Callback
-from stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, with_callbacks
 
-from conftest import write_images
 from resnext.errors import Interrupted
-from resnext.training.comparison import compare
+from resnext.report.comparison import compare
+from resnext.run.directory import Run
+from resnext.run.metrics import read_rows
 from resnext.training.fit import fit
-from resnext.training.metrics import read_rows
-from resnext.training.run import Run
+from support.small_run import write_images
+from support.stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, with_callbacks
 
 CASES = [(stop, None) for stop in STOPS] + [("mid-epoch", 4)]
 

@@ -11,16 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
 
-from conftest import write_images
 from resnext.data.datamodule import TrainImages
-from resnext.data.order import epoch_order
+from resnext.data.sampler import epoch_order
 from resnext.errors import Interrupted
-from resnext.training.comparison import compare
+from resnext.report.comparison import compare
+from resnext.run.directory import Run
+from resnext.run.metrics import read_rows
 from resnext.training.fit import fit
-from resnext.training.metrics import read_rows
-from resnext.training.run import Run
+from support.small_run import write_images
+from support.stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
 
 # Every pair of a stop, a number of workers, an optimizer and a set of features is in one case at least.
 CASES = [
@@ -49,11 +49,11 @@ MOST = 8
 
 
 class Ranks:
-    """The processes of ranks.py."""
+    """The processes of support/ranks.py."""
 
     def __init__(self) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, str(Path(__file__).with_name("ranks.py")), str(MOST)]
+        command = [sys.executable, str(Path(__file__).parents[1] / "support/ranks.py"), str(MOST)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         self.process = subprocess.Popen(command, **pipes)
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch._inductor.config
 
-from conftest import small_config
+from resnext.runtime.world import World
 from resnext.training import trainer as trainer_module
-from resnext.training.device import World
 from resnext.training.trainer import build_trainer
+from support.small_run import small_config
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resnext.errors import UserError
 
 if TYPE_CHECKING:
-    from resnext.data.benchmark import HeldImages, LoaderSpeed, Timing
+    from resnext.bench.data_path import HeldImages, LoaderSpeed, Timing
 
 NAMES = {
     "ours": "ours, uint8",
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from resnext.data.index_benchmark import measure_index
+    from resnext.bench.index import measure_index
 
     cost = measure_index(options.root)
     print(f"{cost.images:,} images below {options.root}")
@@ -56,7 +56,7 @@ def _data(options: argparse.Namespace) -> None:
     if not options.images.is_dir():
         raise UserError(f"--images {options.images} is not a folder: give one of photos")
 
-    from resnext.data.benchmark import read_jpegs, time_loaders, time_pipelines
+    from resnext.bench.data_path import read_jpegs, time_loaders, time_pipelines
     from resnext.data.pack import is_pack
 
     if options.pack and not is_pack(options.pack):

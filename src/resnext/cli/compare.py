@@ -18,11 +18,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("other", type=Path, help="another")
     options = parser.parse_args(arguments)
 
-    from resnext.training.run import Run
+    from resnext.run.directory import Run
 
     one, other = Run.open(options.one), Run.open(options.other)
 
-    from resnext.training.comparison import compare
+    from resnext.report.comparison import compare
 
     parts = compare(one, other)
     for part in parts:

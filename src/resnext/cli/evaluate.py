@@ -17,12 +17,12 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_intermixed_args(arguments)
 
-    from resnext.training.run import Run
+    from resnext.run.directory import Run
 
     run = Run.open(options.run)
 
-    from resnext.cli.composition import apply_overrides
-    from resnext.training.evaluation import evaluate
+    from resnext.config.compose import apply_overrides
+    from resnext.inference.evaluate import evaluate
 
     config = apply_overrides(run.config, options.overrides)
     run.check_identity(config, run.data_identity)

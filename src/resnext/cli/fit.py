@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from resnext.parent_death import die_with_launcher
-from resnext.training.preemption import StopRequest
-from resnext.training.slurm_job import is_slurm_rank
+from resnext.runtime.parent_death import die_with_launcher
+from resnext.runtime.signals import StopRequest
+from resnext.runtime.slurm_job import is_slurm_rank
 
 
 def main(arguments: list[str]) -> int:
@@ -17,8 +17,8 @@ def main(arguments: list[str]) -> int:
     die_with_launcher()
     stop = StopRequest()
     with stop.received_to_the_end(deferred=is_slurm_rank()):  # from here on, also while torch is being imported
+        from resnext.run.directory import Run
         from resnext.training.fit import fit
-        from resnext.training.run import Run
 
         fit(Run.open(options.run, options.start), stop)
     return 0

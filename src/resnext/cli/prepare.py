@@ -61,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _imagenet(options: argparse.Namespace) -> None:
-    from resnext.data.imagenet import prepare_imagenet
+    from resnext.prepare.imagenet import prepare_imagenet
 
     train, val = prepare_imagenet(options.source, options.target)
     print(f"{options.target}: {train:,} training and {val:,} validation images")
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from resnext.data.shards import BAD, prepare_pack
+    from resnext.prepare.pack import BAD, prepare_pack
 
     if not options.source.is_dir():
         raise UserError(f"{options.source} is not a folder: give the one that holds train/CLASS/ and val/CLASS/")
@@ -80,8 +80,8 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _cifar(options: argparse.Namespace) -> None:
-    from resnext.cli.composition import data_home
-    from resnext.data.cifar import prepare_cifar
+    from resnext.config.compose import data_home
+    from resnext.prepare.cifar import prepare_cifar
 
     target = options.target or Path(data_home()) / options.name
     train, val = prepare_cifar(options.name, target)

@@ -9,13 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from resnext.batch import describe_split, describe_steps
-from resnext.cli import composition
-from resnext.config import TEXTS, Config, find_differences, to_dict
-from resnext.config_errors import as_typed, nearest
-from resnext.config_recipe import RecipeConfig
-from resnext.errors import UserError
-from resnext.recipe_text import (
+from resnext.config import compose as composition
+from resnext.config.batch import describe_split, describe_steps
+from resnext.config.describe import (
     describe_augmentation,
     describe_image_sizes,
     describe_mixing,
@@ -24,6 +20,10 @@ from resnext.recipe_text import (
     doubt_lr,
     optimizer_name,
 )
+from resnext.config.errors import as_typed, nearest
+from resnext.config.recipe import RecipeConfig
+from resnext.config.schema import TEXTS, Config, find_differences, to_dict
+from resnext.errors import UserError
 
 COLUMNS = 80
 EXPERIMENT = "resnext50_imagenet"  # what a recipe is composed with
@@ -151,7 +151,7 @@ def _print_wrapped(line: str, indent: int) -> None:
 
 
 def _print_plan(name: str, config: Config, images: int, picture: Path | None) -> None:
-    from resnext.data.order import steps_per_epoch
+    from resnext.data.sampler import steps_per_epoch
     from resnext.models.factory import check_model_name
     from resnext.task.lr_curve import draw_lr_curve, sample_lr
     from resnext.task.optimization import total_steps

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    from resnext.training.run import Run
+    from resnext.run.directory import Run
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     overrides = options.overrides
 
     from resnext.launch.local import launch
-    from resnext.training.run import Run, find_unfinished
+    from resnext.run.directory import Run, find_unfinished
 
     jobs = find_jobs(options.run) if options.run else []
     if options.run is not None and "=" in options.run and not jobs and not names_run(options.run):
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 def find_jobs(name: str) -> "list[Run]":
     """The runs of the multirun `name` or runs/`name`, in their order; none where `name` is a run."""
-    from resnext.training.run import RUNS, Run
+    from resnext.run.directory import RUNS, Run
 
     path = Path(name)
     if names_run(name) or path.absolute().parent not in (Path.cwd(), RUNS.absolute()):
@@ -64,24 +64,24 @@ def find_jobs(name: str) -> "list[Run]":
 
 def names_run(name: str) -> bool:
     """Whether `name` is a run directory, or one of runs/."""
-    from resnext.training.run import RUNS
-    from resnext.training.run_files import is_run
+    from resnext.run.directory import RUNS
+    from resnext.run.run_files import is_run
 
     return is_run(Path(name)) or is_run(RUNS / name)
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "Run":
-    from resnext.cli.composition import apply_overrides
+    from resnext.config.compose import apply_overrides
     from resnext.data.images import load_images
-    from resnext.data.index import DataIdentity
-    from resnext.launch.preflight import check_before_run, check_epochs
-    from resnext.training.identity import with_epochs
+    from resnext.data.index import identify_data
+    from resnext.run.identity import with_epochs
+    from resnext.training.preflight import check_before_run, check_epochs
 
     config = apply_overrides(run.config, overrides)
     if config.run != run.config.run:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
     images = load_images(config.data)
-    run.check_identity(with_epochs(config, run.config.recipe.epochs), DataIdentity.of(*images))
+    run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
     check_before_run(replace(config, model=replace(config.model, weights=None)), *images)  # the checkpoint has them
     check_epochs(run, config, images[0])
     return run.add_start(config)

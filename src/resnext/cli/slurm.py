@@ -3,14 +3,14 @@
 import sys
 from dataclasses import replace
 
-from resnext.cli.composition import run_with_hydra
-from resnext.config import Config
+from resnext.config.compose import run_with_hydra
+from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
-from resnext.data.order import steps_per_epoch
+from resnext.data.index import identify_data
+from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
-from resnext.training.run import RUNS, Run
+from resnext.run.directory import RUNS, Run
 
 
 def main(arguments: list[str]) -> int:
@@ -37,7 +37,7 @@ def schedule(config: Config, command: list[str]) -> None:
         raise UserError(f"{val.root} has {len(val)} images for {slurm.world_size} ranks: each needs one; add images")
     accelerator = "gpu" if slurm.gpus_per_node else "cpu"
     config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
-    run = Run.create(config, DataIdentity.of(train, val), command)
+    run = Run.create(config, identify_data(train, val), command)
     script = write_script(run)
     if slurm.dry_run:
         sys.stdout.write(script.read_text())

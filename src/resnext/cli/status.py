@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
-from resnext.training.metrics import read_last_row
-from resnext.training.run import RUNS, Run, list_runs
+from resnext.run.directory import RUNS, Run, list_runs
+from resnext.run.metrics import read_last_row
 
 COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
 

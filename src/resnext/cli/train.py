@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from resnext.cli.composition import run_with_hydra
-from resnext.config import Config
+from resnext.config.compose import run_with_hydra
+from resnext.config.schema import Config
 from resnext.errors import Interrupted
 
 SECONDS_UNTIL_KILLED = 300.0  # longer than any GraceTime and KillWait
@@ -23,16 +23,16 @@ def train(config: Config, command: list[str]) -> float | None:
     Returns the best val/top1 (val_ema/top1 where the recipe averages), for a sweeper to maximize; None without any.
     """
     from resnext.data.images import load_images
-    from resnext.data.index import DataIdentity
+    from resnext.data.index import identify_data
 
     images = load_images(config.data)  # first: neither weights nor networks are touched without data
 
     from resnext.launch.local import launch
-    from resnext.launch.preflight import check_before_run
-    from resnext.training.run import Run
+    from resnext.run.directory import Run
+    from resnext.training.preflight import check_before_run
 
     check_before_run(config, *images)
-    run = Run.create(config, DataIdentity.of(*images), command)
+    run = Run.create(config, identify_data(*images), command)
     try:
         launch(run)
     except Interrupted as error:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from resnext.regular_file import check_regular
+from resnext.files import check_regular
 
 MAGIC = b"resnext2"
 START = struct.Struct("<8sQQ")

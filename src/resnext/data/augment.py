@@ -16,10 +16,10 @@ from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision import transforms
 
-from resnext.config import DataConfig
-from resnext.config_augmentation import AugmentationConfig, EvaluationConfig
-from resnext.config_errors import nearest
-from resnext.config_recipe import RecipeConfig
+from resnext.config.augmentation import AugmentationConfig, EvaluationConfig
+from resnext.config.errors import nearest
+from resnext.config.recipe import RecipeConfig
+from resnext.config.schema import DataConfig
 from resnext.data.crop import PadAndCrop, RandomResizedCrop
 from resnext.errors import UserError
 

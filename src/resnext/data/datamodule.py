@@ -15,19 +15,19 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from resnext.config import DataConfig
-from resnext.config_recipe import RecipeConfig
+from resnext.config.recipe import RecipeConfig
+from resnext.config.schema import DataConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
 from resnext.data.cores import count_cores
+from resnext.data.corrupt_images import SkipBudget, Skipped
 from resnext.data.decode import UnreadableImage
 from resnext.data.erasing import Erasing, draw_erasing, erase
 from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex, printable
-from resnext.data.loader_guard import LoaderGuard, carried, die_with_rank
-from resnext.data.order import RankBatches, RankImages, Sample, derive_seeds
 from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
-from resnext.data.skips import SkipBudget, Skipped
+from resnext.data.sampler import RankBatches, RankImages, Sample, derive_seeds
+from resnext.data.worker_watchdog import LoaderGuard, carried, die_with_rank
 from resnext.errors import UserError
 
 MAX_WORKERS = 16

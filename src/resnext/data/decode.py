@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from resnext.errors import UserError
-from resnext.library_messages import count_extraneous_bytes, is_jpeg_damage
+from resnext.runtime.library_messages import count_extraneous_bytes, is_jpeg_damage
 
 MAX_PIXELS = 2**27  # 134 megapixels, or 400 MB in RGB: a larger file is taken for a decompression bomb
 JPEG_START = b"\xff\xd8"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnext.config_augmentation import AugmentationConfig
+from resnext.config.augmentation import AugmentationConfig
 
 AREA = (0.02, 1 / 3)  # of a box, as a share of the image; timm's defaults, as the log ratio and the attempts are
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))

@@ -19,8 +19,8 @@ from resnext.data.image_file import looks_whole
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import keep_damaged, load_damaged, read_stamp
 from resnext.errors import UserError, describe_error
-from resnext.whole_file import replace_text
-from resnext.words import plural
+from resnext.files import atomic_write
+from resnext.terminal import pluralize
 
 THREADS = 8  # 16 are twice as fast on a network file system, and take twice as much time from the training's thread
 
@@ -75,10 +75,10 @@ class ImageCheck:
     def _report(self, split: str, damaged: dict[int, str]) -> None:
         self._lines += damaged.values()
         try:
-            replace_text(self._listing, "".join(f"{line}\n" for line in self._lines))
+            atomic_write(self._listing, "".join(f"{line}\n" for line in self._lines))
         except OSError as error:
             log.warning("%s cannot be written: %s", self._listing, error)
-        reason, count = next(iter(damaged.values())), plural(len(damaged), f"{split} image")
+        reason, count = next(iter(damaged.values())), pluralize(len(damaged), f"{split} image")
         if len(damaged) <= self._allowed[split]:
             log.warning("%s cannot be read and will be left out: %s", count, self._listing)
             return

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resnext.config import DataConfig
+from resnext.config.schema import DataConfig
 from resnext.data.digits import prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits

@@ -13,7 +13,8 @@ import numpy as np
 from resnext.data.decode import decode_image, unreadable
 from resnext.data.image_file import read_image_file
 from resnext.errors import UserError
-from resnext.progress import progress
+from resnext.run.identity import DataIdentity
+from resnext.terminal import progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 SCAN_THREADS = 16  # a network file system answers many questions at once
@@ -71,16 +72,8 @@ class ImageIndex:
         return digest.hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class DataIdentity:
-    """Which data a run belongs to: its classes, and a fingerprint of all its image paths and labels."""
-
-    classes: tuple[str, ...]
-    fingerprint: str
-
-    @classmethod
-    def of(cls, train: ImageIndex, val: ImageIndex) -> Self:
-        return cls(train.classes, f"{train.fingerprint}-{val.fingerprint}")
+def identify_data(train: ImageIndex, val: ImageIndex) -> DataIdentity:
+    return DataIdentity(train.classes, f"{train.fingerprint}-{val.fingerprint}")
 
 
 class FolderStamp(NamedTuple):

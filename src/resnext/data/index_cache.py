@@ -13,7 +13,7 @@ from typing import Any
 
 from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.index import FolderStamp, ImageIndex, scan_splits
-from resnext.whole_file import replace_text
+from resnext.files import atomic_write
 
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
 VERSION = 2
@@ -63,7 +63,7 @@ def keep_damaged(root: Path, stamp: Stamp | None, damaged: dict[str, list[int]])
     path = _cache_path(root.absolute())
     if path is not None and stamp is not None:
         with suppress(OSError):  # the home is full or read-only: the next start looks again
-            replace_text(path.with_suffix(DAMAGED), json.dumps({"index": stamp, "damaged": damaged}))
+            atomic_write(path.with_suffix(DAMAGED), json.dumps({"index": stamp, "damaged": damaged}))
 
 
 def _lists_images(damaged: Any) -> bool:

@@ -18,7 +18,7 @@ from resnext.data.decode import unreadable
 from resnext.data.image_file import MAX_BYTES
 from resnext.data.index import ImageIndex, printable
 from resnext.errors import UserError
-from resnext.regular_file import read_text
+from resnext.files import read_text
 
 SETTINGS = "pack.json"
 INDEX = "index"

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnext.data.index import ImageIndex
 from resnext.errors import UserError
-from resnext.progress import progress
+from resnext.terminal import progress
 
 SHARE_OF_FREE_MEMORY = 0.5  # for all splits together; what is left is the training's
 CHECK_EVERY = 256  # images

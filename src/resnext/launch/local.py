@@ -10,11 +10,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from resnext.errors import Interrupted, RunFailed
-from resnext.parent_death import LAUNCHER
-from resnext.training.device import count_devices
+from resnext.run.directory import Run
+from resnext.runtime.device import count_devices
+from resnext.runtime.logs import logging_to
+from resnext.runtime.parent_death import LAUNCHER
 from resnext.training.fit import fit
-from resnext.training.log import logging_to
-from resnext.training.run import Run
 
 SECONDS_TO_SAVE = (
     600  # a rank may be far from its next optimizer step when the signal comes; torchrun's own limit is 30

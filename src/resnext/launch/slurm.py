@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resnext.config import Config, SlurmConfig
+from resnext.config.schema import Config, SlurmConfig
 from resnext.errors import UserError
-from resnext.regular_file import read_text
-from resnext.training.run import Run
-from resnext.whole_file import replace_text
+from resnext.files import atomic_write, read_text
+from resnext.run.directory import Run
 
 TEMPLATE = Path(__file__).parents[3] / "scripts/train.sbatch"
 SQUEUE_SECONDS = 10.0
@@ -32,7 +31,7 @@ def write_script(run: Run) -> Path:
     path = run.path / "job.sbatch"
     if path.exists() and path.read_text() != text:
         path.replace(run.path / "job.sbatch.old")  # it may have been edited
-    replace_text(path, text)
+    atomic_write(path, text)
     return path
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from resnext.config import ModelConfig
-from resnext.config_errors import nearest
-from resnext.config_recipe import InitConfig
+from resnext.config.errors import nearest
+from resnext.config.recipe import InitConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models.initialization import initialize
 from resnext.models.resnext import NAMES, ResNeXt, parse_variant

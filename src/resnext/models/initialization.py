@@ -5,7 +5,7 @@ from typing import Literal
 from timm.layers.grn import GlobalResponseNorm
 from torch import Tensor, nn
 
-from resnext.config_recipe import InitConfig
+from resnext.config.recipe import InitConfig
 from resnext.errors import UserError
 
 

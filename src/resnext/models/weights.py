@@ -19,7 +19,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor
 
-from resnext.config_errors import nearest
+from resnext.config.errors import nearest
 from resnext.errors import UserError
 
 log = logging.getLogger(__name__)

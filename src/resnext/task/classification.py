@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from resnext.config_recipe import RecipeConfig
-from resnext.data.order import derive_seeds
+from resnext.config.recipe import RecipeConfig
+from resnext.data.sampler import derive_seeds
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.finite import FiniteGuard
 from resnext.task.loss import classification_loss

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnext.config_recipe import LossConfig
+from resnext.config.recipe import LossConfig
 
 
 def classification_loss(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:

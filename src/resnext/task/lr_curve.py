@@ -3,7 +3,7 @@
 import math
 from xml.sax.saxutils import escape
 
-from resnext.config_recipe import RecipeConfig
+from resnext.config.recipe import RecipeConfig
 from resnext.task.optimization import lr_at, total_steps
 
 WIDTH, HEIGHT = 720, 320

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnext.config_augmentation import MixingConfig
+from resnext.config.augmentation import MixingConfig
 
 
 class Box(NamedTuple):

@@ -17,8 +17,8 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from resnext.config_errors import nearest
-from resnext.config_recipe import OptimizerConfig, RecipeConfig, ScheduleConfig
+from resnext.config.errors import nearest
+from resnext.config.recipe import OptimizerConfig, RecipeConfig, ScheduleConfig
 from resnext.errors import UserError
 
 NORMS = (

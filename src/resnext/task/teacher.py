@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from resnext.config import DataConfig, ModelConfig
-from resnext.config_recipe import TeacherConfig
+from resnext.config.recipe import TeacherConfig
+from resnext.config.schema import DataConfig, ModelConfig
 from resnext.errors import UserError
 from resnext.models.factory import TIMM_PREFIX, build_model, load_into
 from resnext.models.weights import load_weights

@@ -14,36 +14,37 @@ import wandb
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from resnext.config import Config
+from resnext.callbacks.best_checkpoint import BestCheckpoint, describe_lost_best
+from resnext.callbacks.ema import WeightEma
+from resnext.callbacks.last_checkpoint import LastCheckpoint, SaveFailed
+from resnext.callbacks.progress import ProgressReport
+from resnext.callbacks.save_time_check import GraceCheck
+from resnext.callbacks.summary import SummaryWriter, summarize
+from resnext.callbacks.throughput import Throughput
+from resnext.config.schema import Config
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
-from resnext.data.index import DataIdentity
-from resnext.data.order import steps_per_epoch
+from resnext.data.index import identify_data
+from resnext.data.sampler import steps_per_epoch
 from resnext.errors import Interrupted, RunFailed, UserError, describe_error
-from resnext.library_messages import is_gloo_failure, is_timeout
+from resnext.loggers.csv import CsvLogger, restore_metrics
+from resnext.loggers.wandb import build_wandb_logger, is_wanted
 from resnext.models.factory import build_model
+from resnext.run.directory import Run
+from resnext.run.metrics import parse_rows
+from resnext.runtime.checkpoint import LAST, Checkpoint, check_network, find_latest
+from resnext.runtime.device import describe_device, resolve_auto, resolved_values
+from resnext.runtime.library_messages import is_gloo_failure, is_timeout
+from resnext.runtime.logs import logging_to
+from resnext.runtime.signals import NEAR_THE_END, StopRequest
+from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank, is_under_batch_script
+from resnext.runtime.world import World
 from resnext.task.classification import ClassificationTask
 from resnext.task.finite import NonFiniteLoss
 from resnext.task.optimization import total_steps
 from resnext.task.teacher import Teacher, build_teacher
-from resnext.training.announce import describe_best, log_header, log_result, log_resume
-from resnext.training.best_checkpoint import BestCheckpoint, describe_lost_best
-from resnext.training.checkpoint import LAST, Checkpoint, check_network, find_latest
-from resnext.training.csv_logger import CsvLogger, restore_metrics
-from resnext.training.device import World, describe_device, resolve_auto, resolved_values
-from resnext.training.ema import WeightEma
-from resnext.training.grace import GraceCheck
-from resnext.training.last_checkpoint import LastCheckpoint, SaveFailed
-from resnext.training.log import logging_to
-from resnext.training.metrics import parse_rows
-from resnext.training.preemption import NEAR_THE_END, StopRequest
-from resnext.training.progress import ProgressReport
-from resnext.training.run import Run
-from resnext.training.slurm_job import SlurmJob, is_slurm_rank, is_under_batch_script
-from resnext.training.summary import SummaryWriter, summarize
-from resnext.training.throughput import Throughput
+from resnext.training.messages import describe_best, log_header, log_result, log_resume
 from resnext.training.trainer import build_trainer
-from resnext.training.wandb_logger import build_wandb_logger, is_wanted
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
     world.check(config.trainer)
     config.split_batch(world.size)  # on all ranks, before one of them waits for another
     train, val = load_images(config.data)
-    run.check_data(DataIdentity.of(train, val))
+    run.check_data(identify_data(train, val))
     checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)
     if checkpoint is not None and world.rank == 0:
         restore_metrics(run.path / "metrics.csv", checkpoint.metrics, checkpoint.path.name)

@@ -15,12 +15,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
-from resnext.config import Config, TrainerConfig
-from resnext.training.checkpoint import AtomicCheckpointIO
-from resnext.training.device import World
-from resnext.training.gradient_buckets import FixedBucketsDDP
-from resnext.training.lightning_private import silence_signals
-from resnext.training.slurm_job import is_slurm_rank
+from resnext.config.schema import Config, TrainerConfig
+from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.gradient_buckets import FixedBucketsDDP
+from resnext.runtime.lightning_private import silence_signals
+from resnext.runtime.slurm_job import is_slurm_rank
+from resnext.runtime.world import World
 
 NEVER = sys.maxsize
 

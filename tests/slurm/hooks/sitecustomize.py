@@ -61,7 +61,7 @@ def patch_task(module):
 
 PATCHES = {
     "resnext.task.classification": patch_task,
-    "resnext.training.announce": lambda module: before(module, "log_result", lambda *_: pause("end")),
+    "resnext.training.messages": lambda module: before(module, "log_result", lambda *_: pause("end")),
 }
 
 

@@ -1,0 +1,240 @@
+"""The data path's speed beside what torchvision's and timm's own code reach: same bytes, same core, same minutes."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import timm.data
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import v2
+
+from resnext.config.recipe import OptimizerConfig, RecipeConfig
+from resnext.config.schema import DataConfig
+from resnext.data.datamodule import ImageLoader, TrainImages
+from resnext.data.decode import JPEG_START
+from resnext.data.image_file import read_image_file
+from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
+from resnext.data.pack import is_pack, load_pack
+from resnext.data.sampler import Sample
+from resnext.errors import UserError
+from resnext.terminal import progress
+
+SIZE = 224
+IMAGES = 200  # so many are timed; in memory, so that no disk is
+ROUNDS = 11
+BATCH = 64
+LOADER_IMAGES = 1024
+LOADER_ROUNDS = 3
+WORKER_TIMEOUT = 300.0  # seconds, as data.worker_timeout
+REFERENCE = "pil_torchvision"
+PACKED = "ours_packed"
+
+Pipeline = Callable[[bytes], Any]
+
+
+class Timing(NamedTuple):
+    """CPU milliseconds for one image, its speed as a multiple of the reference's, and the quartiles of that."""
+
+    milliseconds: float
+    ratio: float
+    quartiles: tuple[float, float]
+
+
+class LoaderSpeed(NamedTuple):
+    """A whole DataLoader: its speed by the clock, and the bytes of an image that a worker hands to the trainer."""
+
+    images_per_sec: float
+    ratio: float
+    bytes_per_image: int
+
+
+@dataclass(frozen=True)
+class HeldImages(ImageIndex):
+    """Images whose files are in memory."""
+
+    files: tuple[bytes, ...]
+
+    def read(self, image: int) -> bytes:
+        return self.files[image]
+
+
+def read_jpegs(folder: Path) -> HeldImages:
+    """IMAGES JPEG files, evenly out of all below `folder` or in the pack `folder`; other formats are passed over.
+
+    Raises:
+        UserError: if there are none.
+    """
+    if is_pack(folder):
+        index = load_pack(folder)[0]
+        chosen = _evenly(range(len(index)))
+        files = [index.read(image) for image in chosen]
+    else:
+        paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        files = [read_image_file(path) for path in _evenly(paths) if path.is_file()]
+    files = tuple(data for data in files if _is_plain_jpeg(data))
+    if not files:
+        raise UserError(f"--images {folder} has no JPEG files: give a folder of photos, or a pack")
+    labels, nothing = np.zeros(len(files), np.int64), np.zeros(len(files) + 1, np.int64)
+    return HeldImages(folder, ("image",), labels, np.empty(0, np.uint8), nothing, files)
+
+
+def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, Timing]:
+    """CPU time on one core, from bytes to the pixels of a training crop.
+
+    The pipelines take turns, so that a slow minute is every one's; a ratio is of one turn, and the median of them
+    counts. `packed` is a second source for ours, relative to the reference on `images`.
+    """
+    peers = {name: (build(), images.files) for name, build in PEERS.items()}
+    pipelines = {"ours": (_ours(images), range(len(images))), **peers}
+    if packed is not None:
+        pipelines[PACKED] = (_ours(packed), range(len(packed)))
+    times: dict[str, list[float]] = {name: [] for name in pipelines}
+    with _one_core(), progress("timing", (ROUNDS + 1) * len(pipelines)) as advance:
+        for turn in range(ROUNDS + 1):
+            for name, (pipeline, items) in pipelines.items():
+                taken = _cpu_milliseconds(pipeline, items)
+                if turn:  # the first one warms up
+                    times[name].append(taken)
+                advance(1)
+    return {name: _timing(own, times[REFERENCE]) for name, own in times.items()}
+
+
+def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
+    """A DataLoader of ours and one of the reference, by the clock, with `workers` processes each."""
+    samples = [Sample(0, number % len(images), number // len(images)) for number in range(LOADER_IMAGES)]
+    datasets: dict[str, Any] = {"ours": _our_dataset(images), REFERENCE: _PeerDataset(images.files, PEERS[REFERENCE]())}
+    options: dict[str, Any] = {"batch_size": BATCH, "sampler": samples, "num_workers": workers}
+    options["persistent_workers"] = workers > 0
+    loaders = {
+        "ours": ImageLoader(datasets["ours"], worker_timeout=WORKER_TIMEOUT, **options),
+        REFERENCE: DataLoader(datasets[REFERENCE], **options),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in loaders}
+    with progress("timing loaders", (LOADER_ROUNDS + 1) * len(loaders)) as advance:
+        for turn in range(LOADER_ROUNDS + 1):
+            for name, loader in loaders.items():
+                began = time.perf_counter()
+                for _ in loader:
+                    pass
+                if turn:
+                    speeds[name].append(LOADER_IMAGES / (time.perf_counter() - began))
+                advance(1)
+    ratios = {name: [a / b for a, b in zip(own, speeds[REFERENCE], strict=True)] for name, own in speeds.items()}
+    return {
+        name: LoaderSpeed(statistics.median(own), statistics.median(ratios[name]), datasets[name][samples[0]][0].nbytes)
+        for name, own in speeds.items()
+    }
+
+
+def _our_dataset(images: HeldImages) -> TrainImages:
+    """What a training with random resized crop and flip takes its samples from."""
+    recipe = RecipeConfig(epochs=1, batch_size=BATCH, image_size=SIZE, optimizer=OptimizerConfig(name="sgd", lr=0.1))
+    return TrainImages(images, None, recipe, DataConfig(name="image_folder", root=str(images.root)), 0)
+
+
+def _ours(images: HeldImages) -> Callable[[int], Any]:
+    dataset = _our_dataset(images)
+    return lambda image: dataset[Sample(0, image)]
+
+
+def _pil_torchvision() -> Pipeline:
+    """The lines of torchvision's and PyTorch's own ImageNet examples."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    return partial(_after_pillow, transform=transform)
+
+
+def _torchvision_v2() -> Pipeline:
+    """Its decoder and its v2 transforms, uint8 throughout: its fastest."""
+    return partial(
+        _after_torchvision,
+        transform=v2.Compose([v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]),
+    )
+
+
+def _timm() -> Pipeline:
+    """What timm's create_loader builds with its prefetcher: uint8, normalised on the device."""
+    transform: Any = timm.data.create_transform(SIZE, is_training=True, use_prefetcher=True, color_jitter=0.0)
+    return partial(_after_pillow, transform=transform)
+
+
+PEERS: dict[str, Callable[[], Pipeline]] = {
+    REFERENCE: _pil_torchvision,
+    "torchvision_v2": _torchvision_v2,
+    "timm": _timm,
+}
+
+
+def _after_pillow(data: bytes, transform: Callable[..., Any]) -> Any:
+    return transform(Image.open(BytesIO(data)).convert("RGB"))
+
+
+def _after_torchvision(data: bytes, transform: Callable[..., Any]) -> Any:
+    return transform(decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB))
+
+
+class _PeerDataset(Dataset[Any]):
+    def __init__(self, files: tuple[bytes, ...], pipeline: Pipeline) -> None:
+        self.files, self.pipeline = files, pipeline
+
+    def __getitem__(self, sample: Sample) -> tuple[Any, int]:
+        return self.pipeline(self.files[sample.image]), 0
+
+
+def _evenly(items: Any) -> list[Any]:
+    """At most IMAGES of them."""
+    return [items[position] for position in np.linspace(0, len(items) - 1, min(IMAGES, len(items))).astype(int)]
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """One that every peer decodes."""
+    if not data.startswith(JPEG_START):
+        return False
+    try:
+        _after_torchvision(data, transform=lambda pixels: pixels)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _cpu_milliseconds(pipeline: Callable[[Any], Any], items: Any) -> float:
+    began = time.process_time()
+    for item in items:
+        pipeline(item)
+    return 1000 * (time.process_time() - began) / len(items)
+
+
+def _timing(own: list[float], reference: list[float]) -> Timing:
+    ratios = [theirs / ours for ours, theirs in zip(own, reference, strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return Timing(statistics.median(own), statistics.median(ratios), (low, high))
+
+
+@contextmanager
+def _one_core() -> Iterator[None]:
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)

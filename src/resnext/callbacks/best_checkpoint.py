@@ -1,0 +1,93 @@
+"""When best.ckpt is written, and whether it holds the best that metrics.csv knows."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from resnext.errors import UserError
+from resnext.run.directory import Run
+from resnext.run.metrics import Row, find_best, read_rows
+from resnext.runtime.checkpoint import BEST, Best, DamagedCheckpoint, read_checkpoint
+from resnext.task.classification import ClassificationTask
+
+log = logging.getLogger(__name__)
+
+
+class BestCheckpoint(Checkpoint):
+    """Writes best.ckpt: the first epoch of the highest `best_by`. Raises UserError at the end if that file was lost.
+
+    What the run calls its best is in every checkpoint. At a start it is compared with what best.ckpt itself says, which
+    then counts. It comes after LastCheckpoint among the callbacks: at the end, a save that failed is the first error.
+    """
+
+    def __init__(self, run: Run, best_by: str) -> None:
+        self.run, self.best_by = run, best_by
+        self._best: Best | None = None
+        self._step = 0  # from which the training goes on
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = self._best._asdict() if self._best is not None else None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._best = Best(**checkpoint["best"]) if checkpoint["best"] is not None else None
+        self._step = checkpoint["global_step"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All ranks take rank 0's word: a network file system may show some of them an older file."""
+        self._best = trainer.strategy.broadcast(self._find_best() if trainer.is_global_zero else None)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, ClassificationTask)
+        prefix, _, name = self.best_by.rpartition("/")
+        score = getattr(pl_module.last_scores[prefix], name)
+        if self._best is None or score > self._best.score:
+            self._best = Best(pl_module.epoch, pl_module.global_step, score)
+            trainer.save_checkpoint(self.run.checkpoints / BEST)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        lost = None
+        if trainer.is_global_zero:
+            lost = describe_lost_best(self.run, read_rows(self.run.path / "metrics.csv"), self.best_by)
+        if (lost := trainer.strategy.broadcast(lost)) is not None:
+            raise UserError(lost)
+
+    def _find_best(self) -> Best | None:
+        """What best.ckpt holds; a newer one than the checkpoint of this start will be written again."""
+        held = _read_best(self.run.checkpoints / BEST)
+        if held is not None and held.step >= self._step:
+            return self._best
+        if held != self._best and self._best is not None:
+            log.warning(
+                "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later "
+                "epochs are now compared with the file that is there",
+                self.run.checkpoints / BEST,
+                _describe(held),
+                _describe(self._best),
+            )
+        return held
+
+
+def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
+    """How best.ckpt differs from the best validation in `rows` of metrics.csv; None if it does not."""
+    row, held = find_best(rows, best_by), _read_best(run.checkpoints / BEST)
+    best = Best(int(row["epoch"]), int(row["step"]), float(row[best_by])) if row is not None else None
+    if held == best:
+        return None
+    return (
+        f"{run.path} is trained to its end, but {run.checkpoints / BEST} is {_describe(held)}, and the best is "
+        f"{_describe(best)}: restore best.ckpt and resume the run, or use last.ckpt"
+    )
+
+
+def _read_best(path: Path) -> Best | None:
+    try:
+        return read_checkpoint(path).best
+    except (FileNotFoundError, DamagedCheckpoint):
+        return None
+
+
+def _describe(best: Best | None) -> str:
+    return f"epoch {best.epoch} ({100 * best.score:.2f} %)" if best is not None else "missing"

@@ -1,0 +1,177 @@
+"""When last.ckpt is written, and the validation at the end of an epoch."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from resnext.config.schema import CheckpointConfig
+from resnext.errors import Interrupted, RunFailed
+from resnext.loggers.csv import CsvLogger
+from resnext.run.identity import RunMark
+from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.collectives import Agreement
+from resnext.runtime.signals import StopRequest
+from resnext.task.classification import ClassificationTask
+
+
+class SaveFailed(RunFailed):
+    """The training could no longer be saved; raised on every rank."""
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes last.ckpt by time, by step, before and after each validation, and when a signal asks the run to stop.
+
+    Always between two optimizer steps: inside an accumulation window the gradients gathered so far would be lost.
+
+    It also runs the validation, when the epoch is over: Lightning's own comes while it is not, and a run cannot go on
+    exactly from a checkpoint of that moment. A training that is resumed from between an epoch's last step and the end
+    of its validation begins with that validation.
+
+    Args:
+        path: of last.ckpt.
+        timeout: for the ranks' agreement; a rank that does not answer for so long ends the training.
+        mark: what every checkpoint carries of its run.
+    """
+
+    def __init__(
+        self, path: Path, config: CheckpointConfig, stop: StopRequest, timeout: timedelta, mark: RunMark
+    ) -> None:
+        self.path, self.config, self.stop, self.timeout, self.mark = path, config, stop, timeout, mark
+        self._validated = True
+        self._saved_at = time.monotonic()
+        self.longest_save = 0.0  # seconds
+        self._agreement: Agreement | None = None
+        self._common_batches = 0
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validated"] = self._validated
+        checkpoint["run"] = self.mark._asdict()
+        if (logger := _csv_logger(trainer)) is not None:
+            checkpoint["metrics"] = logger.metrics
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._validated = checkpoint["validated"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agreement = Agreement(self.timeout)
+        if (logger := _csv_logger(trainer)) is not None:
+            _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
+        self.stop.defer()
+        self._check_same_position(trainer.global_step)
+        self._stop_if_asked()
+        if not self._validated:
+            self._validate(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._agreement = None  # its process group must not outlive the training
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        epoch_is_over = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
+        if not between_steps or epoch_is_over:
+            return
+        assert self._agreement is not None
+        late, signum = divmod(self._agreement.largest_before(self._is_late() * 256 + self.stop.signum), 256)
+        if late or signum or self._is_due(trainer.global_step):
+            self._save(trainer, pl_module)
+            self._agreement.forget()  # it is of before the save
+        if signum:
+            raise Interrupted(signum)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = False
+        self._save(trainer, pl_module)
+        self._stop_if_asked()
+        self._validate(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._common_batches = -self._agree(-int(sum(trainer.num_val_batches)))
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Nothing is lost by stopping here; but some ranks have a batch more, and would ask the others in vain."""
+        if batch_idx < self._common_batches:
+            self._stop_if_asked()
+
+    def _validate(self, trainer: Trainer, task: LightningModule) -> None:
+        """Does what Lightning's training loop does around its own validation."""
+        assert isinstance(task, ClassificationTask)
+        trainer.validating = True
+        task.on_validation_model_zero_grad()
+        trainer.fit_loop.epoch_loop.val_loop.run()
+        trainer.training = True
+        self._validated = True
+        self._save(trainer, task)
+        if not task.is_done:
+            self._stop_if_asked()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_saved(trainer, allowed=1)
+
+    def _save(self, trainer: Trainer, task: LightningModule) -> None:
+        """Raises NonFiniteLoss for weights that must not be kept."""
+        assert isinstance(task, ClassificationTask)
+        task.guard.check(trainer.global_step)
+        began = time.monotonic()
+        trainer.save_checkpoint(self.path)
+        self._saved_at = time.monotonic()
+        self.longest_save = max(self.longest_save, self._saved_at - began)
+        self._check_saved(trainer, allowed=self.config.max_failures)
+
+    def _check_saved(self, trainer: Trainer, allowed: int) -> None:
+        """Raises SaveFailed, on every rank, when `allowed` saves in a row have failed."""
+        failures = self._agree(_io(trainer).failures)
+        if failures >= allowed:
+            raise SaveFailed(
+                f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
+                f"{self.config.max_failures}): the reason is above; make room, and resume the run"
+            )
+
+    def _check_same_position(self, step: int) -> None:
+        """Each rank reads the newest checkpoint that it sees; a network file system may show some an older one."""
+        position = 2 * step + self._validated
+        if self._agree(position) != -self._agree(-position):
+            raise RunFailed(
+                f"the ranks read different checkpoints (this one step {step}): the file system does not show all of "
+                "them the newest yet; resume the run"
+            )
+
+    def _stop_if_asked(self) -> None:
+        if signum := self._agree(self.stop.signum):
+            raise Interrupted(signum)
+
+    def _agree(self, value: int) -> int:
+        assert self._agreement is not None, "made when the training starts"
+        return self._agreement.largest(value)
+
+    def _is_late(self) -> bool:
+        """By the clock, which the ranks have to agree on."""
+        minutes = self.config.every_minutes
+        return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
+
+    def _is_due(self, step: int) -> bool:
+        return self.config.every_steps is not None and step % self.config.every_steps == 0
+
+
+def _csv_logger(trainer: Trainer) -> CsvLogger | None:
+    """Rank 0's."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, CsvLogger)), None)
+
+
+def _io(trainer: Trainer) -> AtomicCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, AtomicCheckpointIO)
+    return io

@@ -1,0 +1,64 @@
+"""The grace before a time limit: whether two steps, a save and W&B's end fit into it, known before it counts."""
+
+import logging
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from resnext.callbacks.last_checkpoint import LastCheckpoint
+from resnext.loggers.wandb import seconds_to_finish
+
+log = logging.getLogger(__name__)
+
+
+class GraceCheck(Callback):
+    """Warns once, after the first save, if what a rank still does after SLURM's signal does not fit into the grace.
+
+    The first step of each image size does not count: it compiles.
+
+    Args:
+        seconds: from SLURM's signal to the time limit.
+        saver: knows how long its saves took.
+    """
+
+    def __init__(self, seconds: int, saver: LastCheckpoint) -> None:
+        self.seconds, self.saver = seconds, saver
+        self._began = 0.0
+        self._shapes: set[tuple[int, ...]] = set()
+        self._compiles = False
+        self._longest_step = 0.0
+        self._warned = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._began, self._compiles = time.monotonic(), False
+        shape = tuple(batch[0].shape)
+        self._compiles = self._compiles or shape not in self._shapes
+        self._shapes.add(shape)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches or self._compiles:
+            return
+        self._longest_step = max(self._longest_step, time.monotonic() - self._began)
+        if self.saver.longest_save and not self._warned and trainer.is_global_zero:
+            self._warn_if_short(seconds_to_finish())
+
+    def _warn_if_short(self, finish: float) -> None:
+        to_save = 2 * self._longest_step + self.saver.longest_save  # the ranks agree one step after the signal
+        if to_save + finish <= self.seconds:
+            return
+        self._warned = True
+        log.warning(
+            "leaving takes up to %.0f s (two steps of %.1f s, a save of %.1f s%s), but "
+            "slurm.signal_seconds_before_end=%d: give at least %d at the next submission",
+            to_save + finish,
+            self._longest_step,
+            self.saver.longest_save,
+            f", W&B's last {finish:.0f} s" if finish else "",
+            self.seconds,
+            2 * to_save + finish,
+        )

@@ -1,0 +1,247 @@
+"""From Hydra's arguments to a `Config`: groups in configs/, overrides on the command line."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import initialize_config_dir
+from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers import oc
+
+from resnext.config.errors import has_key, unknown_key
+from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
+from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
+from resnext.config.redaction import is_secret_name
+from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
+from resnext.errors import RunFailed, UserError, describe_os_error
+
+PROJECT = Path(__file__).parents[3]
+CONFIGS = PROJECT / "configs"
+
+
+def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], float | None]) -> None:
+    """Calls `task` with the composed configuration, as often as a multirun asks; its jobs go on after one that failed.
+
+    What `task` returns is what the sweeper of a multirun gets to see of the job.
+
+    Raises:
+        UserError: for a key, value, group or override that is wrong.
+        UserError, RunFailed: the first that `task` raised, at the end.
+    """
+    errors: list[UserError | RunFailed] = []
+
+    def job(composed: DictConfig) -> float | None:
+        _register_resolvers()  # the job may be in another process
+        try:
+            try:
+                return task(_convert(composed))
+            except OmegaConfBaseException as error:
+                if hides_interrupt(error):
+                    raise KeyboardInterrupt from error
+                raise _refusal_within(error) or UserError(describe_mistake(error, CONFIGS)) from error
+            except OSError as error:
+                raise UserError(describe_os_error(error)) from error
+        except (UserError, RunFailed) as error:
+            if "SUBMITIT_EXECUTOR" in os.environ:  # in a job of its own, which has to fail
+                raise
+            if errors and str(error):
+                print(f"resnext {verb}: {error}", file=sys.stderr)
+            errors.append(error)
+            return None
+
+    with mistakes_in_one_line(CONFIGS, arguments):
+        _act(verb, arguments, job)
+    if errors:
+        raise errors[0]
+
+
+def compose(overrides: list[str]) -> Config:
+    """The configuration that `resnext train` composes from `overrides`. Raises UserError if one is wrong."""
+    with composer() as compose_one:
+        return compose_one(overrides)
+
+
+@contextmanager
+def composer() -> Iterator[Callable[[list[str]], Config]]:
+    """Yields a `compose` that reuses one Hydra instance, for composing several configurations."""
+    with _hydra() as hydra:
+
+        def compose_one(overrides: list[str]) -> Config:
+            with mistakes_in_one_line(CONFIGS, overrides):
+                composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
+                HydraConfig.instance().set_config(composed)  # for ${hydra:…}
+                OmegaConf.set_struct(composed, False)
+                del composed["hydra"]
+                return _convert(composed)
+
+        yield compose_one
+
+
+@contextmanager
+def _hydra() -> Iterator[Hydra]:
+    """Hydra for configs/, with a loader that rejects configurations that could run code."""
+    _register_resolvers()
+    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    with initialize_config_dir(str(CONFIGS), job_name="resnext", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.config_loader = CheckedConfigLoader(hydra.config_loader.get_search_path())
+        yield hydra
+
+
+def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
+    """Runs the command that the arguments select, as hydra.main does."""
+    parser, asked = parse_arguments(arguments)
+    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
+    with _hydra() as hydra:
+        if asked.help:
+            hydra.app_help(MAIN, parser, asked)
+        elif asked.hydra_help:
+            hydra.hydra_help(MAIN, parser, asked)
+        elif asked.cfg:
+            hydra.show_cfg(MAIN, asked.overrides, asked.cfg, asked.package, asked.resolve)
+        elif asked.info:
+            hydra.show_info(asked.info, MAIN, asked.overrides)
+        elif asked.shell_completion:
+            hydra.shell_completion(MAIN, asked.overrides)
+        elif asked.multirun:
+            hydra.multirun(MAIN, job, _with_name(asked.overrides))
+        else:
+            hydra.run(MAIN, job, asked.overrides)
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("data_home", data_home, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
+
+
+def _environment(name: str, *default: str | None) -> str | None:
+    """OmegaConf's oc.env, without secrets."""
+    if is_secret_name(name):
+        raise UserError(
+            f"${{oc.env:{name}}} looks like a secret, and a run saves its configuration as plain text: remove it; "
+            f"a program that needs {name} reads it from the environment"
+        )
+    return oc.env(name, *default)
+
+
+def _refusal_within(error: OmegaConfBaseException) -> UserError | None:
+    """What a resolver of ours raised, under the key whose value called it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    return UserError(f"{error.full_key}: {cause}") if cause else None
+
+
+def _with_name(overrides: list[str]) -> list[str]:
+    """With a name for the runs of a multirun, which a job that is requeued keeps."""
+    if any(each.startswith("run=") for each in overrides):
+        return overrides
+    return [*overrides, f"run=sweep-{time.strftime('%Y%m%d-%H%M%S')}"]
+
+
+def apply_overrides(config: Config, overrides: list[str]) -> Config:
+    """`config` with KEY=VALUE overrides in Hydra's spelling; groups cannot be chosen any more.
+
+    Raises:
+        UserError: for a key or value that is wrong.
+    """
+    tree = OmegaConf.create(to_dict(config))
+    OmegaConf.set_struct(tree, True)
+    try:
+        for override in OverridesParser.create().parse_overrides(overrides):
+            if override.is_sweep_override():
+                raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
+            if not has_key(override.get_key_element(), schema_defaults()):
+                raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
+            OmegaConf.update(tree, override.get_key_element(), override.value())
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(describe_mistake(error, CONFIGS)) from error
+    return _parse(OmegaConf.to_container(tree))
+
+
+def data_home() -> str:
+    """Where data is looked for by default and embedded data is written: RESNEXT_DATA, or data/ of the project."""
+    return os.environ.get("RESNEXT_DATA") or str(PROJECT / "data")
+
+
+def _convert(composed: DictConfig) -> Config:
+    missing = OmegaConf.missing_keys(composed)
+    if missing:
+        key = sorted(missing)[0]
+        raise UserError(f"{key} is missing: give it as {key}=VALUE")
+    config = _parse(OmegaConf.to_container(composed, resolve=True))
+    _check_experiment()
+    job = HydraConfig.get().job
+    if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
+        config = replace(config, run=f"{config.run}-{job.num}")
+    return config
+
+
+def _check_experiment() -> None:
+    """Raises UserError for data that was chosen without an experiment, or without both a network and a recipe."""
+    hydra = HydraConfig.get()
+    typed = {each.partition("=")[0].lstrip("+") for each in hydra.overrides.task}
+    if "data" not in typed or "experiment" in typed or {"model", "recipe"} <= typed:
+        return
+    name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
+    experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
+    fitting = [path.stem for path in experiments if _data_of(path) == name]
+    if default not in fitting:
+        names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
+        raise UserError(
+            f"data={name} needs an experiment made for it: the default, {default}, has a network and a recipe for "
+            f"other data; give experiment={names}, or both model=NAME and recipe=NAME"
+        )
+
+
+def _data_of(experiment: Path) -> Any:
+    """The data set in its defaults list; None if it chooses none, or is not valid YAML."""
+    try:
+        defaults = yaml.safe_load(experiment.read_text(errors="replace"))["defaults"]
+        return next((each["override /data"] for each in defaults if "override /data" in each), None)
+    except (yaml.YAMLError, LookupError, TypeError):
+        return None
+
+
+def _parse(tree: Any) -> Config:
+    """Raises UserError for a value that the schema refuses or that looks like a secret."""
+    config = parse_config(tree)
+    for key, text in find_texts(tree):
+        if key != "run":  # a run may have any name
+            check_no_secret(key, text)
+    return _absolute(config)
+
+
+def _absolute(config: Config) -> Config:
+    """Paths as they are from here: a rank or a later start may be elsewhere."""
+    teacher = config.recipe.teacher
+    return replace(
+        config,
+        data=replace(config.data, root=_absolute_path(config.data.root)),
+        model=replace(config.model, weights=_absolute_weights(config.model.weights)),
+        recipe=replace(config.recipe, teacher=replace(teacher, weights=_absolute_weights(teacher.weights))),
+    )
+
+
+def _absolute_weights(weights: str | None) -> str | None:
+    """A file's path, or a hub's name as it is."""
+    return _absolute_path(weights) if weights is not None and Path(weights).expanduser().exists() else weights
+
+
+def _absolute_path(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are

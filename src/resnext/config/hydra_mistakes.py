@@ -1,0 +1,73 @@
+"""Turns errors of Hydra and OmegaConf into one-line UserErrors that say what to do."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from resnext.config.errors import has_key, nearest, unknown_key
+from resnext.config.schema import schema_defaults
+from resnext.errors import UserError
+
+
+@contextmanager
+def mistakes_in_one_line(configs: Path, arguments: Sequence[str]) -> Iterator[None]:
+    """Converts Hydra's errors about the files in `configs` or about `arguments` into UserError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UserError) as error:
+        if hides_interrupt(error):
+            raise KeyboardInterrupt from error
+        if isinstance(error, UserError):
+            raise
+        raise UserError(describe_mistake(error, configs, arguments)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
+
+
+def describe_mistake(error: Exception, configs: Path, arguments: Sequence[str] = ()) -> str:
+    """One line for an error of Hydra or OmegaConf. Hydra's own hints would have the user add the typo."""
+    if isinstance(error, OmegaConfBaseException):
+        return f"{error.full_key or 'configuration'}: {_first_line(error)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or sorted(path.stem for path in (configs / group).glob("*.yaml")))
+        return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
+        )
+    if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
+        return unknown_key(str(key), schema_defaults())
+    return _find_mistake(configs, arguments) or _first_line(error)
+
+
+def _find_mistake(configs: Path, arguments: Sequence[str]) -> str | None:
+    """The first override that cannot be right: Hydra's error has it only in its text."""
+    overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
+    several = "-m" in arguments or "--multirun" in arguments
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if override.is_sweep_override() and not several:
+            return f"{override.input_line}: several values make several runs, with -m"
+        if not has_key(key, schema_defaults()) and not (configs / key).is_dir() and not key.startswith("hydra"):
+            return unknown_key(key, schema_defaults())
+    return None
+
+
+def _first_line(error: Any) -> str:
+    """The first line of an error, joined with the second line if the first ends with a colon."""
+    first, *more = str(error).strip().splitlines()
+    return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
+
+
+def hides_interrupt(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt caused this error: OmegaConf may replace a Ctrl-C by an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

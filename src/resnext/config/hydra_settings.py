@@ -1,0 +1,237 @@
+"""The settings of Hydra itself that a configuration may change: the launcher, the sweeper and their options.
+
+Hydra instantiates `hydra.callbacks`, `hydra.job_logging`, `hydra.launcher` … from any file that it composes, and writes
+where `hydra.run.dir` says. So each composition is compared with that of Hydra's own files before anything uses it.
+"""
+
+import argparse
+import copy
+import re
+from pathlib import PurePath
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from resnext.config.redaction import find_secret
+from resnext.config.schema import find_differences
+from resnext.errors import UserError, describe_error
+
+MAIN = "train"  # configs/train.yaml
+SUBMITIT = (
+    "timeout_min",
+    "cpus_per_task",
+    "gpus_per_node",
+    "tasks_per_node",
+    "mem_gb",
+    "nodes",
+    "name",
+    "stderr_to_stdout",
+)
+SLURM = (
+    "partition",
+    "qos",
+    "comment",
+    "constraint",
+    "exclude",
+    "gres",
+    "cpus_per_gpu",
+    "gpus_per_task",
+    "mem_per_gpu",
+    "mem_per_cpu",
+    "account",
+    "signal_delay_s",
+    "max_num_timeout",
+    "array_parallelism",
+)
+OPTIONS = {  # by group and name; what imports, runs shell lines or names a folder is left out
+    "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},
+    "sweeper": {
+        "basic": ("max_batch_size", "params"),
+        "optuna": ("direction", "n_trials", "n_jobs", "max_failure_rate", "study_name", "sampler.seed", "params"),
+    },
+}
+SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
+SHELL_LINES = ("prologue", "sbatch")  # of slurm
+INTERPOLATION = re.compile(r"(?<!\\)\$\{")
+FILES_OF_ITS_OWN = (
+    "config_path",
+    "config_name",
+    "config_dir",
+    "experimental_rerun",
+)  # Hydra's flags; the last unpickles
+SETTINGS = {  # Hydra writes no files or logs of its own, and a multirun's multirun.yaml into runs/
+    "run.dir": ".",
+    "sweep.dir": "runs",
+    "sweep.subdir": ".",
+    "output_subdir": None,
+    "job_logging": {"root": None},
+    "hydra_logging": {"root": None},
+}
+
+
+def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Hydra's parser and what it makes of `arguments`, in which flags and overrides have any order.
+
+    Raises:
+        UserError: for a flag that would load files from elsewhere.
+    """
+    parser = get_args_parser()
+    parsed = parser.parse_intermixed_args(arguments)
+    for flag in FILES_OF_ITS_OWN:
+        if getattr(parsed, flag) is not None:
+            raise UserError(f"--{flag.replace('_', '-')} is not allowed: put the file into configs/, in its group")
+    return parser, parsed
+
+
+class CheckedConfigLoader(ConfigLoaderImpl):
+    """Composes as Hydra does, and refuses what would make Hydra or the shell run code or write elsewhere.
+
+    Hydra composes through it for everything: --help, --cfg, completion, a run, and each job of a multirun.
+    """
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self._expected: dict[tuple[str, ...], DictConfig] = {}
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Raises UserError for what a file or an override may not say."""
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        for override in parsed:
+            _check_override(override)
+        arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        try:
+            composed = super().load_configuration(*arguments)
+        except HydraException:  # some of which are OSErrors
+            raise
+        except (AttributeError, TypeError, ValueError, OSError, RecursionError) as error:
+            # Hydra's own: for `hydra: null` and model=3, for a file that is a number, for one that includes itself
+            reason = describe_error(error)
+            raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
+        self._check_hydra(composed.hydra, parsed)
+        if "slurm" in composed:
+            self._check_shell_lines(composed, parsed)
+        for key, value in SETTINGS.items():
+            OmegaConf.update(composed.hydra, key, value, merge=False)
+        return composed
+
+    def _check_hydra(self, node: DictConfig, overrides: list[Override]) -> None:
+        chosen = {group: node.runtime.choices.get(f"hydra/{group}") for group in OPTIONS}
+        for group, name in chosen.items():
+            if name not in OPTIONS[group]:
+                raise UserError(f"hydra/{group}={name} is not allowed; it is one of {', '.join(OPTIONS[group])}")
+        found: Any = OmegaConf.to_container(node)
+        expected: Any = OmegaConf.to_container(self._compose_expected(chosen))
+        expected["overrides"] = {
+            "hydra": [each.input_line for each in overrides if each.is_hydra_override()],
+            "task": [each.input_line for each in overrides if not each.is_hydra_override()],
+        }
+        expected["runtime"] = found["runtime"] | {"output_dir": "???"}
+        for name in ("override_dirname", "config_name"):  # made from the overrides
+            expected["job"][name] = found["job"][name]
+        for key, value, _ in find_differences(found, expected):
+            _check_option(key, value, chosen)
+
+    def _compose_expected(self, chosen: dict[str, str]) -> DictConfig:
+        """The hydra node with these choices, from Hydra's own files and its plugins' alone."""
+        key = tuple(chosen.values())
+        if key not in self._expected:
+            search_path = copy.deepcopy(self.config_search_path)
+            search_path.get_path()[:] = [each for each in search_path.get_path() if each.provider != "main"]
+            choices = [f"hydra/{group}={name}" for group, name in chosen.items()]
+            composed = ConfigLoaderImpl(search_path).load_configuration(None, choices, RunMode.RUN)
+            self._expected[key] = composed.hydra
+        return self._expected[key]
+
+    def _check_shell_lines(self, composed: DictConfig, overrides: list[Override]) -> None:
+        """Shell lines may be given in a cluster's own file, configs/slurm/NAME.yaml, or on the command line."""
+        if not isinstance(composed.slurm, DictConfig):
+            raise UserError("slurm has to be a mapping of keys to values: correct the configuration file")
+        found: Any = OmegaConf.to_container(composed.slurm)  # an interpolation's value may change until it is used
+        from_files = {
+            key: lines
+            for key in SHELL_LINES
+            if (lines := found.get(key)) and not any(_gives(override, key) for override in overrides)
+        }
+        cluster = self._lines_of_cluster(composed.hydra.runtime.choices.get("slurm")) if from_files else {}
+        for key, lines in from_files.items():
+            if lines != cluster.get(key):
+                raise UserError(
+                    f"slurm.{key} holds shell lines: give them in configs/slurm/NAME.yaml, chosen by slurm=NAME, "
+                    "or on the command line"
+                )
+            if INTERPOLATION.search(str(lines)):
+                raise UserError(
+                    f"slurm.{key} holds ${{…}}, whose value another file may change: write \\${{…}} for the shell's"
+                )
+
+    def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:
+        if name is None or ".." in PurePath(name).parts:  # another group's file
+            return {}
+        found: Any = OmegaConf.to_container(super().load_configuration(f"slurm/{name}", [], RunMode.RUN))
+        return found.get("slurm") or {}
+
+
+def _gives(override: Override, key: str) -> bool:
+    """Whether the command line itself says slurm.KEY; slurm=NAME only chooses a file."""
+    return override.key_or_group == f"slurm.{key}" or (
+        override.key_or_group == "slurm" and isinstance(override.value(), dict)
+    )
+
+
+def check_no_secret(key: str, text: str) -> None:
+    """Raises UserError if `text`, which a run would keep, looks like one."""
+    if (secret := find_secret(text)) is not None:
+        raise UserError(
+            f"{key} holds {secret}, and a run saves its configuration as plain text: put secrets into environment "
+            "variables, or into files that only you can read"
+        )
+
+
+def _check_override(override: Override) -> None:
+    key, package = override.key_or_group, override.package or ""
+    if key != "run":  # a run may have any name
+        check_no_secret(key, (override.input_line or "").partition("=")[2])
+    if "hydra" not in (re.split(r"[./]", key)[0], package.partition(".")[0]):
+        return
+    if package or override.is_delete() or not SETTABLE.fullmatch(key):
+        raise UserError(_not_settable(override.input_line or key))
+
+
+def _check_option(key: str, value: Any, chosen: dict[str, str]) -> None:
+    group, _, option = key.partition(".")
+    if group not in OPTIONS:
+        raise UserError(_not_settable(f"hydra.{key}"))
+    name = chosen[group]
+    options = OPTIONS[group][name]
+    if option not in options and not option.startswith("params."):
+        allowed = ", ".join(options) or "none"
+        raise UserError(f"hydra.{key} cannot be set: the options of hydra/{group}={name} are: {allowed}")
+    if not _is_plain(value):
+        raise UserError(f"hydra.{key} has to be a number or one line of text, without ${{…}}")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):  # params
+        return all(_is_plain(each) for item in value.items() for each in item)
+    return not isinstance(value, list) and "${" not in str(value) and str(value).isprintable()
+
+
+def _not_settable(what: str) -> str:
+    return (
+        f"{what} cannot be set: give only hydra/launcher={'|'.join(OPTIONS['launcher'])}, "
+        f"hydra/sweeper={'|'.join(OPTIONS['sweeper'])} or their options, such as hydra.launcher.timeout_min=60"
+    )

@@ -1,0 +1,248 @@
+"""The recipe's part of the configuration: how to train, the mathematics, independent of the machine."""
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from resnext.config.augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config.types import (
+    STRICT,
+    BelowOne,
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InitConfig:
+    """Initialisation that a recipe overrides. null keeps the network's default.
+
+    `conv`: draw the weights of every nn.Conv2d from N(0, 2 / fan), as torch's kaiming_normal_ (He et al. 2015).
+    `zero_init_last`: true initialises the weight of the last norm of each residual block to 0, so that the block
+    initially equals its shortcut (Goyal et al. 2017); false initialises it to 1. If a block ends with a convolution,
+    true sets the convolution to 0 and false leaves it random. `zero_classifier_bias`: initialise the bias of every
+    classifier to 0.
+    """
+
+    conv: Literal["fan_in", "fan_out"] | None = None
+    zero_init_last: bool | None = None
+    zero_classifier_bias: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OptimizerConfig:
+    """A timm optimizer by its registry name: `sgd` uses Nesterov momentum, `momentum` uses plain momentum.
+
+    `lr` is for a global batch of recipe.lr_batch_size. `decayed` selects the parameters with weight decay;
+    all_but_norms_outside_shortcuts decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, if the
+    optimizer has momentum; `betas` and `eps` null: the optimizer's own. The learning rate of a layer is multiplied by
+    `layer_decay` once for each layer above it. `clip_grad_norm` is the maximum global gradient norm of a step.
+    """
+
+    name: Name
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    decayed: Literal["all", "all_but_norms", "all_but_norms_outside_shortcuts", "all_but_norms_and_biases"] = "all"
+    momentum: BelowOne | None = None
+    betas: tuple[BelowOne, BelowOne] | None = None
+    eps: Positive | None = None
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    clip_grad_norm: Positive | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ScheduleConfig:
+    """The learning rate over the training: linear warm-up from `warmup_lr`, then `name`, as timm's of that name.
+
+    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
+    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
+    last `decay_epochs`. With `warmup_prefix` they start when the warm-up ends, else they run from the first step and
+    the warm-up covers their start. `hold_epochs`: epochs of constant learning rate after the warm-up.
+    `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
+    first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.
+    """
+
+    name: Literal["constant", "step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt"] = "cosine"
+    warmup_epochs: NonNegative = 0.0
+    warmup_lr: NonNegative = 0.0
+    warmup_prefix: bool = True
+    hold_epochs: NonNegative = 0.0
+    cooldown_epochs: NonNegative = 0.0
+    decay_epochs: Positive = 30.0
+    decay_rate: Positive = 0.1
+    milestones: tuple[Positive, ...] = ()
+    min_lr: NonNegative = 0.0
+    every: Literal["step", "epoch"] = "step"
+
+    @model_validator(mode="after")
+    def _check_decay(self) -> Self:
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("recipe.schedule.milestones belongs to recipe.schedule.name=multistep, which needs it")
+        if self.name in ("wsd", "rsqrt") and self.every == "epoch" and self.decay_epochs < 1:
+            raise ValueError(
+                f"recipe.schedule.decay_epochs={self.decay_epochs:g} is less than the epoch that one rate is for"
+            )
+        if self.decay_rate > 1 and self.name in ("step", "multistep"):
+            raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} would raise the learning rate: 1 or less")
+        if self.cooldown_epochs and self.name not in ("cosine", "tanh", "poly"):
+            raise ValueError(
+                f"recipe.schedule.cooldown_epochs={self.cooldown_epochs:g} needs a schedule that ends at min_lr: "
+                f"set recipe.schedule.name to cosine, tanh or poly, not {self.name}"
+            )
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LossConfig:
+    """Softmax cross-entropy, or binary cross-entropy of each class on its own, a mean over images and classes.
+
+    `label_smoothing` as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
+    others 0, so that both classes of a mixed image are simply there (Wightman et al. 2021).
+    """
+
+    name: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    label_smoothing: BelowOne = 0.0
+    target_threshold: BelowOne | None = None
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> Self:
+        if self.target_threshold is not None and self.name != "binary_cross_entropy":
+            raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EmaConfig:
+    """An exponential moving average of weights and batch statistics, validated beside them; `decay` null: none.
+
+    It is updated every `every_steps` optimizer steps, from the first one on; until `warmup_epochs` are over it is a
+    copy of the weights. `scaled`: `decay` is for an update each image and a training of one epoch, as torchvision
+    has it.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    every_steps: Count = 1
+    warmup_epochs: NonNegative = 0.0
+    scaled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TeacherConfig:
+    """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: none.
+
+    `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
+    temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
+    weights use their own normalisation. Weights from a file use data.mean and data.std, unless `name` has a tag
+    (timm/NETWORK.TAG), which selects the normalisation of these weights.
+    """
+
+    name: Name | None = None
+    weights: Name | None = None
+    weight: Fraction = 0.5
+    temperature: Positive = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecipeConfig:
+    """How to train. `batch_size` is the global one.
+
+    `source` names the origin of the recipe and `published` its published accuracy; both are only displayed.
+    `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
+    global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` takes the rate from it to
+    `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
+    `image_size_schedule`, [[epoch, pixels], …] with epochs from 1: from that epoch on the training images are of that
+    size; before the first, of `image_size`.
+    """
+
+    source: Name | None = None
+    published: Name | None = None
+    epochs: Count
+    max_steps: Count | None = None
+    batch_size: Count
+    lr_batch_size: Count | None = None
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    image_size: Count = 224
+    image_size_schedule: tuple[tuple[Count, Count], ...] = ()
+    drop_path_rate: BelowOne = 0.0
+    init: InitConfig = Field(default_factory=InitConfig)
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    mixing: MixingConfig = Field(default_factory=MixingConfig)
+    ema: EmaConfig = Field(default_factory=EmaConfig)
+    teacher: TeacherConfig = Field(default_factory=TeacherConfig)
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        epochs = [epoch for epoch, _ in self.image_size_schedule]
+        if epochs != sorted(set(epochs)):
+            raise ValueError(f"recipe.image_size_schedule has epochs {epochs}, which must rise")
+        if epochs and epochs[-1] > self.epochs:
+            raise ValueError(f"recipe.image_size_schedule goes to epoch {epochs[-1]} of recipe.epochs={self.epochs}")
+        for name in ("warmup_lr", "min_lr"):
+            if getattr(self.schedule, name) > self.optimizer.lr:
+                raise ValueError(
+                    f"recipe.schedule.{name}={getattr(self.schedule, name):g} is more than "
+                    f"recipe.optimizer.lr={self.optimizer.lr:g}"
+                )
+        self._check_that_the_schedule_fits()
+        if self.lr_scaling != "none" and self.lr_batch_size is None:
+            raise ValueError(
+                f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"
+            )
+        return self
+
+    def _check_that_the_schedule_fits(self) -> None:
+        """A warm-up alone may be longer than the training: a short trial run of a long recipe."""
+        schedule = self.schedule
+        spent = schedule.warmup_epochs + schedule.hold_epochs + schedule.cooldown_epochs
+        if (schedule.hold_epochs or schedule.cooldown_epochs) and spent >= self.epochs:
+            raise ValueError(
+                f"recipe.schedule.warmup_epochs={schedule.warmup_epochs:g}, hold_epochs={schedule.hold_epochs:g} and "
+                f"cooldown_epochs={schedule.cooldown_epochs:g} must be less than recipe.epochs={self.epochs} together: "
+                "raise recipe.epochs or lower them"
+            )
+
+    @property
+    def lr_factor(self) -> float:
+        """By which `lr_scaling` takes the whole schedule from `lr_batch_size` to `batch_size`."""
+        ratio = self.batch_size / (self.lr_batch_size or self.batch_size)
+        return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
+
+    @property
+    def lr(self) -> float:
+        """The learning rate for `batch_size`."""
+        return self.optimizer.lr * self.lr_factor
+
+    @property
+    def ema_decay(self) -> float | None:
+        """What an update of the average keeps of it; None without an average."""
+        if self.ema.decay is None or not self.ema.scaled:
+            return self.ema.decay
+        return 1 - min(1.0, (1 - self.ema.decay) * self.batch_size * self.ema.every_steps / self.epochs)
+
+    def train_image_sizes(self) -> list[int]:
+        """Those of all epochs, in their order."""
+        starts = [0, *(epoch - 1 for epoch, _ in self.image_size_schedule)]
+        return list(dict.fromkeys(map(self.train_image_size, starts)))
+
+    @property
+    def best_by(self) -> str:
+        """The metric whose highest value best.ckpt holds: that of the average, where there is one."""
+        return "val/top1" if self.ema.decay is None else "val_ema/top1"
+
+    @property
+    def eval_image_size(self) -> int:
+        return self.evaluation.image_size or self.train_image_size(self.epochs - 1)
+
+    def train_image_size(self, epoch: int) -> int:
+        """Pixels of the training images of `epoch`, counted from 0."""
+        sizes = [size for start, size in self.image_size_schedule if start <= epoch + 1]
+        return sizes[-1] if sizes else self.image_size

@@ -1,0 +1,260 @@
+"""The whole configuration, typed and frozen; its recipe is in recipe.py. Imports no torch.
+
+`parse_config` is the door: a plain mapping goes in (composed by Hydra, or read from a run directory), a `Config`
+comes out, or a `UserError` of one line. Past it nothing is parsed again.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from resnext.config.batch import BatchSplit, split_batch
+from resnext.config.errors import describe
+from resnext.config.recipe import RecipeConfig
+from resnext.config.slurm import SlurmConfig
+from resnext.config.types import STRICT, Count, Fraction, Layers, Name, Positive
+from resnext.errors import UserError
+from resnext.terminal import pluralize
+
+OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
+TEXTS = ("source", "published")  # of a recipe; only displayed, no part of a run's identity
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig:
+    """A network by name: a variant of ours, `timm/NAME`, or `resnext` with a structure of its own.
+
+    `cardinality` and `base_width` are the paper's C and d at `width` 64; another width scales d with it.
+    `weights` is a file, `torchvision:NAME` or `timm:NAME`.
+    """
+
+    name: Name
+    weights: Name | None = None
+    layers: Layers | None = None
+    cardinality: Count | None = None
+    base_width: Count | None = None
+    width: Count | None = None
+    stem: Literal["imagenet", "cifar"] | None = None
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """The structure fields that were given."""
+        names = ("layers", "cardinality", "base_width", "width", "stem")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _check_structure(self) -> Self:
+        if self.name != "resnext":
+            if self.structure:
+                raise ValueError(
+                    f"model.name={self.name} has a structure of its own and takes no model."
+                    f"{', model.'.join(self.structure)}: model.name=resnext does; or begin with a model file that "
+                    f"gives none, model=resnext50_32x4d model.name={self.name}"
+                )
+            return self
+        missing = {"layers", "cardinality", "base_width"} - self.structure.keys()
+        if missing:
+            raise ValueError(f"model.name=resnext also needs model.{', model.'.join(sorted(missing))}")
+        self._check_cardinality_divides()
+        return self
+
+    def _check_cardinality_divides(self) -> None:
+        """The first 3×3 has width · base_width / 64 · cardinality channels in `cardinality` groups."""
+        assert self.base_width is not None
+        assert self.cardinality is not None
+        width = self.width or 64
+        channels = width * self.base_width * self.cardinality / 64
+        if channels % self.cardinality:
+            raise ValueError(
+                f"model.cardinality={self.cardinality} does not divide the {channels:g} channels of the first 3×3 "
+                f"(width {width} · base_width {self.base_width} / 64 · cardinality); "
+                "model.width · model.base_width must be a multiple of 64"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them.
+
+    `num_classes` null: counted. `workers` null: by the number of cores. `worker_timeout` is in seconds: a loader
+    process that gives no batch for so long ends the run. `cache` ram: decoded images are kept in memory.
+    `max_skipped`: so many training images may be unreadable and left out; of the validation images, none ever.
+    `mean` and `std` are of RGB in [0, 1].
+    """
+
+    name: Literal["image_folder", "imagenet", "digits", "cifar10", "cifar100"]
+    root: Name
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
+    worker_timeout: Positive = 300.0
+    cache: Literal["none", "ram"] = "none"
+    max_skipped: Annotated[int, Field(ge=0)] = 0
+    mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TrainerConfig:
+    """Where to train: the machine. `devices` is per node; auto takes every GPU, or one process on a CPU.
+
+    `micro_batch_size` is what one device takes at once; null: its whole share of the global batch.
+    What is `auto` is resolved at the run's first start, on the machine that trains, and kept.
+    `on_nonfinite`: a loss that is not finite ends the training, or its step is skipped (which looks at every step, and
+    so waits for the device). After `timeout_minutes` without an answer from a process the others end. `max_restarts`:
+    so often are the processes of this machine started again after one of them was lost.
+    """
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: Count | Literal["auto"] = "auto"
+    nodes: Count = 1
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    micro_batch_size: Count | None = None
+    compile: bool | Literal["auto"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    deterministic: bool = False
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    timeout_minutes: Positive = 30.0
+    max_restarts: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CheckpointConfig:
+    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps.
+
+    After `max_failures` saves in a row that failed the training ends; before, it goes on with a warning.
+    """
+
+    every_minutes: Positive | None = 15.0
+    every_steps: Count | None = None
+    max_failures: Count = 10
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoggerConfig:
+    """`mode` auto: W&B online where there is an API key and a server that answers, else offline."""
+
+    mode: Literal["auto", "offline", "disabled"] = "auto"
+    project: Name = "resnext"
+    entity: str | None = None
+    every_steps: Count = 50
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Config:
+    """One training run. `run` is its name, null until the run directory is made."""
+
+    experiment: str
+    run: Name | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: ModelConfig
+    data: DataConfig
+    recipe: RecipeConfig
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    logger: LoggerConfig = Field(default_factory=LoggerConfig)
+    slurm: SlurmConfig = Field(default_factory=SlurmConfig)
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        """A run's folder is named `run`, or for its `experiment` and the time."""
+        for key, name in (("run", self.run), ("experiment", self.experiment)):
+            if name is not None and (name.startswith((".", "-")) or "/" in name or not name.isprintable()):
+                plain = name.rstrip("/").rpartition("/")[2].lstrip(".-")
+                raise ValueError(f"{key}={name!r} must be a plain folder name in runs/, such as {plain or 'first'}")
+        return self
+
+    def split_batch(self, world_size: int) -> BatchSplit:
+        """How the global batch is taken by `world_size` devices.
+
+        Raises:
+            UserError: if it does not divide, or leaves a device a single image where images are mixed.
+        """
+        split = split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
+        if split.micro == 1 and self.recipe.mixing.on:
+            raise UserError(
+                f"recipe.mixing mixes the images of a micro-batch, which has one image for recipe.batch_size="
+                f"{self.recipe.batch_size} on {pluralize(world_size, 'device')}: take trainer.micro_batch_size=2 or "
+                "more, or fewer devices"
+            )
+        return split
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this run this run: whatever may differ between two starts of it is left out."""
+        return {
+            "seed": self.seed,
+            "model": to_dict(self.model),
+            "recipe": self._recipe_identity(),
+            "data": {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE},
+        }
+
+    def _recipe_identity(self) -> dict[str, Any]:
+        recipe = {key: value for key, value in to_dict(self.recipe).items() if key not in TEXTS}
+        if not self.model.name.startswith("timm/"):  # null and false are the same start for our networks
+            recipe["init"]["zero_init_last"] = bool(self.recipe.init.zero_init_last)
+        return recipe
+
+
+def parse_config(mapping: Mapping[str, Any]) -> Config:
+    """Checks a plain mapping against the schema.
+
+    Raises:
+        UserError: one line with the dotted key, what was given, what is allowed and, for a name, the nearest.
+    """
+    for key, text in find_texts(mapping):
+        if text and text.splitlines() != [text]:  # it would end a line of a batch script, a log or a message
+            raise UserError(f"{key} has more than one line: {text!r}; write it in one line")
+    try:
+        # as JSON: strict mode takes no dict for a dataclass and no list for a tuple otherwise
+        return TypeAdapter(Config).validate_json(json.dumps(mapping))
+    except ValidationError as error:
+        raise UserError(describe(error, schema_defaults())) from None
+
+
+def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a configuration with its dotted key; those in a list have the list's."""
+    if isinstance(tree, str):
+        yield key, tree
+    elif isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from find_texts(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from find_texts(value, key)
+
+
+def find_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields (dotted key, first value, second value) for each difference of two nested dicts; None if one lacks it."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in one | other:
+            yield from find_differences(one.get(name), other.get(name), f"{key}.{name}" if key else str(name))
+    elif one != other:
+        yield key, one, other
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration object as plain dicts, lists and scalars, ready for YAML."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def schema_defaults(cls: type = Config) -> dict[str, Any]:
+    """Every key of the schema with its default, and Hydra's mark for a missing value, `???`, where it has none."""
+    defaults: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        nested = field.type
+        if dataclasses.is_dataclass(nested) and isinstance(nested, type):
+            defaults[field.name] = schema_defaults(nested)
+        elif field.default is dataclasses.MISSING:
+            defaults[field.name] = "???"
+        else:
+            defaults[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return defaults

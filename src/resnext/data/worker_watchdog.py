@@ -1,0 +1,127 @@
+"""What a batch is waited for: loader processes that hang or die end the wait, in time and with one line."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from resnext.errors import RunFailed, UserError, describe_error
+from resnext.runtime.parent_death import die_with_parent
+
+SECONDS_TO_DIE = 2.0
+
+
+def die_with_rank() -> None:
+    """To be called in a loader process: torch's own watchdog notices only after 5 s that the rank was killed."""
+    rank = multiprocessing.parent_process()
+    assert rank is not None, "called in a loader process"
+    assert rank.pid is not None
+    forked = multiprocessing.get_start_method() == "fork"  # else the parent is multiprocessing's fork server
+    die_with_parent(rank.pid if forked else os.getppid())
+
+
+class LoaderFailed(RunFailed):
+    """A loader process hangs, was killed, or broke; one line that says what to do."""
+
+
+def carried(error: Exception) -> UserError | RunFailed:
+    """What a loader process returns in place of a batch, for the main process to raise.
+
+    DataLoader does not pass on the error itself: it builds another one of the same type, with the text of the
+    traceback as its message. Errors of our own are carried whole here. Others may not survive pickle and are named in
+    a LoaderFailed. The traceback goes with them as a note, for log.txt.
+    """
+    ours = isinstance(error, UserError | RunFailed)
+    kept = (
+        error if ours else LoaderFailed(f"a loader process broke: {describe_error(error)}; the traceback is in log.txt")
+    )
+    kept.add_note("In a loader process: " + "".join(traceback.format_exception(error)))
+    return kept
+
+
+class LoaderGuard:
+    """Watches over the loader processes of one DataLoader, in one iteration after another.
+
+    DataLoader's own timeout does not cover the time in which it receives a batch from a process that has stopped.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._deadline: float | None = None
+        self._hung = False
+        self._processes: list[BaseProcess] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Around one iteration."""
+        over = threading.Event()
+        threading.Thread(target=self._watch, args=[over], daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def watch_children(self) -> None:
+        """To be called when the loader processes have been started.
+
+        torch would raise for a dead one wherever the main thread is at that time, in a save as well; without its
+        handler they are found when the next batch is waited for.
+        """
+        for process in multiprocessing.active_children():
+            if process not in self._processes:
+                self._processes.append(process)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Raises LoaderFailed for a wait that takes too long, and for what the death of a process brings about."""
+        self._deadline = time.monotonic() + self.timeout
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = self._reason(error)
+            if reason is None:
+                raise
+            raise LoaderFailed(reason) from error
+        finally:
+            self._deadline = None
+
+    def _reason(self, error: Exception) -> str | None:
+        if isinstance(error, (ConnectionError, EOFError)):
+            self._wait_for_death()  # the connection to a killed process may break before its death is known
+        if self._hung:
+            return (
+                f"no loader process gave a batch within data.worker_timeout={self.timeout:g} seconds: is the storage "
+                "stuck? If it is only slow, give a longer one"
+            )
+        code = self._exit_code()
+        if code is None:
+            return None
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"a loader process {how}: if the machine ran out of memory, give fewer data.workers"
+
+    def _wait_for_death(self) -> None:
+        deadline = time.monotonic() + SECONDS_TO_DIE
+        while self._exit_code() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _exit_code(self) -> int | None:
+        """Of a process that failed, None if none did."""
+        return next((process.exitcode for process in self._processes if process.exitcode), None)
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(min(1, self.timeout / 10)):
+            deadline = self._deadline
+            if deadline is not None and time.monotonic() > deadline:
+                self._hung = self._exit_code() is None  # a dead one is noticed late, every 5 s
+                for child in multiprocessing.active_children():
+                    child.kill()
+                return

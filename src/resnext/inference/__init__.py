@@ -1,0 +1,4 @@
+"""From a finished run to numbers and files.
+
+Not here: the validation during a training (task/, callbacks/), and the comparison of two runs (report/).
+"""

@@ -1,0 +1,135 @@
+"""The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error.
+
+All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last seconds.
+So each start first sends again, from metrics.csv and perf.csv, what the server lacks; and what a start keeps offline is
+the whole run so far. A step that was sent twice has the same values both times.
+The system metrics of older offline starts are dropped with their folders (wandb_folders.py).
+"""
+
+import http.client
+import logging
+import os
+import shlex
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import wandb
+from lightning.pytorch.loggers import WandbLogger
+
+from resnext.config.redaction import USERINFO, redact_urls
+from resnext.config.schema import Config, to_dict
+from resnext.loggers.wandb_folders import STEP, remove_redundant_folders
+from resnext.run.metrics import read_rows
+
+PROBE_SECONDS = 3.0
+INIT_SECONDS = 8.0
+FINISH_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+def is_wanted(mode: str) -> bool:
+    """False where the configuration or W&B's own WANDB_MODE disables it."""
+    return "disabled" not in (mode, os.environ.get("WANDB_MODE"))
+
+
+def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
+    """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`.
+
+    The CSV files in `folder` hold what is not computed again.
+    """
+    wandb.setup(wandb.Settings(silent=True))
+    obstacle = find_obstacle(config.logger.mode)
+    if obstacle is None:
+        try:
+            return _start(config, folder, wandb_id, offline=False)
+        except Exception as error:  # whatever W&B raises: a training does not end for its log
+            obstacle = _first_line(error)
+            wandb.teardown()
+    logger = _start(config, folder, wandb_id, offline=True)
+    remove_redundant_folders(Path(logger.experiment.dir).parent, wandb_id)
+    log.info(
+        "W&B       offline: %s\n          later: .venv/bin/wandb sync %s",
+        obstacle,
+        shlex.quote(f"{folder}/wandb/latest-run"),
+    )
+    return logger
+
+
+def seconds_to_finish() -> float:
+    """How long `wandb.finish` may take at most: only a run that is online waits for a server."""
+    return FINISH_SECONDS if wandb.run is not None and not wandb.run.offline else 0.0
+
+
+def find_obstacle(mode: str) -> str | None:
+    """Why W&B cannot be online, or None if it can. Takes at most 3 seconds for it."""
+    if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        return "as asked"
+    try:
+        url = USERINFO.sub("", str(wandb.setup().settings.base_url))
+        if not wandb.login(prompt=False, verify=False):
+            return "no API key"
+    except Exception as error:  # a malformed key or address
+        return _first_line(error)
+    return _within(PROBE_SECONDS, lambda: _probe(url))
+
+
+def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> WandbLogger:
+    settings = wandb.Settings(
+        mode="offline" if offline else "online",
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        silent=True,
+        console="off",
+    )
+    logger = WandbLogger(
+        name=config.run,
+        save_dir=folder,
+        id=wandb_id,
+        project=config.logger.project,
+        entity=config.logger.entity,
+        resume=None if offline else "allow",
+        config=to_dict(config),
+        settings=settings,
+    )
+    sent = logger.experiment.summary.get(STEP)  # starts now, so that what goes wrong goes wrong here
+    _send_again(logger, folder, from_step=int(sent or 0))
+    return logger
+
+
+def _send_again(logger: WandbLogger, folder: Path, from_step: int) -> None:
+    """The lines of that step too: which of them were sent is not known."""
+    rows = [row for name in ("metrics.csv", "perf.csv") for row in read_rows(folder / name)]
+    for row in sorted(rows, key=lambda row: int(row["step"])):
+        if int(row["step"]) >= from_step:
+            values = {name: float(value) for name, value in row.items() if value and name not in ("epoch", "step")}
+            logger.log_metrics({"epoch": int(row["epoch"]), **values}, step=int(row["step"]))
+
+
+def _probe(url: str) -> str | None:
+    """Whether a server answers at `url`, through the proxies of the environment, with anything but its own failure."""
+    try:
+        urllib.request.urlopen(f"{url}/healthz", timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"{url}: {error}" if error.code >= 500 else None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"{url}: {getattr(error, 'reason', error)}"
+    return None
+
+
+def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
+    """The answer of `probe`, or that there was none in time: names are resolved without any time-out."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(probe()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else f"no answer in {seconds:g} s"
+
+
+def _first_line(error: Exception) -> str:
+    return redact_urls((str(error).strip().splitlines() or [type(error).__name__])[0])[:100]

@@ -1,0 +1,48 @@
+"""prepare_cifar: CIFAR-10 or CIFAR-100 by torchvision's own download, as an image folder of PNG files."""
+
+import os
+import shutil
+from pathlib import Path
+
+from resnext.errors import UserError
+from resnext.files import folder_lock
+from resnext.terminal import progress
+
+
+def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
+    """Writes target/train/CLASS/NUMBER.png and target/val/CLASS/NUMBER.png; val is CIFAR's test set.
+
+    All is written to TARGET.part, with the download in it, and renamed at the end. Returns how many images each has.
+
+    Raises:
+        UserError: if the download fails.
+    """
+    from torchvision import datasets
+
+    if target.exists():
+        raise UserError(f"{target} exists already: remove it to write it again, or give another folder")
+    target = target.absolute()
+    dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    aside = target.with_name(f"{target.name}.part")
+    download = aside / ".download"
+    download.mkdir(parents=True, exist_ok=True)
+    with folder_lock(aside):
+        counts = []
+        for split in ("train", "val"):
+            try:
+                images = dataset(str(download), train=split == "train", download=True)
+            except (OSError, RuntimeError) as error:  # no network; a file that is not what it should be
+                raise UserError(
+                    f"{name} cannot be downloaded ({error}): try again, or put {dataset.filename} ({dataset.url}) "
+                    f"into {download} and repeat"
+                ) from error
+            with progress(f"writing {split}", len(images)) as advance:
+                for number, (image, label) in enumerate(images):
+                    folder = aside / split / images.classes[label]
+                    folder.mkdir(parents=True, exist_ok=True)
+                    image.save(folder / f"{number:05d}.png")
+                    advance(1)
+            counts.append(len(images))
+        shutil.rmtree(download)
+        os.replace(aside, target)
+    return counts[0], counts[1]

@@ -1,0 +1,279 @@
+"""Run: a run directory, its identity and its files.
+
+    runs/NAME/
+      config.yaml    resolved, as the run was made: its identity
+      starts/N.yaml  the configuration of a start, where it is not that of the one before; the newest counts
+      run.json       ids, command, commit, classes, and every start that trained, with machine and versions
+      code.diff      what was not committed when the run was made
+      summary.json   status and results so far
+      checkpoints/   metrics.csv   perf.csv   log.txt   wandb/   lock
+
+A run is built aside and renamed into place, so that half a run never exists. Imports no torch.
+"""
+
+import errno
+import logging
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from resnext.config.schema import Config, to_dict
+from resnext.errors import UserError
+from resnext.run.identity import DataIdentity, RunMark, describe_difference, identity_digest, with_epochs
+from resnext.run.lock import RunLock
+from resnext.run.provenance import describe_code, describe_machine, new_wandb_id, write_diff
+from resnext.run.run_files import (
+    check_files,
+    is_run,
+    read_config,
+    read_info,
+    read_summary,
+    read_yaml,
+    write_json,
+    write_yaml,
+)
+
+RUNS = Path("runs")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory. Everything after `create` reads it; only rank 0, which holds the lock, writes to it.
+
+    `start` is the number of the start whose configuration counts, None for the newest: between the making of a start
+    and its training another one may be made.
+    """
+
+    path: Path
+    start: int | None = None
+
+    @classmethod
+    def create(cls, config: Config, data: DataIdentity, command: list[str]) -> "Run":
+        """Makes runs/NAME, or opens it for another start if `config` and `data` are those of the run that is there.
+
+        Raises:
+            UserError: if NAME is another run, and how it differs; if another process is training it.
+        """
+        RUNS.mkdir(parents=True, exist_ok=True)
+        path = RUNS / (config.run or free_name(config.experiment))
+        if not path.exists():
+            if _make(replace(config, run=path.name), data, command, path):
+                return cls(path, start=1)
+            if config.run is None:  # another process took the name meanwhile
+                return cls.create(config, data, command)
+        run = cls.open(path)
+        config = replace(config, run=path.name)
+        if config.recipe.epochs == run.made.recipe.epochs:
+            config = with_epochs(config, run.config.recipe.epochs)
+        run.check_identity(config, data)
+        return run.add_start(config)
+
+    @classmethod
+    def open(cls, path: Path, start: int | None = None) -> "Run":
+        """The run at `path`, or of that name in runs/; raises UserError if there is none, or if it is damaged."""
+        run = cls.find(path, start)
+        check_files(run.path)
+        return run
+
+    @classmethod
+    def find(cls, path: Path, start: int | None = None) -> "Run":
+        """As `open`, but the run may be damaged: it may even have lost its config.yaml."""
+        for place in (path, RUNS / path):
+            if is_run(place) or (place / "run.json").is_file():
+                return cls(place, start)
+        known = [str(each.path) for each in list_runs()][-5:]
+        found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
+        asked = "no run was named" if path == Path() else f"{path} is not a run directory"
+        raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
+
+    @property
+    def made(self) -> Config:
+        """The configuration with which the run was made."""
+        return read_config(self.path / "config.yaml")
+
+    @property
+    def config(self) -> Config:
+        """The configuration of this start."""
+        return read_config(self.path / self._start_file)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return read_info(self.path / "run.json")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read_summary(self.path / "summary.json")
+
+    @property
+    def data_identity(self) -> DataIdentity:
+        data = self.info["data"]
+        return DataIdentity(tuple(data["classes"]), data["fingerprint"])
+
+    @property
+    def mark(self) -> RunMark:
+        """What its checkpoints carry."""
+        info, config = self.info, read_yaml(self.path / "config.yaml")
+        return RunMark(info["wandb_id"], identity_digest(config, info["data"]))
+
+    def check(self) -> None:
+        """Raises UserError for the first of its files that is damaged."""
+        check_files(self.path)
+        _ = self.made, self.config, self.info, self.summary
+
+    def lock(self) -> RunLock:
+        return RunLock(self.path / "lock")
+
+    def check_identity(self, config: Config, data: DataIdentity) -> None:
+        """Raises UserError with the first difference if `config` or `data` would make another run of this one."""
+        self.check_data(data)
+        made = with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
+        difference = describe_difference(made, config)
+        if difference is not None:
+            longer = f"resnext resume {self.path} recipe.epochs={config.recipe.epochs} raises them"
+            remedy = longer if difference.startswith("recipe.epochs ") else "give the values it was made with"
+            raise UserError(f"{self.path} is another run: {difference}; {remedy}, or another RUN (run=NAME)")
+
+    def check_data(self, data: DataIdentity) -> None:
+        """Raises UserError if `data` is not what the run was made with."""
+        if data == self.data_identity:
+            return
+        changed = "classes" if data.classes != self.data_identity.classes else "images"
+        raise UserError(
+            f"the data of {self.path} has changed: data.root no longer has the same {changed} as when the run was "
+            "made; restore them, or start another RUN (run=NAME)"
+        )
+
+    def add_start(self, config: Config) -> "Run":
+        """Keeps the configuration of another start, and returns the run with that. With more epochs it is not finished.
+
+        Raises:
+            UserError: while a process trains the run: which.
+        """
+        with self.lock():
+            newest = Run(self.path)
+            number = newest._newest_start()
+            if config != newest.config:
+                number += 1
+                if config.recipe.epochs != newest.config.recipe.epochs:
+                    self.update_summary(status="interrupted")
+                write_yaml(self.path / "starts" / f"{number}.yaml", to_dict(config))
+        return Run(self.path, number)
+
+    def update_info(self, **changes: Any) -> None:
+        write_json(self.path / "run.json", self.info | changes)
+
+    def update_summary(self, **changes: Any) -> None:
+        """A training does not end for it: where it cannot be written, as on a full disk, that is a warning."""
+        try:
+            write_json(self.path / "summary.json", self.summary | changes)
+        except UserError as error:
+            log.warning("%s", error)
+        except OSError as error:
+            log.warning("%s/summary.json cannot be written: %s", self.path, error.strerror)
+
+    def record_start(self, **facts: Any) -> None:
+        """Adds a start to run.json: when and where, `facts`, and with which code; changed code is a warning."""
+        info, code = self.info, describe_code()
+        before = info["starts"][-1]["code"] if info["starts"] else info["code"]
+        if code != before:
+            log.warning("the code has changed since the last start (%s → %s): results may differ", before, code)
+        time_and_config = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "config": self._start_file}
+        self.update_info(starts=[*info["starts"], {**time_and_config, **facts, **describe_machine(), "code": code}])
+
+    def find_last_start(self) -> Config | None:
+        """The configuration of the start that trained last."""
+        starts = self.info["starts"]
+        return read_config(self.path / starts[-1]["config"]) if starts else None
+
+    @property
+    def _start_file(self) -> str:
+        return f"starts/{self.start or self._newest_start()}.yaml"
+
+    def _newest_start(self) -> int:
+        """Raises UserError if there is none."""
+        matches = (re.fullmatch(r"([1-9][0-9]*)\.yaml", path.name) for path in (self.path / "starts").glob("*.yaml"))
+        numbers = [int(match[1]) for match in matches if match]
+        if not numbers:
+            raise UserError(f"{self.path}/starts has no 1.yaml: copy {self.path}/config.yaml to it")
+        return max(numbers)
+
+
+def list_runs() -> list[Run]:
+    """The runs in runs/, the one whose summary changed last at the end; also one that has lost its config.yaml."""
+    folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
+    return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
+
+
+def find_unfinished() -> Run:
+    """The latest run that is neither finished nor being trained, nor damaged: that is a warning.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for run in reversed(list_runs()):
+        try:
+            run.check()
+            if run.summary["status"] != "finished" and not run.lock().is_taken():
+                return run
+        except UserError as error:
+            log.warning("%s; this run is passed over", error)
+    raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
+
+
+def free_name(experiment: str) -> str:
+    """EXPERIMENT-YYYYMMDD-HHMMSS, with a suffix where that is taken."""
+    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    taken = {path.name for path in RUNS.glob(f"{name}*")}
+    return next(each for each in (name, *(f"{name}-{count}" for count in range(2, 10_000))) if each not in taken)
+
+
+def _changed_at(path: Path) -> float:
+    """0 where that cannot be told."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _make(config: Config, data: DataIdentity, command: list[str], path: Path) -> bool:
+    """Whether this process made the run; False if another was faster."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=RUNS))
+    aside.chmod(0o755)
+    try:
+        _write_new_run(aside, config, data, command)
+        aside.rename(path)
+    except OSError as error:
+        shutil.rmtree(aside)
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: list[str]) -> None:
+    write_yaml(folder / "config.yaml", to_dict(config))
+    (folder / "starts").mkdir()
+    write_yaml(folder / "starts" / "1.yaml", to_dict(config))
+    (folder / "checkpoints").mkdir()
+    info = {
+        "name": config.run,
+        "wandb_id": new_wandb_id(),
+        "command": command,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "code": describe_code(),
+        "data": {"fingerprint": data.fingerprint, "classes": data.classes},
+        "starts": [],
+    }
+    write_diff(folder / "code.diff")
+    write_json(folder / "run.json", info)
+    write_json(folder / "summary.json", {"status": "new"})

@@ -1,0 +1,73 @@
+"""What makes two configurations two runs, in words; and which run a checkpoint is of."""
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resnext.config.schema import OF_THE_MACHINE, TEXTS, Config, find_differences
+from resnext.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which data a run belongs to: its classes, and a fingerprint of all its image paths and labels."""
+
+    classes: tuple[str, ...]
+    fingerprint: str
+
+
+class RunMark(NamedTuple):
+    """What every checkpoint carries of its run: the id, and a digest of what must not differ between two starts."""
+
+    id: str
+    identity: str
+
+
+def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
+    """Of config.yaml as it was written, not as today's schema reads it, which may have new keys; and of the data."""
+    own = {name: config.get(name) for name in ("seed", "model")}
+    own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
+    own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
+    return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, required: bool = True) -> None:
+    """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`.
+
+    One without a mark, which an earlier version wrote, is only a warning if the mark is not `required`.
+    """
+    found = checkpoint.get("run")
+    remedy = f"put this run's own file back, or move this one away (model.weights={path} takes its weights)"
+    if not isinstance(found, dict):
+        unmarked = f"{path} does not say which run wrote it (checkpoints of earlier versions do not)"
+        if required or found is not None:
+            raise UserError(f"{unmarked}: {remedy}")
+        log.warning("%s; it is read as one of this run", unmarked)
+        return
+    if found.get("id") != mark.id:
+        raise UserError(f"{path} is of another run ({found.get('id')}; this is {mark.id}): {remedy}")
+    if found.get("identity") != mark.identity:
+        raise UserError(
+            f"{path} is of this run, but config.yaml, run.json or the data changed after it was written: "
+            f"restore them, or start another run (run=NAME; model.weights={path} takes the weights)"
+        )
+
+
+def describe_difference(made: Config, asked: Config) -> str | None:
+    """The first key in which `asked` is another run than `made`, with both values; None if it is the same."""
+    differences = list(find_differences(made.identity(), asked.identity()))
+    if not differences:
+        return None
+    key, *values = differences[0]
+    was, now = (re.sub(r"\s+", "", json.dumps(value)) for value in values)
+    return f"{key} was {was} and is now {now}" + (f" (and {len(differences) - 1} more)" if len(differences) > 1 else "")
+
+
+def with_epochs(config: Config, epochs: int) -> Config:
+    return replace(config, recipe=replace(config.recipe, epochs=epochs))

@@ -1,0 +1,77 @@
+"""metrics.csv and perf.csv as they are read: whole rows of numbers, whatever happened to the file. Imports no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from resnext.files import read_text
+from resnext.terminal import pluralize
+
+METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
+AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
+PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The whole rows of a file that may not exist; a line that is cut, or holds anything but numbers, is left out."""
+    return parse_rows(_read_text(path))
+
+
+def parse_rows(text: str) -> list[Row]:
+    header, *lines = _whole_lines(text) or [""]
+    columns = header.split(",")
+    return [row for line in lines if (row := _parse(line, columns)) is not None]
+
+
+def read_last_row(path: Path) -> Row:
+    """The last whole row; empty if there is none. It parses lines from the end until one is whole."""
+    header, *lines = _whole_lines(_read_text(path)) or [""]
+    columns = header.split(",")
+    return next((row for line in reversed(lines) if (row := _parse(line, columns)) is not None), {})
+
+
+def find_lost(path: Path, kept: str) -> list[Row]:
+    """The rows in `kept`, a checkpoint's copy of the file at `path`, that are missing there or have other values."""
+    found = {tuple(row.values()) for row in read_rows(path)}
+    return [row for row in parse_rows(kept) if tuple(row.values()) not in found]
+
+
+def describe_lost(lost: list[Row]) -> str:
+    """How many rows, and where."""
+    first, last = lost[0]["step"], lost[-1]["step"]
+    steps = f"step {first}" if first == last else f"steps {first} to {last}"
+    return f"{pluralize(len(lost), 'row')}, {steps}"
+
+
+def find_best(rows: list[Row], best_by: str) -> Row | None:
+    """The first validation with the highest `best_by`."""
+    return max((row for row in rows if row["val/top1"]), key=lambda row: float(row[best_by]), default=None)
+
+
+def _read_text(path: Path) -> str:
+    """Raises UserError as files.read_text does, but for bytes that are not text."""
+    try:
+        return read_text(path, errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _whole_lines(text: str) -> list[str]:
+    return text.rpartition("\n")[0].splitlines()
+
+
+def _parse(line: str, columns: list[str]) -> Row | None:
+    row = dict(zip(columns, line.split(","), strict=False))
+    try:
+        is_whole = len(row) == len(columns) == line.count(",") + 1 and int(row["step"]) >= 0 and int(row["epoch"]) >= 0
+        _check_numbers(row)
+    except (KeyError, ValueError):
+        return None
+    return row if is_whole else None
+
+
+def _check_numbers(row: dict[str, Any]) -> None:
+    """Raises ValueError for a value that is neither a number nor empty."""
+    for value in row.values():
+        float(value or 0)

@@ -1,0 +1,159 @@
+"""Where a run comes from: code, versions and machine, for run.json."""
+
+import hashlib
+import os
+import platform
+import re
+import secrets
+import socket
+import stat
+import string
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from resnext.config.redaction import find_secret
+
+PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "hydra-core", "numpy", "pillow")
+PACKAGE = Path(__file__).parents[1]
+PROJECT = PACKAGE.parents[1]
+MAX_DIFF_BYTES = 200_000
+MAX_FILE_BYTES = 100_000  # of an untracked file
+SOURCES = (".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".sh", ".toml", ".yaml", ".yml")
+SETTINGS = (".sh", ".toml", ".yaml", ".yml")
+SETTING = re.compile(r"[\"']?[ \t]*(?:=|:(?=\s))[ \t]*")  # between a name and its value
+QUOTED = re.compile(r"[\"']?[ \t]*[:=][ \t]*(?=[\"'])")
+UNQUOTED = re.compile(r"[=!]=|=(?![ \t]*[\"'])")
+# The options override what the user's own git configuration would change in the output.
+DIFF = (
+    *("diff", "HEAD", "--relative", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
+    *("--src-prefix=a/", "--dst-prefix=b/"),
+)
+
+
+def describe_code() -> str | None:
+    """The git commit of this package and a digest of its uncommitted source; None where there is no git.
+
+    The digest covers what `write_diff` writes of the package, and the untracked source files that it leaves out for a
+    secret; one that it leaves out for another reason counts by its name and size. Where git gives no diff, as after a
+    time-out, `+unknown` stands for the digest.
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    tracked, untracked = _git(*DIFF, "--", str(PACKAGE)), _untracked(str(PACKAGE))
+    if tracked is None or untracked is None:
+        return f"{commit.decode().strip()}+unknown"
+    changes = tracked + b"".join(_patch(name) or _note(name) for name in untracked if _is_source(name))
+    digest = f"+{hashlib.sha256(changes).hexdigest()[:8]}" if changes else ""
+    return f"{commit.decode().strip()}{digest}"
+
+
+def write_diff(path: Path) -> None:
+    """Writes what is not committed, if anything, as a patch that `git apply` takes.
+
+    It has all changes to tracked files, whatever they hold, and the untracked source under src/ and configs/: files
+    that git does not ignore, whose suffix is in SOURCES, that are not hidden, and whose text holds no secret.
+    The other untracked files there are named at the end: a .env, a key, a file with a password. A patch that is cut at
+    MAX_DIFF_BYTES ends with a line that says so.
+    """
+    untracked = _untracked("src", "configs") or []
+    patches = {name: _patch(name) for name in untracked if _is_source(name)}
+    patches = {name: patch for name, patch in patches.items() if patch and not _has_secret(name, patch)}
+    notes = [_note(name) for name in untracked if name not in patches]
+    tracked = _git(*DIFF)
+    if tracked is None and untracked:
+        notes.append(b"# git gave no diff: changes to tracked files are not in this file\n")
+    text = b"".join([tracked or b"", *patches.values(), *notes])
+    if text:
+        path.write_bytes(text if len(text) <= MAX_DIFF_BYTES else _cut(text))
+
+
+def describe_machine() -> dict[str, Any]:
+    """Host, cores, SLURM job and package versions."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "python": platform.python_version(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def new_wandb_id() -> str:
+    """Eight characters, as W&B makes them itself."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _untracked(*folders: str) -> list[str] | None:
+    """The files in `folders` that git neither tracks nor ignores, relative to PROJECT; None without git's answer."""
+    found = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *folders)
+    return None if found is None else sorted(map(os.fsdecode, filter(None, found.split(b"\0"))))
+
+
+def _is_source(name: str) -> bool:
+    return name.endswith(SOURCES) and not any(part.startswith(".") for part in name.split("/"))
+
+
+def _has_secret(name: str, patch: bytes) -> bool:
+    """In code only a quoted value counts: `token = "…"`, but neither `sorted(rows, key=len)` nor `token: str`."""
+    text = patch.decode(errors="replace")
+    text = SETTING.sub("=", text) if name.endswith(SETTINGS) else QUOTED.sub("=", UNQUOTED.sub(" ", text))
+    return any(find_secret(line) for line in text.splitlines())
+
+
+def _patch(name: str) -> bytes | None:
+    """The patch that adds the file; None if it is not a regular file of text, or larger than MAX_FILE_BYTES."""
+    path = PROJECT / name
+    try:
+        found = path.lstat()  # a link may lead to a secret, or to a device
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
+            return None
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if b"\0" in content or not name.isprintable():
+        return None
+    return _new_file(os.fsencode(name), content)
+
+
+def _new_file(name: bytes, content: bytes) -> bytes:
+    header = b"diff --git a/%b b/%b\nnew file mode 100644\n" % (name, name)
+    if not content:
+        return header + b"index 0000000..e69de29\n"  # git apply takes no empty file without it
+    lines = content.removesuffix(b"\n").split(b"\n")
+    end = b"" if content.endswith(b"\n") else b"\\ No newline at end of file\n"
+    added = b"".join(b"+%b\n" % line for line in lines)
+    return header + b"--- /dev/null\n+++ b/%b\n@@ -0,0 +1,%d @@\n" % (name, len(lines)) + added + end
+
+
+def _note(name: str) -> bytes:
+    try:
+        size = f"{(PROJECT / name).lstat().st_size:,} bytes"
+    except OSError as error:
+        size = error.strerror
+    return f"# untracked and not copied: {ascii(name)[1:-1]} ({size})\n".encode()
+
+
+def _cut(text: bytes) -> bytes:
+    """The whole lines up to MAX_DIFF_BYTES, and how much is missing."""
+    kept = text[: text.rfind(b"\n", 0, MAX_DIFF_BYTES) + 1]
+    return kept + b"# cut here: %s bytes more are not in this file\n" % f"{len(text) - len(kept):,}".encode()
+
+
+def _git(*arguments: str) -> bytes | None:
+    """What git prints; None if it is missing, fails, or takes more than 20 s."""
+    try:
+        command = ["git", "-C", str(PROJECT), *arguments]
+        return subprocess.run(command, capture_output=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

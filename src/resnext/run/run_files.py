@@ -1,0 +1,151 @@
+"""The files of a run directory as they are read: regular, parsed, and of the expected types. Imports no torch.
+
+A damaged file is one line, UserError: which file, what is wrong with it, what to do.
+"""
+
+import json
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from resnext.config.schema import Config, parse_config
+from resnext.errors import UserError
+from resnext.files import atomic_write, check_regular, read_text
+
+Shape = Any  # a type, [shape of every item], or {key: shape}, where `key?` may be missing
+RESTORE = "restore it, or start another RUN (run=NAME)"
+NAMES = {dict: "a mapping", list: "a list", int: "an integer", int | float: "a number", bool: "true or false"}
+FILES = (  # those that a verb may open
+    *("config.yaml", "run.json", "summary.json", "metrics.csv", "perf.csv", "log.txt", "lock"),
+    *("skipped.txt", "damaged.txt", "jobs.txt", "job.sbatch"),
+)
+RESOLVED = {"accelerator": str, "precision": str, "compile": bool, "channels_last": bool}
+INFO = {
+    "wandb_id": str,
+    "code": str | None,
+    "data": {"fingerprint": str, "classes": [str]},
+    "starts": [{"config": str, "code": str | None, "steps?": int}],
+    "resolved?": RESOLVED,
+    "teacher?": str,
+}
+ACCURACIES = {"val/top1": float, "val/top5": float, "val_ema/top1?": float, "val_ema/top5?": float}
+SUMMARY = {"status": str, "steps?": int, "images_per_sec?": float}
+VALIDATED = {**SUMMARY, **ACCURACIES, "best_epoch": int, "epochs": int, "last": ACCURACIES}
+
+
+def is_run(path: Path) -> bool:
+    """Raises OSError if that cannot be told: a file system that does not answer is not the user's mistake."""
+    try:
+        return stat.S_ISREG((path / "config.yaml").stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        return False
+
+
+def check_files(folder: Path) -> None:
+    """Raises UserError for the first known file that is not a regular one, or what every run has that is missing."""
+    for name in FILES:
+        with suppress(FileNotFoundError):
+            check_regular(folder / name)
+    if not is_run(folder):
+        raise UserError(f"{folder}/config.yaml does not exist: copy {folder}/starts/1.yaml to it")
+    if not (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder}/checkpoints is not a folder: restore it, or make an empty one to train from the start"
+        )
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    return _read_json(path, lambda _: INFO, RESTORE)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    remedy = 'write {"status": "interrupted"} into the file, then resume the run: it computes the results again'
+    return _read_json(path, lambda content: VALIDATED if "val/top1" in content else SUMMARY, remedy)
+
+
+def read_config(path: Path) -> Config:
+    """Raises UserError also if the file was edited into something that the schema refuses."""
+    content = _with_moved_keys(read_yaml(path))
+    try:
+        return parse_config(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    text = _read_text(path, RESTORE)
+    try:
+        return _parse_yaml(text)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A reader, or a kill, finds the old file or the new one."""
+    atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    atomic_write(path, OmegaConf.to_yaml(OmegaConf.create(content)))
+
+
+def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
+    """Moves model.zero_init_last of older runs to recipe.init; its false meant the network's default."""
+    model, recipe = content.get("model"), content.get("recipe")
+    if not isinstance(model, dict) or not isinstance(recipe, dict) or "zero_init_last" not in model or "init" in recipe:
+        return content
+    init = {"zero_init_last": model["zero_init_last"] or None}
+    rest = {key: value for key, value in model.items() if key != "zero_init_last"}
+    return {**content, "model": rest, "recipe": {**recipe, "init": init}}
+
+
+def _parse_yaml(text: str) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+    except (YAMLError, OmegaConfBaseException, OSError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"this is not YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or not content:
+        raise UserError(f"the file is empty, or does not map keys to values: {RESTORE}")
+    return content  # pyright: ignore[reportReturnType]
+
+
+def _read_json(path: Path, find_shape: Callable[[dict[str, Any]], Shape], remedy: str) -> dict[str, Any]:
+    text = _read_text(path, remedy)
+    try:
+        content = json.loads(text)
+        _check_shape(content, {})
+        _check_shape(content, find_shape(content))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error if text.strip() else 'it is empty'}): {remedy}") from error
+    return content
+
+
+def _read_text(path: Path, remedy: str) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {remedy}") from None
+
+
+def _check_shape(value: Any, shape: Shape, key: str = "the content") -> None:
+    """Raises ValueError naming the first key of another type."""
+    expected: Any = type(shape) if isinstance(shape, dict | list) else int | float if shape is float else shape
+    if not isinstance(value, expected):
+        raise ValueError(f"{key} is not {NAMES.get(expected, 'text')}")
+    if isinstance(shape, list):
+        for number, item in enumerate(value):
+            _check_shape(item, shape[0], f"{key}[{number}]")
+    elif isinstance(shape, dict):
+        for name, inner in shape.items():
+            plain = name.removesuffix("?")
+            if plain in value:
+                _check_shape(value[plain], inner, plain)
+            elif plain == name:
+                raise ValueError(f"{name} is missing")

@@ -1,0 +1,37 @@
+"""What only the text of a library's error tells. Where a type or a field tells it, that is used instead.
+
+tests/runtime/test_library_messages.py makes the installed version of each library say each of these messages.
+"""
+
+import re
+
+# torch 2.14.1. gloo raises a plain RuntimeError: "[/__w/pytorch/…/gloo/transport/tcp/pair.cc:545] Read error …", or
+# "[…/unbound_buffer.cc:78] Timed out waiting 300ms for recv operation to complete" and, after that one, the last text.
+GLOO = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\]|Application timeout caused pair closure")
+# torch 2.14.1. gloo's; "Wait timeout" of a store; "The client socket has timed out"; NCCL's "… operation timeout"
+TIMEOUT = re.compile(r"timed out|timeout", re.IGNORECASE)
+
+# simplejpeg 1.9.0. Every warning and error of libjpeg is a ValueError; after these two, pixels are wrong.
+JPEG_DAMAGE = re.compile(r"Corrupt JPEG data|Premature end of JPEG file")
+EXTRANEOUS_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+
+
+def is_gloo_failure(error: Exception) -> bool:
+    """Whether a gloo collective lost a process, or waited for it too long."""
+    return isinstance(error, RuntimeError) and GLOO.search(str(error)) is not None
+
+
+def is_timeout(error: Exception) -> bool:
+    """Whether `error`, of a collective or a store, is about a wait that took too long."""
+    return TIMEOUT.search(str(error)) is not None
+
+
+def is_jpeg_damage(message: str) -> bool:
+    """Whether pixels are wrong; False for a coding that libjpeg cannot decode at all."""
+    return JPEG_DAMAGE.search(message) is not None
+
+
+def count_extraneous_bytes(message: str) -> int | None:
+    """How many bytes libjpeg skipped before the end marker, None if it says nothing of the kind."""
+    found = EXTRANEOUS_BYTES.search(message)
+    return None if found is None else int(found[1])

@@ -1,0 +1,86 @@
+"""What a run says: to the terminal, and with the time to its log.txt."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+
+from resnext.config.redaction import redact_urls
+
+HARMLESS = (
+    r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.14
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # they are sums over the ranks already
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
+    r"Be aware that when using `ckpt_path`",  # an evaluation has not the callbacks of the training
+    r"The `srun` command is available",  # on a login node
+)
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Formatter(logging.Formatter):
+    """Leaves passwords out of addresses, such as WANDB_BASE_URL's, in messages and tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact_urls(super().format(record))
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints above the progress bar, if there is one. Tracebacks are for the file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            return
+        prefix = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        console.print(redact_urls(prefix + record.getMessage()), markup=False)
+
+
+class LogFile(logging.FileHandler):
+    """log.txt. What it cannot take, as on a full disk, is on the terminal at least."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own
+        """Nothing: logging would print a traceback for each line."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
+@contextmanager
+def logging_to(folder: Path, rank: int) -> Iterator[None]:
+    """Ours go to the terminal and to folder/log.txt; ranks but the first say only what is wrong.
+
+    Warnings of libraries are for whoever reads the log, not for the terminal.
+    """
+    file = LogFile(folder / "log.txt")
+    name = f"[rank {rank}] " if rank else ""
+    file.setFormatter(Formatter(f"%(asctime)s {name}%(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    ours, warned = logging.getLogger("resnext"), logging.getLogger("py.warnings")
+    ours.setLevel(logging.WARNING if rank else logging.INFO)
+    ours.handlers, warned.handlers = [ConsoleHandler(), file], [file]
+    ours.propagate = warned.propagate = False
+    quiet_lightning()
+    with warnings.catch_warnings():
+        logging.captureWarnings(True)
+        ignore_harmless_warnings()
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            ours.handlers = warned.handlers = []
+            ours.propagate = warned.propagate = True
+            file.close()
+
+
+def ignore_harmless_warnings() -> None:
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def quiet_lightning() -> None:
+    """It would announce devices, and say that a training stopped as it was asked to."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)

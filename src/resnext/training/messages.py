@@ -1,0 +1,105 @@
+"""What a run says first and last."""
+
+import logging
+import shlex
+from datetime import timedelta
+from typing import Any
+
+from resnext.config.batch import describe_split, describe_steps
+from resnext.config.describe import describe_image_sizes, describe_recipe, doubt_lr
+from resnext.config.schema import Config, to_dict
+from resnext.data.index import ImageIndex
+from resnext.data.sampler import steps_per_epoch
+from resnext.run.directory import Run
+from resnext.runtime.checkpoint import Checkpoint
+from resnext.runtime.slurm_job import SlurmJob
+from resnext.runtime.world import World
+from resnext.task.optimization import lr_at, total_steps
+from resnext.terminal import pluralize
+
+log = logging.getLogger(__name__)
+
+
+def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: ImageIndex, done: int) -> None:
+    """The first lines: what is trained, on what, how; in a SLURM job also where, and from where on (`done` steps)."""
+    recipe, trainer = config.recipe, config.trainer
+    per_epoch = steps_per_epoch(len(train), recipe.batch_size)
+    total = total_steps(recipe, per_epoch)
+    options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
+    _log_lines(
+        run=run.path,
+        model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
+        data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
+        images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
+        batch=describe_split(config.split_batch(world.size), world.size),
+        steps=describe_steps(total, recipe.epochs, per_epoch),
+        **describe_recipe(recipe),
+        device=", ".join([trainer.accelerator, trainer.precision, *options]),
+    )
+    seen = set(val.labels.tolist())
+    if job := SlurmJob.current():
+        _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {done:,}")
+    unseen = [name for label, name in enumerate(train.classes) if label not in seen]
+    if unseen:
+        log.warning(
+            "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
+        )
+    if (doubt := doubt_lr(recipe)) is not None:
+        log.warning(doubt)
+    warmup = recipe.schedule.warmup_epochs
+    if warmup * per_epoch >= total:
+        log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+
+
+def log_resume(run: Run, config: Config, checkpoint: Checkpoint, per_epoch: int) -> None:
+    """From where the training goes on, and whether more epochs change its learning rate."""
+    missing = "" if checkpoint.validated else ", with the validation"
+    _log_lines(resumed=f"from step {checkpoint.step:,}{missing}: {checkpoint.path.name}")
+    before, recipe = run.find_last_start(), config.recipe
+    if before is None or before.recipe.epochs == recipe.epochs:
+        return
+    rates = [lr_at(checkpoint.step, each, per_epoch) for each in (before.recipe, recipe)]
+    if rates[0] != rates[1]:
+        log.warning(
+            "recipe.epochs was %d and is now %d: the learning rate goes on at %.3g instead of %.3g",
+            before.recipe.epochs,
+            recipe.epochs,
+            rates[1],
+            rates[0],
+        )
+
+
+def log_result(run: Run, seconds: float) -> None:
+    """The last lines of a finished run: how good, how fast, where, and what to do next."""
+    summary = run.summary
+    last, took = summary["last"], timedelta(seconds=round(seconds))
+    _log_lines(
+        finished=f"{summary['steps']:,} steps in {took}, {summary.get('images_per_sec', 0):,.0f} images/s",
+        best=describe_best(run),
+        last=_accuracies(last),
+        run=run.path,
+        next=f"make evaluate RUN={shlex.quote(str(run.path))}",
+    )
+
+
+def describe_best(run: Run) -> str:
+    """The best accuracies so far, on one line."""
+    summary = run.summary
+    if "val/top1" not in summary:
+        return "nothing validated yet"
+    return f"{_accuracies(summary)} at epoch {summary['best_epoch']} of {summary['epochs']}"
+
+
+def _accuracies(results: dict[str, Any]) -> str:
+    """Of the average, where there is one, and then of the weights themselves too."""
+    if "val_ema/top1" not in results:
+        return f"top-1 {100 * results['val/top1']:.2f} %, top-5 {100 * results['val/top5']:.2f} %"
+    return (
+        f"top-1 {100 * results['val_ema/top1']:.2f} %, top-5 {100 * results['val_ema/top5']:.2f} % "
+        f"(EMA; else {100 * results['val/top1']:.2f})"
+    )
+
+
+def _log_lines(**lines: Any) -> None:
+    for name, text in lines.items():
+        log.info("%-9s %s", name, text)

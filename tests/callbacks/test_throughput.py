@@ -1,0 +1,64 @@
+"""Throughput with a clock of our own: one warm-up batch, then batches of 1 s, a quarter of it waiting."""
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from resnext.callbacks import throughput as module
+from resnext.callbacks.throughput import Throughput
+from resnext.loggers.csv import read_rows
+from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.training.fit import fit
+from support.small_run import make_run, small_config
+
+
+def test_images_per_second_and_data_wait(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    logged: list[tuple[dict, int]] = []
+    logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))
+    trainer = SimpleNamespace(
+        accumulate_grad_batches=2,
+        num_training_batches=100,
+        global_step=0,
+        current_epoch=0,
+        loggers=[logger],
+        train_dataloader=SimpleNamespace(seconds_waited=0.0),
+    )
+    throughput = Throughput(batch_size=64, log_every_steps=2)
+    throughput.on_train_start(trainer, None)
+    for batch_idx in range(9):
+        waited = 50 if batch_idx == 0 else 0.25
+        now += waited + 0.75
+        trainer.train_dataloader.seconds_waited += waited
+        trainer.global_step = (batch_idx + 1) // 2
+        throughput.on_train_batch_end(trainer, None, None, None, batch_idx)
+        if batch_idx == 5:
+            now += 1000  # a validation
+            throughput.on_validation_end(trainer, None)
+    assert throughput.images_per_sec == pytest.approx(32)
+    assert throughput.data_wait_percent == pytest.approx(25)
+    assert [step for _, step in logged] == [2, 4]
+    assert logged[1][0] == {
+        "epoch": 1,
+        "perf/images_per_sec": pytest.approx(32),
+        "perf/data_wait_percent": pytest.approx(25),
+    }
+
+
+def test_a_save_is_no_wait_for_data(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    save = AtomicCheckpointIO.save_checkpoint
+
+    def save_slowly(io: AtomicCheckpointIO, *arguments: object, **options: object) -> None:
+        time.sleep(0.5)
+        save(io, *arguments, **options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save_slowly)
+    run = make_run(small_config(digits, recipe__max_steps=4, checkpoint__every_steps=1))
+    fit(run)
+    rows = read_rows(run.path / "perf.csv")[1:]
+    assert len(rows) == 3
+    assert all(float(row["perf/images_per_sec"]) < 64 for row in rows)  # 32 images, and a save of half a second
+    assert all(0 < float(row["perf/data_wait_percent"]) < 50 for row in rows), rows

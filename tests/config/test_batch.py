@@ -1,0 +1,44 @@
+"""The global batch divides, or is refused with what would."""
+
+from pathlib import Path
+
+import pytest
+
+from resnext.config.batch import split_batch
+from resnext.errors import UserError
+from support.small_run import small_config
+
+
+@pytest.mark.parametrize(
+    ("micro", "world_size", "accumulation"),
+    [(None, 1, 1), (None, 8, 1), (32, 8, 1), (8, 8, 4), (256, 1, 1), (64, 1, 4), (1, 4, 64)],
+)
+def test_micro_times_world_times_accumulation_is_the_global_batch(
+    micro: int | None, world_size: int, accumulation: int
+):
+    split = split_batch(256, micro, world_size)
+    assert split.accumulation == accumulation
+    assert split.micro * world_size * split.accumulation == 256
+
+
+@pytest.mark.parametrize(
+    ("micro", "world_size", "remedy"),
+    [
+        (None, 3, "recipe.batch_size=256 does not divide among 3 devices; the nearest that do: 255 or 258"),
+        (48, 2, "trainer.micro_batch_size=32 or 64, or recipe.batch_size=192 or 288"),
+        (512, 1, "trainer.micro_batch_size=128 or 256, or recipe.batch_size=512"),
+        (8, 3, "the nearest that work: recipe.batch_size=240 or 264"),
+    ],
+)
+def test_what_does_not_divide_is_refused_with_the_nearest_that_does(micro: int | None, world_size: int, remedy: str):
+    with pytest.raises(UserError) as error:
+        split_batch(256, micro, world_size)
+    assert remedy in str(error.value)
+
+
+def test_mixing_needs_two_images_at_once(tmp_path: Path):
+    config = small_config(tmp_path, recipe__mixing={"cutmix_alpha": 1.0})
+    assert config.split_batch(16).micro == 2
+    with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: take trainer.micro_batch_size=2 or more"):
+        config.split_batch(32)
+    assert small_config(tmp_path).split_batch(32).micro == 1

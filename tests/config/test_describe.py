@@ -1,0 +1,81 @@
+"""A recipe in words."""
+
+from pathlib import Path
+
+import pytest
+
+from resnext.config.describe import describe_recipe
+from support.small_run import small_config
+
+
+def described(root: Path, **changes: object) -> dict[str, str]:
+    return describe_recipe(small_config(root, **{f"recipe__{key}": value for key, value in changes.items()}).recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("cross_entropy", "cross-entropy"), ("binary_cross_entropy", "BCE"), ("focal", "focal")],
+)
+def test_a_loss_is_announced_by_its_name(tmp_path: Path, name: str, text: str):
+    recipe = small_config(tmp_path).recipe
+    object.__setattr__(recipe.loss, "name", name)  # also one that the schema does not have yet
+    assert describe_recipe(recipe)["loss"] == text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text"),
+    [
+        ({"warmup_epochs": 1, "hold_epochs": 0.5}, "cosine, warm-up 1 epoch, hold 0.5 epochs"),
+        ({"cooldown_epochs": 1, "every": "epoch"}, "cosine, cool-down 1 epoch, constant within an epoch"),
+        ({"name": "multistep", "milestones": [1, 1.5], "decay_rate": 0.2}, "× 0.2 at epochs 1, 1.5"),
+        ({"name": "step", "decay_epochs": 1}, "× 0.1 every 1 epoch"),
+    ],
+)
+def test_a_schedule_has_its_units(tmp_path: Path, schedule: dict, text: str):
+    assert described(tmp_path, schedule=schedule)["schedule"] == text
+
+
+@pytest.mark.parametrize(
+    ("init", "text"),
+    [
+        ({}, None),
+        ({"zero_init_last": False}, "last norm of each block at 1"),
+        (
+            {"conv": "fan_in", "zero_init_last": True, "zero_classifier_bias": True},
+            "convolutions from N(0, 2 / fan_in), last norm of each block at 0, classifier's bias at 0",
+        ),
+    ],
+)
+def test_only_what_a_recipe_initializes_is_named(tmp_path: Path, init: dict, text: str | None):
+    assert described(tmp_path, init=init).get("init") == text
+
+
+@pytest.mark.parametrize(
+    ("decayed", "text"),
+    [
+        ("all", "weight decay 0.1"),
+        ("all_but_norms_outside_shortcuts", "weight decay 0.1, not on norms except those of shortcuts"),
+        ("all_but_norms_and_biases", "weight decay 0.1, not on norms and biases"),
+    ],
+)
+def test_an_optimizer_has_its_momentum_and_what_it_decays(tmp_path: Path, decayed: str, text: str):
+    optimizer = {"name": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "decayed": decayed}
+    assert described(tmp_path, optimizer=optimizer)["recipe"] == f"SGD, lr 0.5, momentum 0.8, {text}"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "loss", "text"),
+    [
+        ({"name": "timm/resnet18", "weight": 1.0}, "the teacher's alone, without labels", "timm/resnet18"),
+        (
+            {"name": "timm/resnet18", "weight": 0.3, "temperature": 2.0},
+            "cross-entropy",
+            "timm/resnet18, 0.3 of the loss, temperature 2",
+        ),
+        ({"name": "timm/resnet18", "weight": 0.0}, "cross-entropy", None),
+        ({"weight": 1.0}, "cross-entropy", None),
+    ],
+)
+def test_a_teacher_has_its_part_of_the_loss(tmp_path: Path, teacher: dict, loss: str, text: str | None):
+    lines = described(tmp_path, teacher=teacher)
+    assert (lines["loss"], lines.get("teacher")) == (loss, text)

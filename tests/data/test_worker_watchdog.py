@@ -1,0 +1,87 @@
+"""Why a wait for a batch ended."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+from resnext.data.datamodule import EvalImages, ImageLoader, _prepare_worker
+from resnext.data.decode import UnreadableImage
+from resnext.data.index import scan_splits
+from resnext.data.worker_watchdog import LoaderFailed, LoaderGuard
+from resnext.errors import RunFailed, UserError
+
+
+def test_a_connection_that_breaks_before_the_death_is_known():
+    guard = LoaderGuard(timeout=60.0)
+    with guard.watching():
+        process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        process.start()
+        guard.watch_children()
+        killer = threading.Timer(0.3, process.kill)
+        killer.start()
+        with pytest.raises(LoaderFailed, match="a loader process was killed by SIGKILL"), guard.waiting():
+            raise ConnectionResetError(104, "Connection reset by peer")
+        killer.join()
+        process.join()
+
+
+def test_a_broken_connection_of_living_processes_is_what_it_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("resnext.data.worker_watchdog.SECONDS_TO_DIE", 0.1)
+    with pytest.raises(ConnectionResetError), LoaderGuard(timeout=60.0).waiting():
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+
+@pytest.mark.parametrize(
+    ("raised", "text"),
+    [
+        (UserError("data.root=/images is wrong\nand this says why"), "data.root=/images is wrong and this says why"),
+        (RunFailed("lost\neverything", exit_code=7), "lost everything"),
+        (ValueError("no axis\n  for it"), "a loader process broke: ValueError: no axis"),
+        (MemoryError(), "a loader process broke: MemoryError"),
+        (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
+    ],
+)
+def test_an_error_crosses_from_a_loader_process_whole(raised: Exception, text: str, image_folder: Path):
+    """With its type and fields, and its traceback as a note."""
+
+    class Broken(EvalImages):
+        def __getitem__(self, sample: object):
+            raise raised
+
+    images = Broken(scan_splits(image_folder).train, None, lambda pixels: pixels)
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        next(iter(ImageLoader(images, worker_timeout=30.0, num_workers=1, batch_size=2)))
+    assert type(error.value) is (type(raised) if isinstance(raised, UserError | RunFailed) else LoaderFailed)
+    assert str(error.value).startswith(text)
+    assert "\n" not in str(error.value)
+    assert vars(error.value).items() >= vars(raised).items()
+    assert "in __getitem__" in "".join(traceback.format_exception(error.value))
+
+
+def test_a_signal_to_a_loader_process_does_not_reach_the_rank():
+    """A forked process inherits the descriptor that its rank reads its own signals from."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    before = signal.set_wakeup_fd(writer)
+    try:
+        process = multiprocessing.get_context("fork").Process(target=signal_itself)
+        process.start()
+        process.join(60)
+    finally:
+        signal.set_wakeup_fd(before)
+    os.close(writer)
+    with open(reader, "rb") as received:
+        assert (process.exitcode, received.read()) == (0, b"")
+
+
+def signal_itself() -> None:
+    _prepare_worker(0)
+    signal.signal(signal.SIGUSR1, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGUSR1)

@@ -1,0 +1,191 @@
+"""Run directories: made whole or not at all, one identity, one trainer at a time."""
+
+import json
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resnext.errors import UserError
+from resnext.run.directory import RUNS, Run, find_unfinished, free_name, list_runs
+from resnext.run.identity import DataIdentity
+from support.kills import kill_at_file_operation
+from support.small_run import small_config
+
+DATA = DataIdentity(("cat", "dog"), "0123")
+COMMAND = ["resnext", "train"]
+FILES = {"config.yaml", "starts", "checkpoints", "run.json", "summary.json"}
+
+
+def test_a_new_run_holds_its_identity(tmp_path: Path):
+    config = small_config(tmp_path)
+    run = Run.create(config, DATA, COMMAND)
+    assert run.path == RUNS / "test"
+    assert run.config == config
+    assert run.data_identity == DATA
+    assert run.info["command"] == COMMAND
+    assert run.summary == {"status": "new"}
+
+
+def test_a_kill_between_any_two_file_operations_leaves_no_half_run(tmp_path: Path):
+    """A child is killed at its n-th file operation, for every n, until one gets through."""
+    config = small_config(tmp_path)
+    for operation in range(1, 200):
+        child = os.fork()
+        if child == 0:
+            kill_at_file_operation(operation)
+            Run.create(replace(config, run=f"run{operation}"), DATA, COMMAND)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        path = RUNS / f"run{operation}"
+        if path.exists():
+            assert {file.name for file in path.iterdir()} >= FILES
+            assert Run.open(path).config.run == path.name
+            json.loads((path / "run.json").read_text())
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            assert operation > 15
+            assert path.exists()
+            return
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    pytest.fail("the child was always killed")
+
+
+def test_the_same_configuration_opens_the_same_run(tmp_path: Path):
+    config = small_config(tmp_path)
+    first = Run.create(config, DATA, COMMAND)
+    again = Run.create(config, DATA, COMMAND)
+    assert again.info["wandb_id"] == first.info["wandb_id"]
+    assert [path.name for path in (again.path / "starts").iterdir()] == ["1.yaml"]
+
+
+def test_another_start_keeps_its_configuration(tmp_path: Path):
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    other = small_config(tmp_path, data__workers=3, trainer__micro_batch_size=4)
+    run = Run.create(other, DATA, COMMAND)
+    assert run.config == other
+    assert sorted(path.name for path in (run.path / "starts").iterdir()) == ["1.yaml", "2.yaml"]
+
+
+def test_another_identity_is_refused_and_shown(tmp_path: Path):
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    with pytest.raises(UserError, match=r"runs/test is another run: seed was 0 and is now 3 \(and 1 more\); .*RUN"):
+        Run.create(small_config(tmp_path, seed=3, recipe__epochs=9), DATA, COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(replace(DATA, classes=("cat", "cow")), "classes"), (replace(DATA, fingerprint="4567"), "images")],
+)
+def test_changed_data_is_refused(tmp_path: Path, data: DataIdentity, what: str):
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    with pytest.raises(UserError, match=f"the data of runs/test has changed: .*the same {what}"):
+        Run.create(small_config(tmp_path), data, COMMAND)
+
+
+def test_the_second_of_two_trainers_is_told_who_holds_the_run(tmp_path: Path):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    child = os.fork()
+    if child == 0:
+        with run.lock():
+            Path("held").touch()
+            time.sleep(60)
+    while not Path("held").exists():
+        time.sleep(0.01)
+    try:
+        for start in (lambda: run.lock().__enter__(), lambda: Run.create(run.config, DATA, COMMAND)):
+            with pytest.raises(UserError, match=f"runs/test is being trained by process {child} on .*, since 20"):
+                start()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with run.lock():  # the holder is dead, however it died
+        pass
+
+
+def test_a_killed_holder_does_not_live_on_in_its_loader_processes(tmp_path: Path):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    child = os.fork()
+    if child == 0:
+        with run.lock():
+            worker = os.fork()
+            if worker:
+                Path("worker").write_text(str(worker))
+            time.sleep(60)
+            os._exit(0)
+    while not (Path("worker").exists() and Path("worker").read_text()):
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    loader = int(Path("worker").read_text())
+    assert not run.lock().is_taken()
+    os.kill(loader, signal.SIGKILL)  # raises if it was not alive
+
+
+def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The second sees no run of the name yet, and loses the race for it."""
+    config = replace(small_config(tmp_path), run=None)
+    names = iter(["same", "same", "same-2"])
+    monkeypatch.setattr("resnext.run.directory.free_name", lambda _experiment: next(names))
+    exists = Path.exists
+    Run.create(config, DATA, COMMAND)
+    monkeypatch.setattr(Path, "exists", lambda path: False if path.name == "same" else exists(path))
+    assert Run.create(config, DATA, COMMAND).path.name == "same-2"
+
+
+def test_changed_code_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    run.record_start(world_size=1)
+    assert "code has changed" not in caplog.text
+    monkeypatch.setattr("resnext.run.directory.describe_code", lambda: "0123+45")
+    run.record_start(world_size=1)
+    assert "the code has changed since the last start" in caplog.text
+    assert [start["world_size"] for start in run.info["starts"]] == [1, 1]
+
+
+def test_a_run_that_is_being_trained_is_not_taken_for_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Run.create(small_config(tmp_path, run="idle"), DATA, COMMAND)
+    Run.create(small_config(tmp_path, run="busy"), DATA, COMMAND)
+    monkeypatch.setattr("resnext.run.lock.RunLock.is_taken", lambda lock: lock.path.parent.name == "busy")
+    assert find_unfinished().path.name == "idle"
+
+
+def test_opening_what_is_no_run(tmp_path: Path):
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    with pytest.raises(
+        UserError, match="runs/tset is not a run directory; give one as RUN=runs/NAME: there are runs/test"
+    ):
+        Run.open(RUNS / "tset")
+
+
+def test_a_config_that_was_edited_into_nonsense_is_named(tmp_path: Path):
+    run = Run.create(small_config(tmp_path), DATA, COMMAND)
+    start = run.path / "starts/1.yaml"
+    start.write_text(start.read_text().replace("epochs: 2", "epochs: zwei"))
+    with pytest.raises(UserError, match=r"runs/test/starts/1.yaml: recipe.epochs=zwei is not allowed"):
+        _ = run.config
+    start.write_text("a: b: c")
+    with pytest.raises(UserError, match=r"runs/test/starts/1.yaml: this is not YAML: "):
+        _ = run.config
+
+
+def test_the_latest_unfinished_run_is_found(tmp_path: Path):
+    with pytest.raises(UserError, match="runs has no unfinished run"):
+        find_unfinished()
+    for number, (name, status) in enumerate([("a", "interrupted"), ("b", "failed"), ("c", "finished")]):
+        run = Run.create(small_config(tmp_path, run=name), DATA, COMMAND)
+        run.update_summary(status=status)
+        os.utime(run.path / "summary.json", (number, number))
+    assert [run.path.name for run in list_runs()] == ["a", "b", "c"]
+    assert find_unfinished().path.name == "b"
+
+
+def test_names_are_made_of_experiment_and_time_and_never_taken():
+    name = free_name("digits")
+    assert time.strptime(name.removeprefix("digits-"), "%Y%m%d-%H%M%S")
+    for each in (name, f"{name}-2"):
+        (RUNS / each).mkdir(parents=True)
+    assert free_name("digits") not in {name, f"{name}-2"}

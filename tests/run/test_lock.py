@@ -1,0 +1,163 @@
+"""Whose lock it is, and when it is nobody's any more."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from resnext.errors import UserError
+from resnext.run import lock as lock_module
+from resnext.run.lock import RunLock
+
+SKEWS = [0, 3600, -3600]  # seconds by which the holder's clock is behind this one
+
+
+@pytest.fixture(autouse=True)
+def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heart beats every 0.3 s, and is dead after 1 s."""
+    monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.3)
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+
+
+def write_holder(path: Path, host: str = "elsewhere", job: str | None = None, seconds_ago: float = 0) -> None:
+    path.write_text(json.dumps({"host": host, "process": 1, "job": job, "since": "2026-01-01 00:00:00"}))
+    os.utime(path, (time.time() - seconds_ago,) * 2)
+
+
+@contextmanager
+def beating(path: Path, behind: float) -> Iterator[None]:
+    """A holder whose clock is `behind` this one, by seconds."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(0.3):
+            os.utime(path, (time.time() - behind,) * 2)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.fixture(params=[True, False], ids=["locks", "no locks"])
+def _with_and_without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks that do not reach across hosts, and a file system that has none."""
+
+    def no_locks(*_arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    if not request.param:
+        monkeypatch.setattr("fcntl.lockf", no_locks)
+
+
+@pytest.mark.usefixtures("_with_and_without_locks")
+@pytest.mark.parametrize("behind", SKEWS)
+def test_a_dead_holder_on_another_host_is_followed_whatever_its_clock_said(tmp_path: Path, behind: int):
+    write_holder(tmp_path / "lock", seconds_ago=behind)
+    began = time.monotonic()
+    with RunLock(tmp_path / "lock") as held:
+        assert 0.9 <= time.monotonic() - began < 5
+        assert held.is_beating()
+    assert not held.is_beating()
+
+
+@pytest.mark.usefixtures("_with_and_without_locks")
+@pytest.mark.parametrize("behind", SKEWS)
+@pytest.mark.parametrize("job", [None, "13"])
+def test_a_living_holder_on_another_host_is_not_robbed_whatever_its_clock_says(
+    tmp_path: Path, behind: int, job: str | None
+):
+    write_holder(tmp_path / "lock", job=job, seconds_ago=behind)
+    with (
+        beating(tmp_path / "lock", behind),
+        pytest.raises(UserError, match=r"is being trained by process 1 on elsewhere.*, since 2026"),
+        RunLock(tmp_path / "lock"),
+    ):
+        pass
+
+
+def test_a_lock_of_days_ago_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
+    write_holder(tmp_path / "lock", seconds_ago=3 * 86400)
+    with RunLock(tmp_path / "lock"):
+        pass
+
+
+def test_a_dead_holder_on_this_host_is_followed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel knows better than the clock."""
+    monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
+    for seconds_ago in (0, -3600):
+        write_holder(tmp_path / "lock", socket.gethostname(), seconds_ago=seconds_ago)
+        with RunLock(tmp_path / "lock"):
+            pass
+
+
+def test_watching_a_heart_does_not_lose_the_lock(tmp_path: Path):
+    """POSIX ends a lock when any descriptor of its file is closed."""
+    write_holder(tmp_path / "lock")
+    with RunLock(tmp_path / "lock"):
+        child = os.fork()
+        if child == 0:
+            os._exit(not RunLock(tmp_path / "lock").is_taken())
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_former_start_that_is_still_alive(tmp_path: Path):
+    """It is given another minute to die, as it does here, or this start gives up."""
+    path = tmp_path / "lock"
+    write_holder(path, job="12")
+    with beating(path, 3600), pytest.raises(UserError, match="on elsewhere, SLURM job 12"), RunLock(path):
+        pass
+    last_beat = threading.Timer(0.5, os.utime, [path, (0, 0)])
+    last_beat.start()
+    with RunLock(path):
+        last_beat.join()
+
+
+@pytest.mark.parametrize(("behind", "beats"), [(0, True), (30, False), (-30, False)])
+def test_who_looks_without_touching_believes_no_future(tmp_path: Path, behind: int, beats: bool):
+    write_holder(tmp_path / "lock", seconds_ago=behind)
+    assert RunLock(tmp_path / "lock").is_beating() is beats
+    if behind < 0:
+        with beating(tmp_path / "lock", behind):
+            assert RunLock(tmp_path / "lock").is_beating()
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"5", b"", b"{", bytes(99), b"\xff\xfe", b"[" * 99_999, b"{" * 9**7])
+def test_a_damaged_lock_is_nobodys(tmp_path: Path, content: bytes):
+    (tmp_path / "lock").write_bytes(content)
+    assert not RunLock(tmp_path / "lock").is_beating()
+    with RunLock(tmp_path / "lock") as held:
+        assert held.is_beating()
+
+
+def test_a_lock_without_names_is_said_as_it_is(tmp_path: Path):
+    (tmp_path / "lock").write_text('{"host": ["x"]}')
+    with beating(tmp_path / "lock", 0), pytest.raises(UserError, match="is being trained by process"):
+        RunLock(tmp_path / "lock").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a FIFO"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
+    ],
+)
+def test_a_lock_that_is_not_a_regular_file(tmp_path: Path, make, what: str):
+    make(tmp_path / "lock")
+    for use in (RunLock.__enter__, RunLock.is_beating):
+        with pytest.raises(UserError, match=what):
+            use(RunLock(tmp_path / "lock"))

@@ -1,0 +1,310 @@
+"""Checkpoint files: whole or as they were, however a save ends; and what is found when one is not whole."""
+
+import errno
+import os
+import pickle
+import shutil
+import signal
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from resnext.errors import UserError
+from resnext.run.identity import RunMark
+from resnext.runtime import checkpoint as module
+from resnext.runtime.checkpoint import (
+    AtomicCheckpointIO,
+    DamagedCheckpoint,
+    check_network,
+    find_latest,
+    load_checkpoint,
+    read_checkpoint,
+)
+from support.kills import kill_at_file_operation
+
+MARK = RunMark("abcd1234", "digest")
+
+
+def content(step: int, **more: object) -> dict:
+    ours = {"run": MARK._asdict(), "best": None, "metrics": ""}
+    return {"global_step": step, "validated": True, "state_dict": {"w": torch.arange(8.0) * step}, **ours, **more}
+
+
+def save(folder: Path, step: int, name: str = "last.ckpt") -> AtomicCheckpointIO:
+    io = AtomicCheckpointIO()
+    io.save_checkpoint(content(step), folder / name)
+    return io
+
+
+def test_the_one_before_is_kept(tmp_path: Path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    save(tmp_path, 3, "best.ckpt")
+    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    assert [read_checkpoint(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt")] == [3, 2]
+
+
+def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def no_links(*_arguments: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    test_the_one_before_is_kept(tmp_path)
+
+
+def half_written(_content: object, file) -> None:
+    file.write(b"half")
+    raise OSError(28, "No space left on device")
+
+
+def torch_hides_it(_content: object, file) -> None:
+    try:
+        half_written(_content, file)
+    except OSError:
+        raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904 - as torch does
+
+
+@pytest.mark.parametrize("fail", [half_written, torch_hides_it])
+def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable, caplog: pytest.LogCaptureFixture
+):
+    io = save(tmp_path, 1)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fail)
+        for failures in (1, 2):
+            io.save_checkpoint(content(2), tmp_path / "last.ckpt")
+            assert io.failures == failures
+    assert caplog.text.count("last.ckpt could not be saved: No space left on device; the file before is whole") == 2
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+    io.save_checkpoint(content(3), tmp_path / "last.ckpt")
+    assert io.failures == 0
+
+
+def test_a_disk_with_too_little_room_is_not_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / ".last.ckpt.partial").touch()  # of a killed save
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(100, 90, 10))
+    monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("written"))
+    assert save(tmp_path, 1).failures == 1
+    assert "0.0 MB are needed and 0.0 MB are free" in caplog.text
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_program_error_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("CUDA error")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        save(tmp_path, 1)
+
+
+def test_a_kill_between_any_two_file_operations_loses_nothing_that_was_saved(tmp_path: Path):
+    """A child is killed at its n-th file operation, for every n, until one gets through."""
+    for operation in range(1, 20):
+        folder = tmp_path / str(operation)
+        folder.mkdir()
+        save(folder, 1)
+        save(folder, 2)
+        child = os.fork()
+        if child == 0:
+            kill_at_file_operation(operation)
+            save(folder, 3)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        found = find_latest(folder, MARK, set_aside=True)
+        assert found is not None
+        assert torch.equal(load_checkpoint(found.path)["state_dict"]["w"], torch.arange(8.0) * found.step)
+        assert not list(folder.glob("*damaged*"))
+        if os.WIFEXITED(status):
+            assert (os.WEXITSTATUS(status), found.step) == (0, 3)
+            assert operation > 3
+            return
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert found.step in (2, 3)
+        save(folder, 4)
+        assert sorted(os.listdir(folder)) == ["last.ckpt", "previous.ckpt"]
+    pytest.fail("the child was always killed")
+
+
+def test_every_flipped_bit_is_found_or_harmless(tmp_path: Path):
+    """One in each byte of the file; what is passed as whole holds what was written."""
+    save(tmp_path, 5)
+    path = tmp_path / "last.ckpt"
+    whole = path.read_bytes()
+    found = 0
+    for position in range(len(whole)):
+        altered = bytearray(whole)
+        altered[position] ^= 1 << position % 8
+        path.write_bytes(altered)
+        try:
+            loaded = load_checkpoint(path)
+        except DamagedCheckpoint:
+            found += 1
+        else:
+            assert loaded["global_step"] == 5
+            assert torch.equal(loaded["state_dict"]["w"], torch.arange(8.0) * 5)
+    assert found > 400  # the rest is padding and dates
+
+
+def test_every_truncation_is_found(tmp_path: Path):
+    save(tmp_path, 5)
+    path = tmp_path / "last.ckpt"
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DamagedCheckpoint, match=r"last.ckpt is damaged: "):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"half of a file", None])
+def test_a_damaged_one_is_named_set_aside_and_passed_over(
+    tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
+):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-100] if damage is None else damage)
+    for set_aside in (False, True, True):
+        found = find_latest(tmp_path, MARK, set_aside=set_aside)
+        assert found is not None
+        assert (found.path, found.step, found.validated) == (tmp_path / "previous.ckpt", 1, True)
+    assert caplog.text.count("last.ckpt is damaged: ") == 1
+    (aside,) = tmp_path.glob("last.damaged-*.ckpt")
+    assert f"it is now {aside.name}, and passed over" in caplog.text
+
+
+def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
+    save(tmp_path, 4, "best.ckpt")
+    save(tmp_path, 3)
+    found = find_latest(tmp_path, MARK, set_aside=True)
+    assert found is not None
+    assert (found.path.name, found.step) == ("best.ckpt", 4)
+
+
+class Payload:
+    def __reduce__(self):
+        return (open, ("ran", "w"))
+
+
+def test_a_payload_is_one_clear_line_and_nothing_of_it_is_run(tmp_path: Path):
+    """As torch.save would write it, and as a bare pickle."""
+    torch.save(content(1, callbacks=Payload()), tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last.ckpt holds more than tensors and plain values.*remove it") as error:
+        find_latest(tmp_path, MARK, set_aside=True)
+    assert "\n" not in str(error.value)
+    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Payload()))
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
+    assert not Path("ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path):
+    torch.jit.script(torch.nn.Identity()).save(tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match=r"last.ckpt is a TorchScript archive and not a checkpoint") as error:
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert "weights_only" not in str(error.value)
+    assert find_latest(tmp_path, MARK, set_aside=True) is None
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "best.ckpt"])
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a FIFO"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
+        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
+    ],
+)
+def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(
+    tmp_path: Path, name: str, make: Callable, what: str, caplog: pytest.LogCaptureFixture
+):
+    save(tmp_path, 2, "best.ckpt" if name != "best.ckpt" else "last.ckpt")
+    make(tmp_path / name)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} {what}"):
+        load_checkpoint(tmp_path / name)
+    found = find_latest(tmp_path, MARK, set_aside=True)
+    assert found is not None
+    assert found.step == 2
+    assert f"{name} {what}" in caplog.text
+    assert not os.path.lexists(tmp_path / name)
+
+
+def test_an_archive_of_something_else(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
+        archive.writestr("photo.jpg", b"pixels")
+    with pytest.raises(DamagedCheckpoint):
+        read_checkpoint(tmp_path / "last.ckpt")
+    torch.save({"weights": torch.ones(1)}, tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training: it has no 'global_step'"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    for step in (None, "three", float("nan"), float("inf")):
+        torch.save({"global_step": step, "validated": True}, tmp_path / "last.ckpt")
+        with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training"):
+            read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metrics", 7),
+        ("metrics", None),
+        ("state_dict", None),
+        ("state_dict", [torch.zeros(8)]),
+        ("state_dict", {"w": 7}),
+        ("best", 7),
+        ("best", {"epoch": 1}),
+    ],
+)
+def test_a_value_of_another_type_is_damage_and_the_one_before_is_taken(tmp_path: Path, key: str, value: object):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    torch.save(content(3, **{key: value}), tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match=f"is not a checkpoint of a training: its {key} is not"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    found = find_latest(tmp_path, MARK, set_aside=False)
+    assert found is not None
+    assert found.step == 1
+
+
+def test_one_without_weights_is_damage(tmp_path: Path):
+    torch.save({key: value for key, value in content(3).items() if key != "state_dict"}, tmp_path / "last.ckpt")
+    with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training: it has no 'state_dict'"):
+        read_checkpoint(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        ({"w": torch.zeros(9)}, r"w is \[8\] in it and \[9\] in this run"),
+        ({"w": torch.zeros(8), "v": torch.zeros(2)}, r"v is missing in it and \[2\] in this run"),
+        ({}, r"w is \[8\] in it and missing in this run"),
+    ],
+)
+def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, found: str):
+    save(tmp_path, 1)
+    check_network(tmp_path / "last.ckpt", {"w": torch.zeros(8)})
+    with pytest.raises(UserError, match=rf"last.ckpt is of another network: {found}"):
+        check_network(tmp_path / "last.ckpt", network)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
+def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
+    """A file that may be whole is neither set aside nor passed over for an older one."""
+    save(tmp_path, 3)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=os.strerror(code)):
+        patch.setattr(torch, "load", fail)
+        find_latest(tmp_path, MARK, set_aside=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

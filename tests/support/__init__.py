@@ -1,0 +1,1 @@
+"""Functions and processes that several tests share; no tests."""
