@@ -10,7 +10,7 @@ import torch
 import wandb
 
 from resnext.callbacks import save_time_check as module
-from resnext.callbacks.save_time_check import GraceCheck
+from resnext.callbacks.save_time_check import SaveTimeCheck
 from resnext.data.images import load_images
 from resnext.data.index import identify_data
 from resnext.run.directory import Run
@@ -48,7 +48,7 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     def run(seconds: int, steps: list[tuple[float, int]]) -> str:
         nonlocal now
         trainer = SimpleNamespace(accumulate_grad_batches=2, is_global_zero=True)
-        check = GraceCheck(seconds, SimpleNamespace(longest_save=1.0))
+        check = SaveTimeCheck(seconds, SimpleNamespace(longest_save=1.0))
         for step, (duration, size) in enumerate(steps):
             for batch_idx in (2 * step, 2 * step + 1):
                 check.on_train_batch_start(trainer, None, (torch.empty(4, 3, size, size), None), batch_idx)

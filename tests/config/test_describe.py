@@ -59,7 +59,7 @@ def test_only_what_a_recipe_initializes_is_named(tmp_path: Path, init: dict, tex
     ],
 )
 def test_an_optimizer_has_its_momentum_and_what_it_decays(tmp_path: Path, decayed: str, text: str):
-    optimizer = {"name": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "decayed": decayed}
+    optimizer = {"name": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "weight_decay_on": decayed}
     assert described(tmp_path, optimizer=optimizer)["recipe"] == f"SGD, lr 0.5, momentum 0.8, {text}"
 
 

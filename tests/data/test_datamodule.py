@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from resnext.data.corrupt_images import SkipBudget
+from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.datamodule import ImageDataModule, TrainImages, TrainLoader
 from resnext.data.index import scan_splits
 from resnext.data.ram_cache import RamCache
@@ -34,7 +34,7 @@ def build_loader(root: Path, *, workers: int = 0, max_skipped: int = 0, cached: 
     return TrainLoader(
         images,
         batches,
-        SkipBudget(root / "skipped.txt", max_skipped),
+        CorruptImageBudget(root / "skipped.txt", max_skipped),
         None,
         num_workers=workers,
         worker_timeout=TIMEOUT,

@@ -13,12 +13,12 @@ import pytest
 from resnext.data.datamodule import EvalImages, ImageLoader, _prepare_worker
 from resnext.data.decode import UnreadableImage
 from resnext.data.index import scan_splits
-from resnext.data.worker_watchdog import LoaderFailed, LoaderGuard
+from resnext.data.worker_watchdog import LoaderFailed, WorkerWatchdog
 from resnext.errors import RunFailed, UserError
 
 
 def test_a_connection_that_breaks_before_the_death_is_known():
-    guard = LoaderGuard(timeout=60.0)
+    guard = WorkerWatchdog(timeout=60.0)
     with guard.watching():
         process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         process.start()
@@ -33,7 +33,7 @@ def test_a_connection_that_breaks_before_the_death_is_known():
 
 def test_a_broken_connection_of_living_processes_is_what_it_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("resnext.data.worker_watchdog.SECONDS_TO_DIE", 0.1)
-    with pytest.raises(ConnectionResetError), LoaderGuard(timeout=60.0).waiting():
+    with pytest.raises(ConnectionResetError), WorkerWatchdog(timeout=60.0).waiting():
         raise ConnectionResetError(104, "Connection reset by peer")
 
 

@@ -36,7 +36,7 @@ def test_images_and_targets_are_timms(config: MixingConfig, size: int):
             torch.testing.assert_close(shares, their_shares, rtol=0, atol=1e-7)
         else:
             assert torch.allclose(ours[2], images[2], atol=1e-6)
-        kinds.add("none" if mix.share == 1 else "cutmix" if mix.box else "mixup")
+        kinds.add("none" if mix.lam == 1 else "cutmix" if mix.box else "mixup")
     expected = {kind for kind, alpha in (("mixup", config.mixup_alpha), ("cutmix", config.cutmix_alpha)) if alpha}
     assert expected <= kinds <= expected | {"none"}
 
@@ -57,15 +57,15 @@ def test_the_share_is_the_area_that_is_left():
         mix = draw_mix(MixingConfig(cutmix_alpha=1.0), 32, 20, seed)
         if mix.box is not None:
             ours = mix_images(torch.stack([torch.zeros(3, 32, 20), torch.ones(3, 32, 20)]), mix)
-            assert float(1 - ours[0].mean()) == pytest.approx(mix.share, abs=1e-6)
+            assert float(1 - ours[0].mean()) == pytest.approx(mix.lam, abs=1e-6)
 
 
 def test_draws_follow_their_distributions():
     """Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); the switch and the probability are what was asked."""
     config = MixingConfig(mixup_alpha=0.5, cutmix_alpha=1.0, prob=0.8, switch_prob=0.25)
     mixes = [draw_mix(config, 1000, 1000, seed) for seed in range(8000)]
-    mixed = [mix for mix in mixes if mix.share < 1]
-    shares = np.array([mix.share for mix in mixed if mix.box is None])
+    mixed = [mix for mix in mixes if mix.lam < 1]
+    shares = np.array([mix.lam for mix in mixed if mix.box is None])
     assert len(mixed) / len(mixes) == pytest.approx(0.8, abs=0.02)
     assert len(shares) / len(mixed) == pytest.approx(0.75, abs=0.02)
     assert shares.mean() == pytest.approx(0.5, abs=0.02)

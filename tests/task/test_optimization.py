@@ -68,7 +68,7 @@ def test_max_steps_shortens_the_cosine():
 def test_norms_and_biases_are_decayed_or_not(decayed: bool):
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     config = OptimizerConfig(
-        name="momentum", lr=0.1, weight_decay=1e-4, decayed="all" if decayed else "all_but_norms_and_biases"
+        name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all" if decayed else "all_but_norms_and_biases"
     )
     groups = build_optimizer(network, config).param_groups
     by_decay = {group["weight_decay"]: [parameter.ndim for parameter in group["params"]] for group in groups}
@@ -121,7 +121,9 @@ def test_an_unknown_optimizer_is_refused_with_the_nearest():
 def test_layer_decay_is_timms_for_the_same_network():
     ours = build_model(ModelConfig(name="resnext50_32x4d"), 10)
     theirs = timm.create_model("resnext50_32x4d", num_classes=10)
-    config = OptimizerConfig(name="sgd", lr=0.1, weight_decay=0.01, layer_decay=0.7, decayed="all_but_norms_and_biases")
+    config = OptimizerConfig(
+        name="sgd", lr=0.1, weight_decay=0.01, layer_decay=0.7, weight_decay_on="all_but_norms_and_biases"
+    )
     expected = timm.optim.param_groups_layer_decay(theirs, weight_decay=0.01, layer_decay=0.7)
     for our_group, their_group in zip(build_optimizer(ours, config).param_groups, expected, strict=True):
         assert our_group["lr_scale"] == their_group["lr_scale"]
@@ -338,7 +340,7 @@ def test_a_schedule_does_not_begin_or_end_above_the_rate(name: str):
 def test_only_norms_are_spared():
     norms = (nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4))
     network = nn.Sequential(nn.Linear(3, 4), *norms, timm.layers.RmsNorm(4))
-    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decayed="all_but_norms")
+    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all_but_norms")
     groups = build_optimizer(network, config).param_groups
     decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     assert [decays[id(each)] for each in network.parameters()] == [1e-4] * 2 + [0.0] * 7
@@ -348,7 +350,9 @@ def test_only_norms_are_spared():
 def test_nvidias_filter_spares_what_is_called_bn(name: str):
     """`"bn" in name`, in its image_classification/optimizers.py: not the norm of a shortcut, called downsample.1."""
     network = build_model(ModelConfig(name=name), 10)
-    config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, decayed="all_but_norms_outside_shortcuts")
+    config = OptimizerConfig(
+        name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all_but_norms_outside_shortcuts"
+    )
     groups = build_optimizer(network, config).param_groups
     decays = {id(each): group["weight_decay"] for group in groups for each in group["params"]}
     expected = {name: 0.0 if "bn" in name else 1e-4 for name, _ in network.named_parameters()}

@@ -23,7 +23,12 @@ EVERYTHING = {
     "recipe__mixing": {"mixup_alpha": 0.2, "cutmix_alpha": 1.0},
     "recipe__loss": {"name": "binary_cross_entropy", "target_threshold": 0.2},
     "recipe__augmentation": {"auto_augment": "rand-m5-mstd0.5", "repeats": 3, "erasing": 0.3},
-    "recipe__optimizer": {"name": "lamb", "lr": 0.005, "weight_decay": 0.02, "decayed": "all_but_norms_and_biases"},
+    "recipe__optimizer": {
+        "name": "lamb",
+        "lr": 0.005,
+        "weight_decay": 0.02,
+        "weight_decay_on": "all_but_norms_and_biases",
+    },
     "recipe__drop_path_rate": 0.2,
     "recipe__image_size_schedule": [[2, 12]],
     "trainer__micro_batch_size": 16,

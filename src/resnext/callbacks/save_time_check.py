@@ -13,7 +13,7 @@ from resnext.loggers.wandb import seconds_to_finish
 log = logging.getLogger(__name__)
 
 
-class GraceCheck(Callback):
+class SaveTimeCheck(Callback):
     """Warns once, after the first save, if what a rank still does after SLURM's signal does not fit into the grace.
 
     The first step of each image size does not count: it compiles.

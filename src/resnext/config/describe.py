@@ -37,7 +37,9 @@ def describe_optimizer(config: OptimizerConfig, lr: float) -> str:
     momentum = [f"momentum {config.momentum:g}"] if config.momentum is not None else []
     layers = [f"layer decay {config.layer_decay:g}"] if config.layer_decay else []
     clipping = [f"gradient norm at most {config.clip_grad_norm:g}"] if config.clip_grad_norm else []
-    decay = f"weight decay {config.weight_decay:.5g}" + (NOT_DECAYED[config.decayed] if config.weight_decay else "")
+    decay = f"weight decay {config.weight_decay:.5g}" + (
+        NOT_DECAYED[config.weight_decay_on] if config.weight_decay else ""
+    )
     return ", ".join([optimizer_name(config), f"lr {lr:.6g}", *momentum, decay, *layers, *clipping])
 
 

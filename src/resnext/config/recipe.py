@@ -38,7 +38,7 @@ class InitConfig:
 class OptimizerConfig:
     """A timm optimizer by its registry name: `sgd` uses Nesterov momentum, `momentum` uses plain momentum.
 
-    `lr` is for a global batch of recipe.lr_batch_size. `decayed` selects the parameters with weight decay;
+    `lr` is for a global batch of recipe.lr_batch_size. `weight_decay_on` selects the parameters with weight decay;
     all_but_norms_outside_shortcuts decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, if the
     optimizer has momentum; `betas` and `eps` null: the optimizer's own. The learning rate of a layer is multiplied by
     `layer_decay` once for each layer above it. `clip_grad_norm` is the maximum global gradient norm of a step.
@@ -47,7 +47,9 @@ class OptimizerConfig:
     name: Name
     lr: Positive
     weight_decay: NonNegative = 0.0
-    decayed: Literal["all", "all_but_norms", "all_but_norms_outside_shortcuts", "all_but_norms_and_biases"] = "all"
+    weight_decay_on: Literal["all", "all_but_norms", "all_but_norms_outside_shortcuts", "all_but_norms_and_biases"] = (
+        "all"
+    )
     momentum: BelowOne | None = None
     betas: tuple[BelowOne, BelowOne] | None = None
     eps: Positive | None = None

@@ -10,14 +10,14 @@ from resnext.files import read_text
 log = logging.getLogger(__name__)
 
 
-class Skipped(NamedTuple):
+class CorruptImage(NamedTuple):
     """In place of a training image that cannot be read: its path below train/, and why."""
 
     path: str
     reason: str
 
 
-class SkipBudget:
+class CorruptImageBudget:
     """Each image counts once. The count is a file in the run, a line an image, so that ranks and restarts share it.
 
     Args:
@@ -28,7 +28,7 @@ class SkipBudget:
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit = path, limit
 
-    def count(self, skipped: list[Skipped]) -> None:
+    def count(self, skipped: list[CorruptImage]) -> None:
         """Raises UserError where there are more than the limit."""
         if not skipped:
             return

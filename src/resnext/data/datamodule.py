@@ -19,7 +19,7 @@ from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import DataConfig
 from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
 from resnext.data.cores import count_cores
-from resnext.data.corrupt_images import SkipBudget, Skipped
+from resnext.data.corrupt_images import CorruptImage, CorruptImageBudget
 from resnext.data.decode import UnreadableImage
 from resnext.data.erasing import Erasing, draw_erasing, erase
 from resnext.data.image_check import ImageCheck
@@ -27,7 +27,7 @@ from resnext.data.index import ImageIndex, printable
 from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
 from resnext.data.sampler import RankBatches, RankImages, Sample, derive_seeds
-from resnext.data.worker_watchdog import LoaderGuard, carried, die_with_rank
+from resnext.data.worker_watchdog import WorkerWatchdog, carried, die_with_rank
 from resnext.errors import UserError
 
 MAX_WORKERS = 16
@@ -53,7 +53,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         self.data, self.recipe, self.seed = data, recipe, seed
         self.train, self.val = train, val
-        self.skips = SkipBudget(skipped, data.max_skipped)
+        self.skips = CorruptImageBudget(skipped, data.max_skipped)
         self.eval_transform = build_eval_transform(recipe.evaluation, recipe.eval_image_size)
 
     def train_dataloader(self) -> "TrainLoader":
@@ -149,7 +149,7 @@ class EvalImages(ImageDataset):
 
 
 class TrainImages(ImageDataset):
-    """Sample → pixels uint8 [size, size, 3], label, and Erasing where the recipe erases; or Skipped, where it may.
+    """Sample → pixels uint8 [size, size, 3], label, and Erasing where the recipe erases; or CorruptImage, where it may.
 
     Everything random in a sample follows from (seed, epoch, image, copy); its size is that of the epoch.
     """
@@ -169,7 +169,7 @@ class TrainImages(ImageDataset):
             if not error.is_damaged:
                 raise
             if self.may_skip:
-                return Skipped(printable(self.index.relative_path(sample.image)), str(error))
+                return CorruptImage(printable(self.index.relative_path(sample.image)), str(error))
             raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)
         _seed_everything(drawing)
@@ -177,10 +177,10 @@ class TrainImages(ImageDataset):
         drawn = _transformed(pixels, self.transforms[size]), int(self.index.labels[sample.image])
         return (*drawn, draw_erasing(erasing, size, self.augmentation)) if self.augmentation.erasing else drawn
 
-    def collate(self, samples: list[tuple[Any, ...]]) -> tuple[Any, list[Skipped]]:
+    def collate(self, samples: list[tuple[Any, ...]]) -> tuple[Any, list[CorruptImage]]:
         """The batch without what was skipped, and that."""
-        skipped = [sample for sample in samples if isinstance(sample, Skipped)]
-        kept = [sample for sample in samples if not isinstance(sample, Skipped)]
+        skipped = [sample for sample in samples if isinstance(sample, CorruptImage)]
+        kept = [sample for sample in samples if not isinstance(sample, CorruptImage)]
         if not kept:
             raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
         return default_collate(kept), skipped
@@ -191,7 +191,7 @@ class ImageLoader(DataLoader[Any]):
 
     def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
         super().__init__(images, collate_fn=_unchanged, **loading)
-        self._guard = LoaderGuard(worker_timeout) if self.num_workers else None
+        self._guard = WorkerWatchdog(worker_timeout) if self.num_workers else None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self._guard is None:
@@ -219,7 +219,12 @@ class TrainLoader(ImageLoader):
     """
 
     def __init__(
-        self, images: TrainImages, batches: RankBatches, skips: SkipBudget, check: ImageCheck | None, **loading: Any
+        self,
+        images: TrainImages,
+        batches: RankBatches,
+        skips: CorruptImageBudget,
+        check: ImageCheck | None,
+        **loading: Any,
     ) -> None:
         super().__init__(images, batch_sampler=batches, **loading)
         self.batches, self.skips, self.check = batches, skips, check

@@ -44,7 +44,7 @@ def carried(error: Exception) -> UserError | RunFailed:
     return kept
 
 
-class LoaderGuard:
+class WorkerWatchdog:
     """Watches over the loader processes of one DataLoader, in one iteration after another.
 
     DataLoader's own timeout does not cover the time in which it receives a batch from a process that has stopped.

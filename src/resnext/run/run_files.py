@@ -36,6 +36,7 @@ INFO = {
     "teacher?": str,
 }
 ACCURACIES = {"val/top1": float, "val/top5": float, "val_ema/top1?": float, "val_ema/top5?": float}
+NEW_NAMES = {"decayed": "weight_decay_on"}  # of keys of recipe.optimizer
 SUMMARY = {"status": str, "steps?": int, "images_per_sec?": float}
 VALIDATED = {**SUMMARY, **ACCURACIES, "best_epoch": int, "epochs": int, "last": ACCURACIES}
 
@@ -97,13 +98,17 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 
 def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """Moves model.zero_init_last of older runs to recipe.init; its false meant the network's default."""
+    """The content of an older run's file with the keys of today's schema."""
     model, recipe = content.get("model"), content.get("recipe")
-    if not isinstance(model, dict) or not isinstance(recipe, dict) or "zero_init_last" not in model or "init" in recipe:
+    if not isinstance(model, dict) or not isinstance(recipe, dict):
         return content
-    init = {"zero_init_last": model["zero_init_last"] or None}
-    rest = {key: value for key, value in model.items() if key != "zero_init_last"}
-    return {**content, "model": rest, "recipe": {**recipe, "init": init}}
+    model, recipe = dict(model), dict(recipe)
+    if "zero_init_last" in model and "init" not in recipe:  # its false meant the network's default
+        recipe["init"] = {"zero_init_last": model.pop("zero_init_last") or None}
+    optimizer = recipe.get("optimizer")
+    if isinstance(optimizer, dict) and "decayed" in optimizer:
+        recipe["optimizer"] = {NEW_NAMES.get(key, key): value for key, value in optimizer.items()}
+    return {**content, "model": model, "recipe": recipe}
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:

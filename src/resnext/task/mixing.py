@@ -19,12 +19,12 @@ class Box(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """How a batch is mixed: `share` of each image (and target) is its own, the rest its partner's.
+    """How a batch is mixed: each image (and target) keeps `lam` of itself; its partner gives the rest.
 
     With a `box`, the partner gives those pixels whole (CutMix); without, it is blended in everywhere (mixup).
     """
 
-    share: float
+    lam: float
     box: Box | None = None
 
 
@@ -39,8 +39,8 @@ def draw_mix(config: MixingConfig, height: int, width: int, seed: int) -> Mix:
     both = config.mixup_alpha > 0 and config.cutmix_alpha > 0
     cut = bool(random.rand() < config.switch_prob) if both else config.cutmix_alpha > 0
     alpha = config.cutmix_alpha if cut else config.mixup_alpha
-    share = float(random.beta(alpha, alpha))
-    return _draw_cut(random, share, height, width) if cut and share < 1 else Mix(share)
+    lam = float(random.beta(alpha, alpha))
+    return _draw_cut(random, lam, height, width) if cut and lam < 1 else Mix(lam)
 
 
 def mix_images(images: Tensor, mix: Mix) -> Tensor:
@@ -48,21 +48,21 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
     if mix.box is not None:
         window = images[:, :, mix.box.top : mix.box.bottom, mix.box.left : mix.box.right]
         window.copy_(window.flip(0))
-    elif mix.share < 1:
-        partners = images.flip(0).mul_(1 - mix.share)
-        images.mul_(mix.share).add_(partners)
+    elif mix.lam < 1:
+        partners = images.flip(0).mul_(1 - mix.lam)
+        images.mul_(mix.lam).add_(partners)
     return images
 
 
 def mix_targets(targets: Tensor, mix: Mix, num_classes: int) -> Tensor:
     """Labels int64 [N] → shares of the classes, float32 [N, num_classes]."""
     shares = F.one_hot(targets, num_classes).float()
-    return shares * mix.share + shares.flip(0) * (1 - mix.share)
+    return shares * mix.lam + shares.flip(0) * (1 - mix.lam)
 
 
-def _draw_cut(random: np.random.RandomState, share: float, height: int, width: int) -> Mix:
-    """A box of 1 - `share` of the area around a point anywhere; what of it is in the image gives the true share."""
-    side = np.sqrt(1 - share)
+def _draw_cut(random: np.random.RandomState, lam: float, height: int, width: int) -> Mix:
+    """A box of 1 - `lam` of the area around a random point. The part that lies in the image gives the true lam."""
+    side = np.sqrt(1 - lam)
     box_height, box_width = int(height * side), int(width * side)
     y, x = random.randint(0, height), random.randint(0, width)
     top, bottom = max(y - box_height // 2, 0), min(y + (box_height + 1) // 2, height)

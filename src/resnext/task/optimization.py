@@ -82,22 +82,22 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[s
     exempt = set(getattr(network, "no_weight_decay", set)())
     options: dict[str, Any] = {
         "weight_decay": config.weight_decay,
-        "no_weight_decay_list": exempt | _norm_parameters(network, config.decayed),
-        "weight_decay_exclude_1d": config.decayed == "all_but_norms_and_biases",
+        "no_weight_decay_list": exempt | _norm_parameters(network, config.weight_decay_on),
+        "weight_decay_exclude_1d": config.weight_decay_on == "all_but_norms_and_biases",
     }
     if config.layer_decay is None:
         return param_groups_weight_decay(network, **options)
     return param_groups_layer_decay(network, layer_decay=config.layer_decay, **options)
 
 
-def _norm_parameters(network: nn.Module, decayed: str) -> set[str]:
-    """The names of the norm parameters that `decayed` excludes from weight decay, whatever their shape."""
-    if decayed not in ("all_but_norms", "all_but_norms_outside_shortcuts"):
+def _norm_parameters(network: nn.Module, weight_decay_on: str) -> set[str]:
+    """The names of the norm parameters that `weight_decay_on` excludes from weight decay, whatever their shape."""
+    if weight_decay_on not in ("all_but_norms", "all_but_norms_outside_shortcuts"):
         return set()
     return {
         f"{name}.{parameter}" if name else parameter
         for name, module in network.named_modules()
-        if isinstance(module, NORMS) and (decayed == "all_but_norms" or "downsample" not in name.split("."))
+        if isinstance(module, NORMS) and (weight_decay_on == "all_but_norms" or "downsample" not in name.split("."))
         for parameter, _ in module.named_parameters(recurse=False)
     }
 

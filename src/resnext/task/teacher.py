@@ -38,8 +38,8 @@ class Teacher:
     def blend(self, loss: Tensor, images: Tensor, logits: Tensor) -> Tensor:
         """`loss` of the student's `logits` [N, classes] for `images`, with the distillation's in its weight."""
         with torch.no_grad():
-            answers = self.network(images * self.scale + self.shift)
-        distilled = distillation_loss(logits, answers, self.config.temperature)
+            teacher_logits = self.network(images * self.scale + self.shift)
+        distilled = distillation_loss(logits, teacher_logits, self.config.temperature)
         return (1 - self.config.weight) * loss + self.config.weight * distilled
 
     def fingerprint(self) -> str:

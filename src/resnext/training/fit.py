@@ -18,7 +18,7 @@ from resnext.callbacks.best_checkpoint import BestCheckpoint, describe_lost_best
 from resnext.callbacks.ema import WeightEma
 from resnext.callbacks.last_checkpoint import LastCheckpoint, SaveFailed
 from resnext.callbacks.progress import ProgressReport
-from resnext.callbacks.save_time_check import GraceCheck
+from resnext.callbacks.save_time_check import SaveTimeCheck
 from resnext.callbacks.summary import SummaryWriter, summarize
 from resnext.callbacks.throughput import Throughput
 from resnext.config.schema import Config
@@ -164,7 +164,7 @@ def _train(run: Run, world: World, stop: StopRequest) -> None:
         SummaryWriter(run, throughput, config.recipe.best_by),
         saver,
         BestCheckpoint(run, config.recipe.best_by),
-        *([GraceCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
+        *([SaveTimeCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
     ]
     loggers = _build_loggers(run, config, done, validated=validated) if world.rank == 0 else []
     trainer = build_trainer(config, world, run.path, callbacks=callbacks, loggers=loggers)

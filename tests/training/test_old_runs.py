@@ -1,0 +1,35 @@
+"""A run that an earlier release (d27f6dc) made and left after 7 of 12 steps; fixtures/ has how that release ended it.
+
+The release wrote both on one machine. Another CPU may sum in another order, so the weights are compared up to that.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from resnext.__main__ import run_verb
+from resnext.run.metrics import read_rows
+from support.small_run import write_images
+from support.stopping import IMAGES
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+def test_a_run_of_an_earlier_release_ends_as_that_release_would_have_ended_it(tmp_path: Path):
+    shutil.copytree(FIXTURES / "old_run", "runs/release")
+    write_images(tmp_path / "images", IMAGES)
+    assert run_verb(["resume", "runs/release", f"data.root='{tmp_path / 'images'}'"]) == 0
+    ours = torch.load("runs/release/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    theirs = load_file(FIXTURES / "old_run_weights.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-4, msg=name)
+    rows, expected = (read_rows(path) for path in (Path("runs/release/metrics.csv"), FIXTURES / "old_run_metrics.csv"))
+    assert [numbers(row) for row in rows] == [pytest.approx(numbers(row), rel=1e-3) for row in expected]
+
+
+def numbers(row: dict[str, str]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if value}
