@@ -1,5 +1,5 @@
-# The long forms, remembered; `make help` lists them. Each target is `resnext VERB` underneath.
-# RUN and DATA reach the recipes through the environment, unexpanded, so that any name arrives as it is.
+# Short commands for the long ones; `make help` lists them. Each target runs `resnext VERB`.
+# RUN and DATA reach the recipes through the environment, unexpanded, so that make changes no character of a name.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -28,7 +28,7 @@ $(error bench needs photos: make bench DATA=PATH)
 endif
 endif
 
-# Hydra reads a quoted value as text: 20250101 stays a name, commas and brackets stay themselves.
+# Hydra reads a quoted value as text: 20250101 stays a name, and commas and brackets have no special meaning.
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
@@ -39,19 +39,19 @@ help:
 	@echo "make train EXP=NAME [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@for name in $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml)))); do echo "           EXP=$$name"; done
 	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
-	@echo "                             the same as a SLURM job, which is requeued as needed"
-	@echo "make status [RUN=runs/NAME]  where runs are: state, step, time left, SLURM job"
-	@echo "make resume [RUN=runs/NAME]  go on with a run, by default the latest unfinished"
-	@echo "make evaluate RUN=runs/NAME  validate its best checkpoint again"
-	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also pack SRC DST,"
+	@echo "                             the same as a SLURM job, requeued when needed"
+	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
+	@echo "make resume [RUN=runs/NAME]  resume a run, by default the latest unfinished one"
+	@echo "make evaluate RUN=runs/NAME  validate the run's best checkpoint"
+	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also 'pack SRC DST',"
 	@echo "                             cifar10, cifar100"
-	@echo "make bench DATA=PATH         time the data path beside torchvision's and timm's"
+	@echo "make bench DATA=PATH         compare data loading with torchvision's and timm's"
 	@echo "make test, make test-faults, make lint, make format"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
 
-# A node's GPUS are its tasks; without GPUs, ARGS=slurm.tasks_per_node=N.
+# GPUS is the number of GPUs, and so of tasks, on each node. Without GPUs, give ARGS=slurm.tasks_per_node=N.
 slurm: $(READY)
 	@$(RESNEXT) slurm $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) \
 		$(if $(NODES),slurm.nodes=$(NODES)) $(if $(GPUS),slurm.gpus_per_node=$(GPUS)) $(ARGS)
@@ -71,15 +71,15 @@ prepare: $(READY)
 bench: $(READY)
 	@$(RESNEXT) benchmark data --images "$$DATA" $(ARGS)
 
-# On two processes, each of which takes whole files: most tests keep one core busy.
+# Two processes, because most tests use one core. Each process runs whole test files, which share fixtures.
 test: $(READY)
 	@$(VENV)/bin/pytest -n 2 --dist loadfile $(ARGS)
 
-# Kills, full disks, lost processes.
+# Tests with kills, full disks and lost processes.
 test-faults: $(READY)
 	@$(VENV)/bin/pytest tests/faults $(ARGS)
 
-# On a real cluster of seven nodes, which it brings up and takes down; root on Debian or Ubuntu only.
+# Tests on a real cluster of seven nodes, which the tests start and remove; needs root on Debian or Ubuntu.
 test-slurm: $(READY)
 	@$(VENV)/bin/pytest tests/slurm -rs $(ARGS)
 

@@ -75,7 +75,7 @@ def no_time_to_save(lab: Path, cluster: Cluster) -> Job:
     options = ("checkpoint.every_steps=4", "slurm.time=1:00", "slurm.signal_seconds_before_end=1")
     job = Job(lab, "late", EVERYONE, *options, PAUSE="step 10:1:300")
     job.assert_finished()
-    assert "the time limit itself" in job.log
+    assert "the time limit is reached" in job.log
     return job
 
 
@@ -159,7 +159,7 @@ def killed_too_often(lab: Path, cluster: Cluster) -> Job:
     assert final["JobState"] == "FAILED", job.log
     assert final["Restarts"] == "1"
     assert final["ExitCode"] in ("137:0", "1:0")
-    assert "crash 2: not tried again (slurm.max_requeues=1)" in job.log
+    assert "crash 2: not requeued (slurm.max_requeues=1)" in job.log
     return job
 
 
