@@ -1,4 +1,4 @@
-"""resnext benchmark: what it prints; its numbers are for people to judge."""
+"""`resnext benchmark`: its output. These tests do not check how fast the code is."""
 
 import json
 from pathlib import Path
@@ -38,27 +38,29 @@ def test_json_is_one_object_with_the_promised_keys(photos: Path, capsys: pytest.
     assert found["loader"]["pil_torchvision"]["bytes_per_image"] == 4 * 224 * 224 * 3
 
 
-def test_a_pack_is_one_more_row(photos: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_pack_adds_one_row(photos: Path, capsys: pytest.CaptureFixture[str]):
     (photos / "val/cat").mkdir(parents=True)
     (photos / "train/cat/0.jpg").rename(photos / "val/cat/0.jpg")
     assert run_verb(["prepare", "pack", str(photos), "pack", "--short-side", "64"]) == 0
     assert run_verb(["benchmark", "data", "--images", str(photos), "--pack", "pack", "--workers", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("ours, on the pack") for line in lines)
-    assert max(map(len, lines[3:])) <= 80  # a path may be longer
+    assert max(map(len, lines[3:])) <= 80  # the first lines hold paths, which may be longer
 
 
-def test_every_peer_makes_a_crop_of_the_same_size(photos: Path):
+def test_every_compared_library_makes_crops_of_the_same_size(photos: Path):
     data = read_jpegs(photos).files[0]
     assert {tuple(build()(data).shape) for build in PEERS.values()} == {(3, 224, 224)}
 
 
-def test_a_folder_without_photos(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_without_photos_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert run_verb(["benchmark", "data", "--images", str(tmp_path)]) == 2
     assert "has no JPEG files: give a folder of photos, or a pack" in capsys.readouterr().err
 
 
-def test_the_cost_of_an_index(image_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_benchmark_index_prints_its_lines(
+    image_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     assert run_verb(["benchmark", "index", str(image_folder)]) == 2
     assert "was not kept: it changed just now (try again)" in capsys.readouterr().err
     monkeypatch.setattr(index_cache, "CLOCK_TICK_NS", 0)

@@ -1,4 +1,4 @@
-"""resnext prepare, as a user types it."""
+"""`resnext prepare` through the command line."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from resnext.__main__ import run_verb
 from resnext.cli.prepare import _bytes
 
 
-def test_a_pack_is_trained_on_as_the_folder_is(image_folder: Path, tmp_path: Path, resnext):
-    """The same weights, and the same run: it goes on with either."""
+def test_training_on_a_pack_equals_training_on_its_folder(image_folder: Path, tmp_path: Path, resnext):
+    """Both give the same weights, and a run of the folder accepts the pack as its data."""
     import torch
 
     packed = resnext("prepare", "pack", str(image_folder), "pack", "--shard-size", "1MiB")
@@ -34,7 +34,7 @@ def test_a_pack_is_trained_on_as_the_folder_is(image_folder: Path, tmp_path: Pat
     assert other.stderr.count("\n") == 1
 
 
-def test_bad_images_are_said(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_bad_images_are_counted_in_the_output(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (image_folder / "train/cat/2.png").write_bytes(b"no image")
     assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -51,7 +51,7 @@ def test_bad_images_are_said(image_folder: Path, tmp_path: Path, capsys: pytest.
         (["cifar10", "."], ". exists already: remove it"),
     ],
 )
-def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_give_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert run_verb(["prepare", *arguments]) == 2
     output = capsys.readouterr()
     assert message in output.err
@@ -61,13 +61,13 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytes
 @pytest.mark.parametrize(
     "arguments", [[], ["pack"], ["pack", "a", "b", "--short-side", "0"], ["pack", "a", "b", "--shard-size", "5"]]
 )
-def test_wrong_arguments(arguments: list[str]):
+def test_wrong_arguments_are_refused(arguments: list[str]):
     with pytest.raises(SystemExit) as end:
         run_verb(["prepare", *arguments])
     assert end.value.code == 2
 
 
-def test_an_interrupt_says_how_to_go_on(image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_an_interrupt_prints_how_to_continue(image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -80,5 +80,5 @@ def test_an_interrupt_says_how_to_go_on(image_folder: Path, monkeypatch: pytest.
     ("text", "size"),
     [("1GiB", 2**30), ("500MB", 5 * 10**8), ("2g", 2 * 10**9), ("1.5 MiB", 3 * 2**19), ("4194304", 2**22)],
 )
-def test_sizes(text: str, size: int):
+def test_sizes_are_parsed(text: str, size: int):
     assert _bytes(text) == size

@@ -1,4 +1,4 @@
-"""`resnext recipes`: the table, what a recipe would run, and how two recipes differ."""
+"""`resnext recipes`: the table, the training plan of a recipe, and the difference of two recipes."""
 
 import math
 import shutil
@@ -19,7 +19,7 @@ SMALLEST = "epochs: 3\nbatch_size: 4\noptimizer: {name: sgd, lr: 0.1}\n"
 
 @pytest.fixture
 def recipe_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of configs/recipe/ that a test may add to; the current folder stays empty."""
+    """A copy of configs/recipe/ that a test may change; the current folder stays empty."""
     shutil.copytree(composition.CONFIGS, tmp_path / "copy/configs")
     monkeypatch.setattr(composition, "CONFIGS", tmp_path / "copy/configs")
     (tmp_path / "here").mkdir()
@@ -33,7 +33,7 @@ def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def labelled(output: str) -> dict[str, str]:
-    """The lines of a plan by their labels, each in one piece."""
+    """Label → text of a plan; wrapped lines are joined."""
     lines: dict[str, str] = {}
     for line in output.splitlines():
         label = line[:9].strip() or list(lines)[-1]
@@ -42,7 +42,7 @@ def labelled(output: str) -> dict[str, str]:
 
 
 def leaves(tree: Any, key: str = "") -> dict[str, Any]:
-    """The values of nested dicts by their dotted keys."""
+    """Dotted key → value, from nested dicts."""
     if not isinstance(tree, dict):
         return {key: tree}
     return {
@@ -50,7 +50,7 @@ def leaves(tree: Any, key: str = "") -> dict[str, Any]:
     }
 
 
-def test_the_table_has_every_recipe_with_its_numbers(capsys: pytest.CaptureFixture[str]):
+def test_the_table_lists_every_recipe_with_its_numbers(capsys: pytest.CaptureFixture[str]):
     rows = output_of(capsys).splitlines()
     files = {path.stem: OmegaConf.load(path) for path in (composition.CONFIGS / "recipe").glob("*.yaml")}
     assert [row.split()[0] for row in rows[1:] if row[0] != " "] == sorted(files)
@@ -64,7 +64,7 @@ def test_the_table_has_every_recipe_with_its_numbers(capsys: pytest.CaptureFixtu
 
 
 def test_the_plan_of_a_recipe_for_eight_devices(capsys: pytest.CaptureFixture[str]):
-    """1,281,167 images in batches of 2,048 are 625 steps; after the warm-up it is a twentieth into the cosine."""
+    """1,281,167 images in batches of 2,048 are 625 steps; the warm-up ends after a twentieth of the cosine."""
     lines = labelled(output_of(capsys, *PLAN[1:]))
     file = OmegaConf.load(composition.CONFIGS / "recipe/a3.yaml")
     highest = 1e-6 + (8e-3 - 1e-6) * 0.5 * (1 + math.cos(math.pi * 0.05))
@@ -84,7 +84,7 @@ def test_every_plan_fits_into_a_terminal(name: str, capsys: pytest.CaptureFixtur
     assert "None" not in output
 
 
-def test_a_picture_is_drawn_only_when_asked(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_picture_is_drawn_only_with_its_option(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     assert "picture" not in labelled(output_of(capsys, *PLAN[1:]))
     assert list(Path().iterdir()) == []
     assert labelled(output_of(capsys, *PLAN[1:], "--picture", "a.svg"))["picture"] == "a.svg"
@@ -93,13 +93,13 @@ def test_a_picture_is_drawn_only_when_asked(recipe_folder: Path, capsys: pytest.
     (line,) = (element for element in picture.iter() if element.tag.endswith("polyline"))
     points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
     assert points == sorted(points, key=lambda point: point[0])
-    peak = min(points, key=lambda point: point[1])  # y goes down
+    peak = min(points, key=lambda point: point[1])  # y grows downwards
     left, right = points[0][0], points[-1][0]
     assert (peak[0] - left) / (right - left) == pytest.approx(0.05, abs=0.001)
     assert points[-1][1] > points[0][1] > peak[1]
 
 
-def test_overrides_devices_and_a_smaller_set(capsys: pytest.CaptureFixture[str]):
+def test_a_plan_with_overrides_devices_and_fewer_images(capsys: pytest.CaptureFixture[str]):
     overrides = ["recipe.epochs=2", "recipe.batch_size=512", "recipe.lr_scaling=linear", "trainer.micro_batch_size=32"]
     output = output_of(capsys, "v1", "--devices", "4", "--nodes", "2", "--images", "2048", *overrides)
     lines = labelled(output)
@@ -113,13 +113,15 @@ def test_overrides_devices_and_a_smaller_set(capsys: pytest.CaptureFixture[str])
     ("steps", "rate"),
     [(100, "0 first, 0.001 last"), (1, "0 first, 0 last")],  # the warm-up to 0.1 has 10,008 steps
 )
-def test_a_rate_that_only_rises_has_no_other_highest(steps: int, rate: str, capsys: pytest.CaptureFixture[str]):
+def test_a_learning_rate_that_only_rises_has_no_peak_in_between(
+    steps: int, rate: str, capsys: pytest.CaptureFixture[str]
+):
     expected = rate.replace("0.001", f"{0.1 * (steps - 1) / 10_008:.3g}")
     arguments = ["v1", "recipe.schedule.warmup_epochs=2", f"recipe.max_steps={steps}"]
     assert labelled(output_of(capsys, *arguments))["rate"] == expected
 
 
-def test_an_override_wins_over_an_option_and_a_group_may_be_chosen(
+def test_an_override_wins_over_an_option_and_a_group_can_be_chosen(
     recipe_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     (recipe_folder.parent / "trainer/ours.yaml").write_text("devices: 4\nnodes: 2\n")
@@ -133,7 +135,7 @@ def test_an_override_wins_over_an_option_and_a_group_may_be_chosen(
     assert labelled(output_of(capsys, "v1", "model=resnext_small"))["network"] == "resnext"
 
 
-def test_a_recipe_may_say_nothing_of_its_source(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_recipe_may_omit_its_source(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     (recipe_folder / "mine.yaml").write_text(SMALLEST)
     (recipe_folder / "nulls.yaml").write_text(f"source: null\npublished: null\n{SMALLEST}")
     for name in ("mine", "nulls"):
@@ -144,11 +146,13 @@ def test_a_recipe_may_say_nothing_of_its_source(recipe_folder: Path, capsys: pyt
     for name, following in (("mine", "nulls"), ("nulls", "nvidia")):
         rows = table[table.index(f"\n{name} ") :].splitlines()[1:5]
         assert rows[0].split() == [name, "Nesterov", "SGD", "0.1", "at", "4", "3"]
-        assert rows[3].split()[0] == following  # after the schedule and the augmentation
+        assert rows[3].split()[0] == following  # the two rows before are the schedule and the augmentation
     assert "None" not in table
 
 
-def test_a_recipe_with_defaults_is_what_train_composes(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_recipe_with_defaults_equals_the_one_that_train_composes(
+    recipe_folder: Path, capsys: pytest.CaptureFixture[str]
+):
     (recipe_folder / "mine.yaml").write_text(
         "defaults: [v2_fixres, _self_]\npublished: here 1 %\nepochs: 7\naugmentation: {repeats: 2}\n"
     )
@@ -163,12 +167,12 @@ def test_a_recipe_with_defaults_is_what_train_composes(recipe_folder: Path, caps
     assert composed["image_size"] == 176
 
 
-def test_the_difference_of_two_recipes_is_that_of_their_files(capsys: pytest.CaptureFixture[str]):
+def test_the_difference_of_two_recipes_equals_the_difference_of_their_files(capsys: pytest.CaptureFixture[str]):
     a2, a3 = (
         leaves(OmegaConf.to_container(OmegaConf.load(composition.CONFIGS / f"recipe/{name}.yaml")))
         for name in ("a2", "a3")
     )
-    defaults = {"drop_path_rate": 0.0, "augmentation.repeats": 1}  # of what a3 leaves out
+    defaults = {"drop_path_rate": 0.0, "augmentation.repeats": 1}  # a3 omits these keys
     keys = [key for key in a2 if a2[key] != a3.get(key) and key not in ("source", "published")]
     expected = [(key, str(a2[key]), str(a3.get(key, defaults.get(key)))) for key in keys]
     head, *rows = (line.split() for line in output_of(capsys, "--diff", "a2", "a3").splitlines())
@@ -217,7 +221,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_a_broken_file_is_named_in_one_line(text: str, recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_one_line_names_a_broken_file(text: str, recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     (recipe_folder / "broken.yaml").write_text(text)
     for arguments in (["broken"], ["broken", "trainer.nodes=2"], ["--diff", "a1", "broken"]):
         assert run_verb(["recipes", *arguments]) == 2
@@ -229,7 +233,7 @@ def test_a_broken_file_is_named_in_one_line(text: str, recipe_folder: Path, caps
         assert BROKEN[text] in line
 
 
-def test_broken_files_hide_no_other_in_the_table(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_broken_files_do_not_hide_other_recipes_in_the_table(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     whole = output_of(capsys)
     (recipe_folder / "a2_broken.yaml").write_text("epochs: [1\n")
     (recipe_folder / "small.yaml").write_text("")
@@ -242,13 +246,13 @@ def test_broken_files_hide_no_other_in_the_table(recipe_folder: Path, capsys: py
     assert "configs/recipe/small.yaml: recipe." in second
 
 
-def test_an_override_may_give_what_a_file_leaves_out(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_override_may_set_a_key_that_a_file_omits(recipe_folder: Path, capsys: pytest.CaptureFixture[str]):
     (recipe_folder / "short.yaml").write_text(SMALLEST.replace("epochs: 3\n", ""))
     lines = labelled(output_of(capsys, "short", "recipe.epochs=5", "--images", "9"))
     assert lines["steps"] == "10 = 5 epochs × 2"
 
 
-def test_a_rate_meant_for_another_batch_is_doubted(capsys: pytest.CaptureFixture[str]):
+def test_a_learning_rate_for_another_batch_size_gives_a_warning(capsys: pytest.CaptureFixture[str]):
     output = " ".join(output_of(capsys, "nvidia", "recipe.batch_size=256", "recipe.max_steps=1").split())
     assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would take 0.256, sqrt 0.512" in output
 
@@ -279,12 +283,12 @@ def test_a_rate_meant_for_another_batch_is_doubted(capsys: pytest.CaptureFixture
         (["v1", "--picture", "nowhere/a.svg"], "nowhere/a.svg: No such file or directory"),
     ],
 )
-def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_give_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert run_verb(["recipes", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-    assert "configs/recipe/" not in error  # the file is right
+    assert "configs/recipe/" not in error  # the mistake is not in the file
     assert not list(Path().glob("*.svg"))
 
 
@@ -296,7 +300,7 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
         (["a1", "--devices", "0"], "'0' is not a positive integer"),
     ],
 )
-def test_arguments_that_cannot_be_read(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_arguments_that_cannot_be_parsed(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as end:
         run_verb(["recipes", *arguments])
     assert end.value.code == 2

@@ -1,4 +1,4 @@
-"""`resnext resume` of the runs of a multirun."""
+"""`resnext resume NAME` resumes the runs of a multirun."""
 
 import dataclasses
 from pathlib import Path
@@ -14,13 +14,13 @@ from support.small_run import make_run, small_config
 
 @pytest.fixture
 def sweep(image_folder: Path) -> list[Run]:
-    """`lr`, of twelve jobs, beside runs whose names begin alike."""
+    """The multirun `lr` with twelve jobs, beside other runs whose names also begin with `lr`."""
     config = small_config(image_folder, recipe__batch_size=8)
     names = (*(f"lr-{number}" for number in range(12)), "lr-warm-3", "lr-x", "lr-20261124-153000", "lr-01", "a=b-0")
     return [make_run(dataclasses.replace(config, run=name)) for name in names][:12]
 
 
-def test_the_jobs_of_a_multirun_are_its_own_in_their_order(sweep: list[Run]):
+def test_find_jobs_returns_only_the_jobs_of_the_multirun_in_order(sweep: list[Run]):
     assert [run.path for run in find_jobs("lr")] == [run.path for run in sweep]
     assert [run.path.name for run in find_jobs("runs/lr-warm")] == ["lr-warm-3"]
     assert find_jobs("lr-3") == []
@@ -28,8 +28,8 @@ def test_the_jobs_of_a_multirun_are_its_own_in_their_order(sweep: list[Run]):
 
 
 @pytest.mark.parametrize("name", ["lr", "lr-20261124", "lr-20261125"])
-def test_no_name_of_a_run_is_invented(image_folder: Path, name: str, capsys):
-    """Neither from 01, nor from the time in a name that was not given, also before 10 o'clock."""
+def test_other_run_names_are_not_taken_for_a_multirun(image_folder: Path, name: str, capsys):
+    """A job number has no leading zero, and the time in an automatic name is not a job number."""
     config = small_config(image_folder, recipe__batch_size=8)
     names = ("lr-01", "lr-20261124-153000", "lr-20261125-000001")
     for each in names:
@@ -51,7 +51,7 @@ def test_a_run_whose_name_has_an_equals_sign_is_not_an_override(image_folder: Pa
         assert run_verb(["resume", given]) == 0
     assert [run.path.name for run in resumed] == ["seed=1", "seed=1", "a=b-0"]
     root = make_run(dataclasses.replace(config, run="images-0")).config.data.root
-    assert run_verb(["resume", f"data.root={root}"]) == 0  # neither the multirun `images`, nor a run
+    assert run_verb(["resume", f"data.root={root}"]) == 0  # an override, although the multirun `images` exists
     assert resumed[-1].path.name == "images-0"
     assert run_verb(["resume", "runs/seed=1", "logger.every_steps=3"]) == 0
     assert (resumed[-1].path.name, resumed[-1].config.logger.every_steps) == ("seed=1", 3)
@@ -59,7 +59,7 @@ def test_a_run_whose_name_has_an_equals_sign_is_not_an_override(image_folder: Pa
     assert "logger.every_step is not a configuration key" in capsys.readouterr().err
 
 
-def test_one_that_fails_does_not_keep_the_others_from_their_turn(sweep: list[Run], monkeypatch, capsys):
+def test_after_a_job_fails_the_others_are_resumed(sweep: list[Run], monkeypatch, capsys):
     turns: list[str] = []
 
     def launch(run: Run) -> None:
@@ -79,7 +79,7 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(sweep: list[Run
     ]
 
 
-def test_a_multirun_that_is_done_says_so(sweep: list[Run], capsys):
+def test_a_finished_multirun_prints_so(sweep: list[Run], capsys):
     for run in sweep:
         run.update_summary(status="finished")
     assert run_verb(["resume", "lr"]) == 0

@@ -1,4 +1,4 @@
-"""`resnext train` as a user types it: Hydra's arguments, mistakes, and every shipped configuration."""
+"""`resnext train` through the command line: Hydra's arguments, mistakes, and every shipped configuration."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def test_every_experiment_composes_and_fixes_the_five_choices(experiment: str):
     assert "# make train" in text
 
 
-def test_the_readme_and_the_digits_experiment_promise_the_same():
+def test_the_readme_and_the_digits_experiment_state_the_same_accuracy():
     header = (CONFIGS / "experiment/resnext_digits.yaml").read_text()
     promised = re.findall(r"\d+\.\d+ % top-1", header)
     assert len(promised) == 1
@@ -52,7 +52,7 @@ def test_every_group_option_composes(group: str, name: str):
     assert compose(f"{group}={name}", "experiment=resnext_digits")
 
 
-def test_the_main_job_is_torchvisions_recipe():
+def test_the_imagenet_experiment_uses_torchvisions_recipe():
     config = compose("experiment=resnext50_imagenet", "data.root=/data/imagenet", "trainer.devices=8")
     recipe = config.recipe
     assert (config.model.name, config.data.root, config.data.num_classes) == ("resnext50_32x4d", "/data/imagenet", 1000)
@@ -62,19 +62,19 @@ def test_the_main_job_is_torchvisions_recipe():
     assert config.split_batch(8) == (32, 1)
 
 
-def test_a_choice_on_the_command_line_beats_the_experiments():
+def test_a_choice_on_the_command_line_overrides_the_experiment():
     assert compose("experiment=resnext50_imagenet", "recipe=small").recipe.image_size == 8
 
 
-def test_a_multirun_makes_a_run_of_each_job():
+def test_a_multirun_makes_one_run_per_job():
     configs: list[Config] = []
     run_with_hydra("train", ["-m", "run=sweep", "seed=1,2"], configs.append)
     assert [(config.run, config.seed) for config in configs] == [("sweep-0", 1), ("sweep-1", 2)]
     assert list(Path().iterdir()) in ([], [Path("runs")])
 
 
-def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of the average where there is one; nothing where nothing was validated, or the job failed."""
+def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The accuracy of the EMA if there is one; None if there was no validation, or if the job failed."""
     seen: list[float | None] = []
     launcher = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_launcher.BasicLauncher"]
     launch = launcher.launch
@@ -137,7 +137,7 @@ def test_a_sweeper_sees_the_best_validation_of_each_job(image_folder: Path, monk
         (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+def test_mistakes_give_one_line_and_exit_code_2(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]):
     assert run_verb(["train", *overrides]) == 2
     output = capsys.readouterr()
     assert message in output.err
@@ -171,7 +171,7 @@ def test_mistakes_are_one_line_and_exit_2(overrides: list[str], message: str, ca
         (["trainer.nodes=2"], "trainer.nodes=2: this command trains on one machine"),
     ],
 )
-def test_what_cannot_train_is_refused_before_there_is_a_run(
+def test_a_configuration_that_cannot_train_is_refused_before_a_run_is_made(
     image_folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
     given = {override.partition("=")[0] for override in arguments}
@@ -197,7 +197,7 @@ def test_what_cannot_train_is_refused_before_there_is_a_run(
     ],
 )
 def test_secrets_are_refused_and_not_shown(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch):
-    """A run keeps its configuration as plain text, a multirun its overrides, and both go to W&B."""
+    """A run stores its configuration as plain text, a multirun stores its overrides, and both are sent to W&B."""
     for name, value in {"MY_TOKEN": "hunter2", "WHICH": "MY_TOKEN", "SERVER": "https://me:hunter2@host"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"^[^\n]+$") as error:
@@ -208,7 +208,7 @@ def test_secrets_are_refused_and_not_shown(arguments: list[str], message: str, m
     assert compose("data.root=/x/${oc.env:WHICH}").data.root == "/x/MY_TOKEN"
 
 
-def test_imagenet_that_is_missing_tells_how_to_give_it(monkeypatch: pytest.MonkeyPatch, capsys):
+def test_missing_imagenet_says_how_to_give_its_folder(monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("RESNEXT_DATA", "/nowhere")
     assert run_verb(["train", "experiment=resnext50_imagenet"]) == 2
     assert "data.root=/nowhere/imagenet does not exist: give the folder of ImageNet" in capsys.readouterr().err
@@ -232,12 +232,12 @@ def test_a_configuration_error_imports_no_torch():
     ],
     ids=" ".join,
 )
-def test_options_and_overrides_have_any_order(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+def test_options_and_overrides_may_have_any_order(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     assert run_verb(arguments) == 2
     assert capsys.readouterr().err.startswith("resnext evaluate: nowhere is not a run directory")
 
 
-def test_hydras_flags_and_overrides_have_any_order(capsys: pytest.CaptureFixture[str]):
+def test_hydras_flags_and_overrides_may_have_any_order(capsys: pytest.CaptureFixture[str]):
     assert run_verb(["train", "seed=3", "--cfg", "job", "recipe=a3", "--resolve", "run=x"]) == 0
     output = capsys.readouterr().out
     assert "seed: 3\n" in output
@@ -247,7 +247,7 @@ def test_hydras_flags_and_overrides_have_any_order(capsys: pytest.CaptureFixture
     assert [config.seed for config in configs] == [1, 2]
 
 
-def test_other_data_asks_for_its_experiment():
+def test_another_data_set_needs_its_experiment():
     with pytest.raises(UserError, match=r"^data=imagenet needs an experiment .* or resnext50_imagenet, or both"):
         compose("data=imagenet")
     with pytest.raises(UserError, match=r"^data=cifar10 needs an experiment .* experiment=resnext29_cifar10, or both"):
@@ -256,7 +256,7 @@ def test_other_data_asks_for_its_experiment():
     assert compose("data=cifar100", "experiment=resnext29_cifar10").data.name == "cifar100"
 
 
-def test_hydras_own_arguments(resnext):
+def test_hydras_own_arguments_work(resnext):
     configuration = resnext("train", "--cfg", "job", "experiment=resnext50_imagenet")
     assert "name: resnext50_32x4d" in configuration.stdout
     help_text = resnext("train", "--help")
@@ -266,7 +266,7 @@ def test_hydras_own_arguments(resnext):
     assert script.rstrip().endswith("hydra_bash_completion resnext")
 
 
-def test_completion_through_the_installed_script(resnext):
+def test_completion_works_through_the_installed_script(resnext):
     line = "resnext train recipe.optimizer.lr"
     completion = resnext("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)), COMP_CWORD="2")
     assert completion.stdout.split() == ["recipe.optimizer.lr="]
@@ -276,20 +276,20 @@ def test_completion_through_the_installed_script(resnext):
     assert (other.stdout, other.stderr, other.returncode) == ("", "", 0)
 
 
-def test_help_of_everything(resnext):
+def test_every_verb_has_help(resnext):
     text = resnext("--help").stdout
     assert all(verb in text for verb in VERBS)
     for verb in VERBS.keys() - {"train", "slurm"}:
         assert f"usage: resnext {verb}" in resnext(verb, "--help").stdout
 
 
-def test_an_unknown_verb(resnext):
+def test_an_unknown_verb_is_refused(resnext):
     result = resnext("tarin")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"resnext tarin: unknown verb; it is one of {', '.join(VERBS)}\n"
 
 
-def test_overrides_on_a_run(tmp_path: Path):
+def test_overrides_on_a_run_are_checked(tmp_path: Path):
     write_images(tmp_path / "i", {"train/a": 1})
     config = compose("data.root=i", "run=x")
     changed = composition.apply_overrides(config, ["trainer.devices=2", "data.root='i'"])

@@ -1,4 +1,4 @@
-"""The global batch divides, or is refused with what would."""
+"""The global batch divides evenly, or an error names the nearest sizes that do."""
 
 from pathlib import Path
 
@@ -30,13 +30,13 @@ def test_micro_times_world_times_accumulation_is_the_global_batch(
         (8, 3, "the nearest that work: recipe.batch_size=240 or 264"),
     ],
 )
-def test_what_does_not_divide_is_refused_with_the_nearest_that_does(micro: int | None, world_size: int, remedy: str):
+def test_an_uneven_split_is_refused_with_the_nearest_sizes(micro: int | None, world_size: int, remedy: str):
     with pytest.raises(UserError) as error:
         split_batch(256, micro, world_size)
     assert remedy in str(error.value)
 
 
-def test_mixing_needs_two_images_at_once(tmp_path: Path):
+def test_mixing_needs_two_images_per_micro_batch(tmp_path: Path):
     config = small_config(tmp_path, recipe__mixing={"cutmix_alpha": 1.0})
     assert config.split_batch(16).micro == 2
     with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: take trainer.micro_batch_size=2 or more"):

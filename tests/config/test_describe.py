@@ -1,4 +1,4 @@
-"""A recipe in words."""
+"""The description of a recipe in words."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ def described(root: Path, **changes: object) -> dict[str, str]:
     ("name", "text"),
     [("cross_entropy", "cross-entropy"), ("binary_cross_entropy", "BCE"), ("focal", "focal")],
 )
-def test_a_loss_is_announced_by_its_name(tmp_path: Path, name: str, text: str):
+def test_a_loss_is_described_by_its_name(tmp_path: Path, name: str, text: str):
     recipe = small_config(tmp_path).recipe
-    object.__setattr__(recipe.loss, "name", name)  # also one that the schema does not have yet
+    object.__setattr__(recipe.loss, "name", name)  # bypasses the schema, to test a name that it does not know
     assert describe_recipe(recipe)["loss"] == text
 
 
@@ -31,7 +31,7 @@ def test_a_loss_is_announced_by_its_name(tmp_path: Path, name: str, text: str):
         ({"name": "step", "decay_epochs": 1}, "× 0.1 every 1 epoch"),
     ],
 )
-def test_a_schedule_has_its_units(tmp_path: Path, schedule: dict, text: str):
+def test_a_schedule_is_described_with_its_units(tmp_path: Path, schedule: dict, text: str):
     assert described(tmp_path, schedule=schedule)["schedule"] == text
 
 
@@ -46,20 +46,26 @@ def test_a_schedule_has_its_units(tmp_path: Path, schedule: dict, text: str):
         ),
     ],
 )
-def test_only_what_a_recipe_initializes_is_named(tmp_path: Path, init: dict, text: str | None):
+def test_only_the_initialisations_that_a_recipe_sets_are_described(tmp_path: Path, init: dict, text: str | None):
     assert described(tmp_path, init=init).get("init") == text
 
 
 @pytest.mark.parametrize(
-    ("decayed", "text"),
+    ("weight_decay_on", "text"),
     [
         ("all", "weight decay 0.1"),
         ("all_but_norms_outside_shortcuts", "weight decay 0.1, not on norms except those of shortcuts"),
         ("all_but_norms_and_biases", "weight decay 0.1, not on norms and biases"),
     ],
 )
-def test_an_optimizer_has_its_momentum_and_what_it_decays(tmp_path: Path, decayed: str, text: str):
-    optimizer = {"name": "momentum", "lr": 0.5, "momentum": 0.8, "weight_decay": 0.1, "weight_decay_on": decayed}
+def test_an_optimizer_is_described_with_momentum_and_weight_decay(tmp_path: Path, weight_decay_on: str, text: str):
+    optimizer = {
+        "name": "momentum",
+        "lr": 0.5,
+        "momentum": 0.8,
+        "weight_decay": 0.1,
+        "weight_decay_on": weight_decay_on,
+    }
     assert described(tmp_path, optimizer=optimizer)["recipe"] == f"SGD, lr 0.5, momentum 0.8, {text}"
 
 
@@ -76,6 +82,6 @@ def test_an_optimizer_has_its_momentum_and_what_it_decays(tmp_path: Path, decaye
         ({"weight": 1.0}, "cross-entropy", None),
     ],
 )
-def test_a_teacher_has_its_part_of_the_loss(tmp_path: Path, teacher: dict, loss: str, text: str | None):
+def test_a_teacher_is_described_with_its_weight_in_the_loss(tmp_path: Path, teacher: dict, loss: str, text: str | None):
     lines = described(tmp_path, teacher=teacher)
     assert (lines["loss"], lines.get("teacher")) == (loss, text)

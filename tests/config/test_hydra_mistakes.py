@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf refuse, as one line."""
+"""Errors of Hydra and OmegaConf become one line."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -9,8 +9,8 @@ from resnext.config.hydra_mistakes import mistakes_in_one_line
 from resnext.errors import UserError
 
 
-def test_an_interrupt_stays_one():
-    """OmegaConf's error took the place of a Ctrl-C in its clean-up, and a right file was called wrong."""
+def test_an_interrupt_is_not_turned_into_an_error():
+    """OmegaConf once raised its own error while it handled a Ctrl-C, and a correct file was called wrong."""
     with pytest.raises(KeyboardInterrupt), mistakes_in_one_line(CONFIGS, []):
         try:
             raise KeyboardInterrupt
@@ -18,7 +18,7 @@ def test_an_interrupt_stays_one():
             OmegaConf.create({"a": "${b}"}).a  # noqa: B018
 
 
-def test_a_mistake_is_one_line():
+def test_a_mistake_gives_one_line():
     with (
         pytest.raises(UserError, match=r"^a: Interpolation key 'b' not found$") as error,
         mistakes_in_one_line(CONFIGS, []),

@@ -1,4 +1,4 @@
-"""A configuration file is data: whatever it says to Hydra itself runs no code and writes no file."""
+"""A configuration file is data: no setting of Hydra in it can run code or write a file."""
 
 import pickle
 import shutil
@@ -22,7 +22,7 @@ defaults:
 
 
 class Canary:
-    """Unpickling it makes the file `canary`."""
+    """Unpickling this object creates the file `canary`."""
 
     def __reduce__(self) -> tuple:
         return Path.touch, (Path("canary"),)
@@ -30,7 +30,7 @@ class Canary:
 
 @pytest.fixture(autouse=True)
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of configs/ that a test may add to, with what the payloads read beside it."""
+    """A copy of configs/ that a test may change, beside the files that the payloads read."""
     folder = tmp_path / "configs"
     shutil.copytree(composition.CONFIGS, folder)
     monkeypatch.setattr(composition, "CONFIGS", folder)
@@ -56,7 +56,7 @@ def compose(*arguments: str) -> list[Config]:
 
 
 def refusal(*arguments: str) -> str:
-    """The one line that refuses the arguments, before any configuration is used."""
+    """The one-line error for the arguments, raised before any configuration is used."""
     used: list[Config] = []
     with pytest.raises(UserError, match=r"^[^\n]+$") as error:
         run_with_hydra("train", list(arguments), used.append)
@@ -133,7 +133,7 @@ hydra: {searchpath: [pkg://evil]}
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 @pytest.mark.parametrize("mode", [[], ["-m", "seed=1,2"]], ids=["run", "multirun"])
-def test_what_an_experiment_says_to_hydra_is_refused(configs: Path, payload: str, mode: list[str]):
+def test_hydra_settings_in_an_experiment_are_refused(configs: Path, payload: str, mode: list[str]):
     (configs / "experiment/evil.yaml").write_text(EVIL + PAYLOADS[payload])
     line = refusal("experiment=evil", *mode)
     assert f"hydra.{payload.split()[0].partition('.')[0]}" in line
@@ -144,12 +144,12 @@ def test_a_yaml_tag_is_refused(configs: Path):
     assert "experiment/evil.yaml" in refusal("experiment=evil")
 
 
-def test_an_experiment_that_only_one_job_of_a_multirun_takes_is_refused(configs: Path):
+def test_hydra_settings_in_one_experiment_of_a_multirun_are_refused(configs: Path):
     (configs / "experiment/evil.yaml").write_text(EVIL + PAYLOADS["job_logging class"])
     assert "hydra.job_logging" in refusal("-m", "experiment=resnext_digits,evil")
 
 
-def test_the_login_node_refuses_it_too(configs: Path, capsys: pytest.CaptureFixture[str]):
+def test_resnext_slurm_refuses_hydra_settings_too(configs: Path, capsys: pytest.CaptureFixture[str]):
     (configs / "experiment/evil.yaml").write_text(EVIL + PAYLOADS["callbacks"])
     assert run_verb(["slurm", "experiment=evil", "slurm.tasks_per_node=1", "slurm.dry_run=true"]) == 2
     assert capsys.readouterr().err.startswith("resnext slurm: hydra.callbacks")
@@ -170,7 +170,7 @@ OTHER_FILES = {
 
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/basic' is validated:UserWarning")
 @pytest.mark.parametrize("name", OTHER_FILES)
-def test_what_other_files_say_to_hydra_is_refused(configs: Path, name: str):
+def test_hydra_settings_in_other_files_are_refused(configs: Path, name: str):
     path, text = OTHER_FILES[name]
     group, _, stem = path.removesuffix(".yaml").rpartition("/")
     (configs / path).parent.mkdir(parents=True, exist_ok=True)
@@ -217,12 +217,12 @@ def test_what_other_files_say_to_hydra_is_refused(configs: Path, name: str):
     ],
     ids=" ".join,
 )
-def test_the_command_line_is_held_to_the_same(arguments: list[str]):
+def test_hydra_settings_on_the_command_line_are_refused(arguments: list[str]):
     line = refusal(*arguments)
     assert "hydra" in line or line.startswith(("--config-", "--experimental-rerun is not allowed"))
 
 
-def test_launchers_and_sweepers_are_chosen_by_name_with_their_options(configs: Path):
+def test_launchers_and_sweepers_can_be_chosen_by_name_with_options(configs: Path):
     choice = "  - override /hydra/launcher: submitit_slurm\n"
     options = "hydra:\n  launcher: {timeout_min: 600, max_num_timeout: 20, partition: gpu}\n"
     sweep = 'hydra:\n  sweeper: {params: {seed: "1,2"}}\n'
@@ -233,12 +233,12 @@ def test_launchers_and_sweepers_are_chosen_by_name_with_their_options(configs: P
     assert [(job.run, job.seed) for job in jobs] == [("s-0", 1), ("s-1", 2)]
 
 
-def test_what_a_sweep_sets_of_hydra_is_refused(configs: Path):
+def test_hydra_settings_in_sweep_parameters_are_refused(configs: Path):
     (configs / "experiment/sweep.yaml").write_text(EVIL + "hydra:\n  sweeper: {params: {hydra.run.dir: elsewhere}}\n")
     assert refusal("-m", "experiment=sweep").startswith("hydra.run.dir=elsewhere cannot be set")
 
 
-def test_only_a_clusters_own_file_or_the_command_line_gives_shell_lines(configs: Path):
+def test_only_a_clusters_file_or_the_command_line_may_set_shell_lines(configs: Path):
     (configs / "experiment/evil.yaml").write_text(EVIL + "slurm:\n  prologue: [touch canary]\n")
     (configs / "experiment/itself.yaml").write_text(
         EVIL.replace("small\n", "small\n  - override /slurm: ../experiment/shell\n")
@@ -254,8 +254,8 @@ def test_only_a_clusters_own_file_or_the_command_line_gives_shell_lines(configs:
         assert compose(*arguments)[0].slurm.prologue == ("module load cuda",)
 
 
-def test_a_shell_line_that_changes_between_the_check_and_its_use_is_refused(configs: Path):
-    """While it is composed there is a hydra node; in the job there is none. And another file gives slurm.account."""
+def test_a_shell_line_that_could_change_after_the_check_is_refused(configs: Path):
+    """The hydra node exists during composition but not in the job, and another file can set slurm.account."""
     late = "slurm:\n  prologue: ${oc.select:hydra.verbose,[touch canary]}\n"
     (configs / "experiment/late.yaml").write_text(EVIL + late)
     (configs / "slurm/ours.yaml").write_text('defaults: [cpu, _self_]\nprologue: ["module load ${slurm.account}"]\n')
@@ -265,7 +265,7 @@ def test_a_shell_line_that_changes_between_the_check_and_its_use_is_refused(conf
 
 
 @pytest.mark.parametrize("text", ["slurm: null", "hydra: null", "# \xe9"])
-def test_a_file_that_cannot_be_composed_is_one_line(configs: Path, text: str):
+def test_a_file_that_cannot_be_composed_gives_one_line(configs: Path, text: str):
     (configs / "experiment/odd.yaml").write_bytes((EVIL + text + "\n").encode("latin-1"))
     assert "\n" not in refusal("experiment=odd")
-    assert compose("data=digits")  # other files are read as ever
+    assert compose("data=digits")  # other files still compose

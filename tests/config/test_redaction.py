@@ -1,4 +1,4 @@
-"""What looks like a secret, and what does not."""
+"""Which names and values count as secrets."""
 
 import pytest
 
@@ -28,14 +28,14 @@ from resnext.config.redaction import find_secret, is_secret_name, redact_urls
         "passwords",
     ],
 )
-def test_names_of_secrets(name: str):
+def test_these_names_are_secrets(name: str):
     assert is_secret_name(name)
 
 
 @pytest.mark.parametrize(
     "name", ["HOME", "PWD", "OLDPWD", "SCRATCH", "KEYBOARD", "TOKENIZERS_PARALLELISM", "COMPASS", "HF_TOKEN_PATH"]
 )
-def test_other_names(name: str):
+def test_these_names_are_not_secrets(name: str):
     assert not is_secret_name(name)
 
 
@@ -48,7 +48,7 @@ def test_other_names(name: str):
         ("/data/me@home", "/data/me@home"),
     ],
 )
-def test_users_and_passwords_of_addresses(text: str, shown: str):
+def test_users_and_passwords_in_addresses_are_hidden(text: str, shown: str):
     assert redact_urls(text) == shown
     assert (find_secret(text) is None) == (text == shown)
 
@@ -67,7 +67,7 @@ def test_users_and_passwords_of_addresses(text: str, shown: str):
         ("rand-m7-mstd0.5-inc1", None),
     ],
 )
-def test_secrets_that_a_shell_line_sets(text: str, found: str | None):
+def test_secrets_set_in_a_shell_line_are_found(text: str, found: str | None):
     said = find_secret(text)
     assert said is None if found is None else said is not None and found in said
     assert "hunter2" not in str(said)

@@ -1,4 +1,4 @@
-"""The schema at the door: what it takes, and the one line for what it refuses."""
+"""The schema: the values that it accepts, and its one-line error for the others."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from resnext.errors import UserError
 from support.small_run import small_config
 
 
-def test_a_configuration_survives_being_written_and_read(tmp_path):
+def test_a_configuration_is_equal_after_writing_and_reading(tmp_path):
     config = small_config(tmp_path, recipe__max_steps=7, recipe__augmentation={"auto_augment": "rand-m7"})
     assert parse_config(to_dict(config)) == config
 
@@ -68,7 +68,7 @@ def test_a_configuration_survives_being_written_and_read(tmp_path):
         ("recipe", 3, "recipe=3 is not allowed: it should be an object"),
     ],
 )
-def test_mistakes_are_one_line_with_the_key(key: str, value: object, message: str, tmp_path):
+def test_mistakes_give_one_line_with_the_key(key: str, value: object, message: str, tmp_path):
     with pytest.raises(UserError) as error:
         small_config(tmp_path, **{key: value})
     assert message in str(error.value)
@@ -80,7 +80,7 @@ def test_further_mistakes_are_counted(tmp_path):
         small_config(tmp_path, recipe__epochs=0, trainer__nodes=0)
 
 
-def test_the_identity_leaves_out_what_may_differ_between_starts(tmp_path):
+def test_the_identity_excludes_keys_that_may_differ_between_starts(tmp_path):
     config = small_config(tmp_path)
     moved = small_config(
         "/elsewhere",

@@ -1,4 +1,4 @@
-"""What trains a network, as objects: of a recipe of ours, or of its source. `observe` makes them comparable."""
+"""The parts of a training as objects, built by us or by a recipe's source. `observe` makes both comparable."""
 
 import functools
 import hashlib
@@ -15,21 +15,21 @@ from recipes.transform_steps import PHOTOS, Erasing, describe_erasing, describe_
 from resnext.models.resnext import ResNeXt
 
 CLASSES = 7
-LAYERS, CARDINALITY, BASE_WIDTH = (2, 1, 1, 1), 4, 8  # of the network whose start is compared
+LAYERS, CARDINALITY, BASE_WIDTH = (2, 1, 1, 1), 4, 8  # of the network whose initial values are compared
 
 
 @dataclass
 class Training:
-    """Every step is an optimizer step, of which an epoch has `steps_per_epoch` here.
+    """Every step is an optimizer step; an epoch has `steps_per_epoch` steps.
 
     Attributes:
-        lr_at: the rate at a step.
-        network: a fresh one; None where the source has another kind of network.
+        lr_at: step → learning rate.
+        network: builds a new network; None if the source has another kind of network.
         mix: images [N, 3, H, W] and a seed → mixed images.
-        loss: logits, labels, the share that each label has beside its mirror's in the batch, the teacher's logits.
-        train_steps: random transforms of pixels, in their order.
-        ema: decay of an update, steps between two, epochs of a plain copy.
-        departures: by field, what is ours and why.
+        loss: logits, labels, lam, teacher logits → loss. lam is the weight of image i when mixed with image N - 1 - i.
+        train_steps: random transforms of pixels, in order.
+        ema: decay per update, steps between two updates, epochs in which the EMA is a copy of the weights.
+        differences: field → how we differ from the source, and why.
     """
 
     epochs: int
@@ -49,11 +49,11 @@ class Training:
     ema: tuple[float, int, float] | None = None
     teacher: str | None = None
     steps_per_epoch: int = 8
-    departures: dict[str, str] = field(default_factory=dict)
+    differences: dict[str, str] = field(default_factory=dict)
 
 
 def observe(training: Training) -> dict[str, Any]:
-    """What can be told apart, by the name of a field."""
+    """Field name → a value that can be compared."""
     flat: dict[str, Any] = {}
     for name, value in _observe(training).items():
         flat |= {f"{name}, {key}": each for key, each in value.items()} if isinstance(value, dict) else {name: value}
@@ -64,38 +64,38 @@ def _observe(training: Training) -> dict[str, Any]:
     return {
         "epochs": training.epochs,
         "global batch": training.batch_size,
-        "rate, for a batch of": (training.lr, training.lr_batch_size),
-        "rate, of every epoch": rates(training),
+        "learning rate, for batch size": (training.lr, training.lr_batch_size),
+        "learning rate of each epoch": learning_rates(training),
         "optimizer, three steps": three_steps(training),
         "weight decay": weight_decay(training.optimizer),
-        "gradient norm at most": training.clip_grad_norm,
-        "start": start(training.network) if training.network is not None else {},
-        "mixing": mixed(training.mix),
+        "maximum gradient norm": training.clip_grad_norm,
+        "init": initial_values(training.network) if training.network is not None else {},
+        "mixing": mixed_images(training.mix),
         "loss": losses(training.loss),
         **{f"{number}. {name}": value for number, (name, value) in enumerate(steps_of(training), 1)},
         "erasing": describe_erasing(training.erasing),
-        "repeats of an image": training.repeats,
-        "average of the weights": training.ema,
+        "repeats of each image": training.repeats,
+        "EMA of the weights": training.ema,
         "teacher": training.teacher,
-        "test image": tested(training.eval_transform),
+        "evaluation image": eval_pixels(training.eval_transform),
     }
 
 
-def rates(training: Training) -> np.ndarray:
-    """At the first and the last step of each epoch."""
+def learning_rates(training: Training) -> np.ndarray:
+    """The learning rates at the first and the last step of each epoch."""
     per_epoch = training.steps_per_epoch
     steps = [epoch * per_epoch + step for epoch in range(training.epochs) for step in (0, per_epoch - 1)]
     return np.array([training.lr_at(step) for step in steps])
 
 
 def small_network() -> ResNeXt:
-    """Two stages of one block, with shortcuts that have norms."""
+    """A network of two stages of one block, with norms in the shortcuts."""
     torch.manual_seed(0)
     return ResNeXt([1, 1], 2, 16, num_classes=CLASSES, width=8, stem="cifar")
 
 
 def three_steps(training: Training) -> np.ndarray:
-    """The weights after the steps of three gradients, with the rates after the warm-up."""
+    """The weights after three optimizer steps on random gradients, with learning rates from after the warm-up."""
     network = small_network()
     optimizer = training.optimizer(network)
     generator = torch.Generator().manual_seed(1)
@@ -109,7 +109,7 @@ def three_steps(training: Training) -> np.ndarray:
 
 
 def weight_decay(build: Callable[[nn.Module], torch.optim.Optimizer]) -> dict[str, float]:
-    """By kind of parameter; each kind has one."""
+    """Kind of parameter → its weight decay."""
     network = small_network()
     groups = build(network).param_groups
     decays = {id(each): float(group["weight_decay"]) for group in groups for each in group["params"]}
@@ -130,8 +130,8 @@ def _kind(name: str) -> str:
 
 
 @functools.cache
-def start(build: Callable[[], nn.Module]) -> dict[str, Any]:
-    """The values that a network starts from, of torchvision's names; stochastic depth by block."""
+def initial_values(build: Callable[[], nn.Module]) -> dict[str, Any]:
+    """The initial values of a network with torchvision's module names, and the drop probability of each block."""
     torch.manual_seed(0)
     network = build()
     named = dict(network.named_modules())
@@ -151,7 +151,7 @@ def start(build: Callable[[], nn.Module]) -> dict[str, Any]:
 
 
 class Approximately(list[float]):
-    """Samples of what may differ by a tenth."""
+    """Random samples, which may differ by a tenth."""
 
 
 def _drop_rate(block: nn.Module) -> float:
@@ -159,17 +159,17 @@ def _drop_rate(block: nn.Module) -> float:
     return float(getattr(drop, "p", getattr(drop, "drop_prob", 0.0)) or 0.0)
 
 
-def mixed(mix: Callable[[Tensor, int], Tensor]) -> np.ndarray:
-    """Of many draws. The images of a batch have no order here: they are sorted by their sums."""
+def mixed_images(mix: Callable[[Tensor, int], Tensor]) -> np.ndarray:
+    """Mixed batches for many seeds. The order of images in a batch does not matter: they are sorted by their sums."""
     batches = [mix(_batch()[0].clone(), seed) for seed in range(20)]
     return torch.stack([batch[batch.sum((1, 2, 3)).argsort()] for batch in batches]).numpy()
 
 
 def losses(loss: Callable[[Tensor, Tensor, float, Tensor], Tensor]) -> np.ndarray:
-    """Of labels that are mixed in many shares, above all in those around the thresholds that recipes have."""
-    _, labels, logits, answers = _batch()
-    shares = [0.0, 0.5, 1.0, *np.linspace(0.15, 0.25, 101)]
-    return np.array([float(loss(logits, labels, float(share), answers)) for share in shares])
+    """Losses for many values of lam, mostly around the target thresholds of the recipes."""
+    _, labels, logits, teacher_logits = _batch()
+    lams = [0.0, 0.5, 1.0, *np.linspace(0.15, 0.25, 101)]
+    return np.array([float(loss(logits, labels, float(lam), teacher_logits)) for lam in lams])
 
 
 @functools.cache
@@ -177,20 +177,20 @@ def _batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(6, 3, 20, 30, generator=generator)
     labels = torch.randint(CLASSES, (6,), generator=generator)
-    logits, answers = (2 * torch.randn(6, CLASSES, generator=generator) for _ in range(2))
-    return images, labels, logits, answers
+    logits, teacher_logits = (2 * torch.randn(6, CLASSES, generator=generator) for _ in range(2))
+    return images, labels, logits, teacher_logits
 
 
 def steps_of(training: Training) -> Iterator[tuple[str, Any]]:
-    """The random transforms of pixels, each by its name and what it does."""
+    """The random transforms of pixels: name and description of each."""
     for step in training.train_steps:
         found = describe_step(step)
         if found is not None:
             yield found
 
 
-def tested(transform: Callable[[Image.Image], Any]) -> list[tuple[tuple[int, ...], str]]:
-    """Size and digest of the pixels of two test images."""
+def eval_pixels(transform: Callable[[Image.Image], Any]) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and digest of the pixels of two evaluation images."""
     found = []
     for photo in (PHOTOS[0], PHOTOS[1].transpose(1, 0, 2)):
         pixels = np.asarray(transform(Image.fromarray(photo)))

@@ -1,4 +1,4 @@
-"""What our own builders make of a recipe."""
+"""The training that our own builders make from a recipe."""
 
 import functools
 import math
@@ -23,7 +23,7 @@ from resnext.task.teacher import Teacher
 
 
 def of_recipe(recipe: RecipeConfig, data: DataConfig, steps_per_epoch: int = 8) -> Training:
-    """What our own builders make of it."""
+    """The training that our own builders make from `recipe`."""
     assert len(recipe.train_image_sizes()) == 1
     ema = recipe.ema
     return Training(
@@ -49,22 +49,22 @@ def of_recipe(recipe: RecipeConfig, data: DataConfig, steps_per_epoch: int = 8) 
 
 @functools.cache
 def _our_network(init: InitConfig, drop_path_rate: float) -> Callable[[], nn.Module]:
-    """The same object for the same words, so that `start` looks at it once."""
+    """Returns the same object for the same arguments, so that the cache of `initial_values` recognises it."""
     model = ModelConfig(name="resnext", layers=LAYERS, cardinality=CARDINALITY, base_width=BASE_WIDTH)
     return functools.partial(build_model, model, CLASSES, drop_path_rate=drop_path_rate, init=init)
 
 
-def _our_loss(recipe: RecipeConfig, logits: Tensor, labels: Tensor, share: float, answers: Tensor) -> Tensor:
-    targets = mix_targets(labels, Mix(share), CLASSES) if recipe.mixing.on else labels
+def _our_loss(recipe: RecipeConfig, logits: Tensor, labels: Tensor, lam: float, teacher_logits: Tensor) -> Tensor:
+    targets = mix_targets(labels, Mix(lam), CLASSES) if recipe.mixing.on else labels
     loss = classification_loss(logits, targets, recipe.loss)
     if recipe.teacher.name is None:
         return loss
     data = DataConfig(name="imagenet", root="x")
-    return Teacher(_Answers(answers), recipe.teacher, data, data.mean, data.std).blend(loss, logits, logits)
+    return Teacher(_FixedLogits(teacher_logits), recipe.teacher, data, data.mean, data.std).blend(loss, logits, logits)
 
 
-class _Answers(nn.Module):
-    """A teacher that gives these logits for any images."""
+class _FixedLogits(nn.Module):
+    """A teacher that returns these logits for all images."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

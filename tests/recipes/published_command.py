@@ -1,10 +1,10 @@
-"""A published command, read with the defaults of the script that it is for."""
+"""Parses a published command with the defaults of its script."""
 
 import argparse
 import shlex
 from typing import Any
 
-WITHOUT_EFFECT = ("--model", "-j", "--amp", "--dist-bn")  # on what a recipe says
+WITHOUT_EFFECT = ("--model", "-j", "--amp", "--dist-bn")  # on a recipe
 
 
 def parse(command: str, defaults: dict[str, Any]) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from recipes.source_gluon import draw_beta
 
 
 def big_vision(train_images: int = 1_281_167) -> Training:
-    """bit_i1k.py with its --config.num_epochs 1200; all training images, where it takes 98 %."""
+    """bit_i1k.py with --config.num_epochs 1200, but with all training images instead of 98 %."""
     epochs, batch_size, lr, decay, warmup = 1200, 4096, 0.03, 3e-4, 5000
     per_epoch = train_images // batch_size
     total = epochs * per_epoch
@@ -29,7 +29,7 @@ def big_vision(train_images: int = 1_281_167) -> Training:
         lr_batch_size=batch_size,
         lr_at=rate,
         optimizer=lambda network: BigVisionAdam(network, lr, decay),
-        network=None,  # BiT-R50x1, whose blocks have no norm at their end
+        network=None,  # the source's network is BiT-R50x1: its blocks do not end with a norm
         mix=big_vision_mix,
         loss=big_vision_loss,
         train_steps=[  # pp/ops_image.py: inception_crop of 5 to 100 % of the area, of ratio 3:4 to 4:3, and flip_lr
@@ -42,12 +42,12 @@ def big_vision(train_images: int = 1_281_167) -> Training:
         clip_grad_norm=1.0,
         teacher="timm/resnetv2_{depth}x{width}_bit.goog_teacher_in21k_ft_in1k".format(depth=152, width=2),  # noqa: UP032
         steps_per_epoch=per_epoch,
-        departures=dict.fromkeys(
+        differences=dict.fromkeys(
             (
-                *("start, last norm of a block", "start, other norms", "start, deviation of convolutions"),
-                *("start, bias of the classifier is 0", "start, stochastic depth"),
+                *("init, last norm of a block", "init, other norms", "init, deviation of convolutions"),
+                *("init, bias of the classifier is 0", "init, stochastic depth"),
             ),
-            "of another network",
+            "another network",
         ),
     )
 
@@ -59,7 +59,7 @@ class BigVisionAdam(torch.optim.Optimizer):
         self.peak = lr
         kernels = [value for value in network.parameters() if value.ndim > 1]
         others = [value for value in network.parameters() if value.ndim == 1]
-        # our number for the decay is in units of the rate
+        # our weight decay is multiplied by the learning rate, the source's is not
         groups = [{"params": kernels, "weight_decay": decay / lr}, {"params": others, "weight_decay": 0.0}]
         super().__init__(groups, {"lr": lr})
 
@@ -76,14 +76,14 @@ class BigVisionAdam(torch.optim.Optimizer):
                 value.data -= group["lr"] / self.peak * (self.peak * adam + decay)
 
 
-def big_vision_loss(logits: Tensor, _labels: Tensor, _share: float, answers: Tensor) -> Tensor:
-    """distill.py:202-208, distance.py: KL(teacher, student) at temperature 1, and nothing else."""
-    theirs, ours = F.softmax(answers, dim=1), F.log_softmax(logits, dim=1)
+def big_vision_loss(logits: Tensor, _labels: Tensor, _lam: float, teacher_logits: Tensor) -> Tensor:
+    """distill.py:202-208, distance.py: only KL(teacher, student) at temperature 1."""
+    theirs, ours = F.softmax(teacher_logits, dim=1), F.log_softmax(logits, dim=1)
     return (theirs * (theirs.log() - ours)).sum(1).mean()
 
 
 def big_vision_mix(images: Tensor, seed: int) -> Tensor:
-    """utils.py, mixup with p=1 and n=2: the larger share is the image's own. The partner here is ours, its mirror."""
+    """utils.py, mixup with p=1 and n=2: the image itself has the larger weight. We reverse the batch here too."""
     lam = draw_beta(1.0, seed)
     lam = max(lam, 1 - lam)
     return lam * images + (1 - lam) * images.flip(0)

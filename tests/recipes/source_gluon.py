@@ -23,7 +23,7 @@ def gluon() -> Training:
     eigenvectors = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
     def rate(step: int) -> float:
-        """gluoncv/utils/lr_scheduler.py: linear from 0, then a cosine to 0, by iteration."""
+        """gluoncv/utils/lr_scheduler.py: linear from 0, then a cosine to 0; it changes at each iteration."""
         time, end = step - warmup * STEPS, (epochs - warmup) * STEPS
         return lr * step / (warmup * STEPS) if time < 0 else lr * (1 + math.cos(math.pi * time / end)) / 2
 
@@ -43,23 +43,23 @@ def gluon() -> Training:
             transforms.ColorJitter(0.4, 0.4, 0.4),
             Lighting(0.1, (0.2175, 0.0188, 0.0045), eigenvectors),
         ],
-        eval_transform=timm_test("resnext50_32x4d.gluon_in1k"),  # whose number is given
-        departures={
-            "start, deviation of convolutions": "by fan_out, where MXNet's MSRAPrelu takes the mean of both fans"
+        eval_transform=timm_test("resnext50_32x4d.gluon_in1k"),  # the published accuracy is timm's measurement
+        differences={
+            "init, deviation of convolutions": "fan_out; MXNet's MSRAPrelu uses the mean of fan_in and fan_out"
         },
     )
 
 
 def gluon_optimizer(network: nn.Module) -> torch.optim.Optimizer:
-    """`nag`, whose formula is torch's Nesterov; --no-wd spares beta, gamma and bias."""
-    spared = [value for value in network.parameters() if value.ndim == 1]
+    """`nag` has the formula of torch's Nesterov momentum; --no-wd excludes beta, gamma and bias from the decay."""
+    excluded = [value for value in network.parameters() if value.ndim == 1]
     others = [value for value in network.parameters() if value.ndim > 1]
-    groups = [{"params": spared, "weight_decay": 0.0}, {"params": others, "weight_decay": 1e-4}]
+    groups = [{"params": excluded, "weight_decay": 0.0}, {"params": others, "weight_decay": 1e-4}]
     return torch.optim.SGD(groups, 0.4, momentum=0.9, nesterov=True)
 
 
 def gluon_network() -> nn.Module:
-    """MSRAPrelu: magnitude 2 / (1 + 0.25²) over the mean of both fans; --last-gamma; MXNet's biases start at 0."""
+    """MSRAPrelu: magnitude 2 / (1 + 0.25²) over the mean of fan_in and fan_out; --last-gamma; biases start at 0."""
     network = resnet.ResNet(
         resnet.Bottleneck, [*LAYERS], CLASSES, zero_init_residual=True, groups=CARDINALITY,
         width_per_group=BASE_WIDTH,
@@ -74,20 +74,20 @@ def gluon_network() -> nn.Module:
 
 
 def gluon_mix(images: Tensor, seed: int) -> Tensor:
-    """lam ~ Beta(0.2, 0.2), --mixup-alpha's default, with the batch reversed."""
+    """lam ~ Beta(0.2, 0.2), the default of --mixup-alpha; the batch is mixed with its reverse."""
     lam = draw_beta(0.2, seed)
     return lam * images + (1 - lam) * images.flip(0)
 
 
-def gluon_loss(logits: Tensor, labels: Tensor, share: float, _answers: Tensor) -> Tensor:
+def gluon_loss(logits: Tensor, labels: Tensor, lam: float, _teacher_logits: Tensor) -> Tensor:
     """label_transform with eta 0.1, and SoftmaxCrossEntropyLoss(sparse_label=False)."""
     smooth = F.one_hot(labels, CLASSES) * 0.9 + 0.1 / CLASSES
-    targets = share * smooth + (1 - share) * smooth.flip(0)
+    targets = lam * smooth + (1 - lam) * smooth.flip(0)
     return -(targets * F.log_softmax(logits, dim=1)).sum(1).mean()
 
 
 def draw_beta(alpha: float, seed: int) -> float:
-    """As ours and timm's Mixup draw it: after a number for whether to mix."""
+    """Draws lam like our code and timm's Mixup: after a first random number, which decides whether to mix."""
     random = np.random.RandomState(seed)
     random.rand()
     return float(random.beta(alpha, alpha))

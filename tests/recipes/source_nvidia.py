@@ -14,7 +14,7 @@ STEPS = 8  # an epoch
 
 
 def nvidia() -> Training:
-    """configs.yml, resnet_params_1k, in 90 epochs without mixup (its README, "Training accuracy")."""
+    """configs.yml, resnet_params_1k, 90 epochs without mixup (its README, "Training accuracy")."""
     epochs, warmup, lr = 90, 8, 1.024
     return Training(
         epochs=epochs,
@@ -25,21 +25,21 @@ def nvidia() -> Training:
         optimizer=nvidia_optimizer,
         network=nvidia_network,
         mix=lambda images, _seed: images,
-        loss=lambda logits, labels, _share, _answers: nvidia_loss(logits, labels, 0.1),
+        loss=lambda logits, labels, _lam, _teacher_logits: nvidia_loss(logits, labels, 0.1),
         train_steps=[transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()],  # dataloaders.py:355
         eval_transform=transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)]),  # dataloaders.py:397
     )
 
 
 def nvidia_rate(epoch: int, epochs: int, warmup: int, lr: float) -> float:
-    """optimizers.py:110-121, lr_cosine_policy, which training.py calls with the epoch."""
+    """optimizers.py:110-121, lr_cosine_policy; training.py calls it with the epoch."""
     if epoch < warmup:
         return lr * (epoch + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (epoch - warmup) / (epochs - warmup))) * lr
 
 
 def nvidia_optimizer(network: nn.Module) -> torch.optim.Optimizer:
-    """optimizers.py:31-57: whatever has "bn" in its name is not decayed."""
+    """optimizers.py:31-57: parameters with "bn" in their name have no weight decay."""
     named = list(network.named_parameters())
     groups = [
         {"params": [value for name, value in named if "bn" in name], "weight_decay": 0.0},

@@ -26,7 +26,7 @@ from recipes.transform_steps import timms_erasing
 
 STEPS = 8  # an epoch
 
-# timm, train.py at 5a16c533 for RA; of what A1 to A3 use, 004fb5f8 differs in min-lr and weight-decay alone
+# timm, train.py at 5a16c533 for RA. A1 to A3 used 004fb5f8: of these defaults, it differs in min-lr and weight-decay
 TIMM = {
     "opt": "sgd", "momentum": 0.9, "weight-decay": 1e-4, "sched": "step", "lr": 0.01, "warmup-lr": 1e-4,
     "min-lr": 1e-5, "epochs": 200, "warmup-epochs": 3, "cooldown-epochs": 10, "batch-size": 32, "hflip": 0.5,
@@ -35,13 +35,13 @@ TIMM = {
     "bce-target-thresh": None, "clip-grad": None,
 }  # fmt: skip
 
-TIMM_RA = (  # timm's training examples, "ResNeXt-50 32x4d w/ RandAugment"; the 8 is of devices
+TIMM_RA = (  # timm's training examples, "ResNeXt-50 32x4d w/ RandAugment"; on 8 devices
     "--model resnext50_32x4d --lr 0.6 --warmup-epochs 5 --epochs 240 --weight-decay 1e-4 --sched cosine --reprob 0.4 "
     "--recount 3 --remode pixel --aa rand-m7-mstd0.5-inc1 --batch-size 192 -j 6 --amp --dist-bn reduce"
 )
-# ResNet strikes back, table 2, in timm's words; on 8 devices. -inc1 is not in the table: mmpretrain's
+# ResNet strikes back, table 2, as timm's options; on 8 devices. The table does not specify -inc1: mmpretrain's
 # imagenet_bs256_rsb_a12.py (2c53b79f, line 24) has timm_increasing, and timm's args file of the weights has -inc1.
-# A cool-down is not in the paper; timm's default is 10.
+# The paper does not specify a cool-down; timm's default is 10.
 STRIKES_BACK = (
     "--opt lamb --sched cosine --warmup-epochs 5 --min-lr 1e-6 --cooldown-epochs 0 --batch-size 256 --bce-loss "
     "--bce-target-thresh 0.2 --cutmix 1.0 "
@@ -58,7 +58,7 @@ A3 = STRIKES_BACK + ("--lr 8e-3 --epochs 100 --weight-decay 0.02 --smoothing 0.0
 
 
 def timm_train(command: str, weights: str, *, devices: int = 8, size: int = 224) -> Training:
-    """train.py, with timm's own builders; the weights' registry entry knows their test."""
+    """train.py, with timm's own builders; the registry entry of the weights has their evaluation settings."""
     args = parse(command, TIMM)
     steps: Any = transforms_imagenet_train(
         size, hflip=args.hflip, color_jitter=args.color_jitter, auto_augment=args.aa,
@@ -88,7 +88,7 @@ def timm_train(command: str, weights: str, *, devices: int = 8, size: int = 224)
 
 
 def timm_rates(args: argparse.Namespace) -> tuple[Callable[[int], float], int]:
-    """A rate for each epoch (train.py steps by epoch), and their number with the cool-down."""
+    """The learning rate of each epoch (train.py steps by epoch), and the number of epochs with the cool-down."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], args.lr)
     scheduler, epochs = create_scheduler_v2(
         optimizer, args.sched, num_epochs=args.epochs, cooldown_epochs=args.cooldown_epochs, min_lr=args.min_lr,
@@ -114,8 +114,11 @@ def timm_network(drop_path: float) -> nn.Module:
 
 
 def timm_mixing(mixup: float, cutmix: float) -> Callable[[Tensor, int], Tensor]:
-    """One of those that are on, each with the same chance. The same of torchvision: it takes RandomChoice of the two,
-    and mixes an image with the one before it in the batch, not with its mirror, which is the same distribution."""
+    """Mixup or CutMix; if both are on, each has probability 0.5.
+
+    Also valid for torchvision: its RandomChoice has the same probabilities. It mixes an image with the one before it in
+    the batch, not with the image at the mirrored position; the distribution is the same.
+    """
     if not mixup and not cutmix:
         return lambda images, _seed: images
 
@@ -126,17 +129,17 @@ def timm_mixing(mixup: float, cutmix: float) -> Callable[[Tensor, int], Tensor]:
     return mix
 
 
-def timm_loss(args: argparse.Namespace, logits: Tensor, labels: Tensor, share: float, _: Tensor) -> Tensor:
-    """train.py: BCE of the targets that Mixup has smoothed, or smoothed cross-entropy of labels."""
+def timm_loss(args: argparse.Namespace, logits: Tensor, labels: Tensor, lam: float, _: Tensor) -> Tensor:
+    """train.py: BCE of the targets that Mixup has smoothed; without mixing, cross-entropy with label smoothing."""
     if not args.mixup and not args.cutmix:
         return LabelSmoothingCrossEntropy(args.smoothing)(logits, labels)
     assert args.bce_loss
-    targets = mixup_target(labels, CLASSES, share, args.smoothing)
+    targets = mixup_target(labels, CLASSES, lam, args.smoothing)
     return BinaryCrossEntropy(target_threshold=args.bce_target_thresh)(logits, targets)
 
 
 def timm_test(weights: str) -> Callable[[Image.Image], Any]:
-    """At the size of the published number, which is 224 for all of them: A3's entry has it as its test size."""
+    """Evaluates at the size of the published accuracy, 224 for all: A3's registry entry has it as its test size."""
     entry = timm.get_pretrained_cfg(weights)
     assert entry is not None
     size = entry.input_size if entry.input_size[-1] == 224 else entry.test_input_size

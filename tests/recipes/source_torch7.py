@@ -23,7 +23,7 @@ def torch7(dataset: str) -> Training:
     epochs, batch_size, decay = (100, 256, 1e-4) if imagenet else (300, 128, 5e-4)  # opts.lua:83, :87; README
     if imagenet:
         eigenvectors = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
-        steps: list[Any] = [  # imagenet.lua:79-92; the flip comes last, which changes nothing
+        steps: list[Any] = [  # imagenet.lua:79-92; there the flip comes last, with the same result
             transforms.RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), transforms.InterpolationMode.BICUBIC),
             transforms.RandomHorizontalFlip(0.5),
             transforms.ColorJitter(0.4, 0.4, 0.4),
@@ -31,7 +31,7 @@ def torch7(dataset: str) -> Training:
         ]
     else:
         red, green, blue = (round(value) for value in (125.3, 123.0, 113.9))  # cifar10.lua:38, the means
-        # cifar10.lua:44-48: it pads with zeros after it has normalised, which is this colour
+        # cifar10.lua:44-48: it pads with zeros after normalisation; before normalisation, zero is this colour
         steps = [Pad(32, 4, (red, green, blue)), transforms.RandomHorizontalFlip(0.5)]
     return Training(
         epochs=epochs,
@@ -41,10 +41,10 @@ def torch7(dataset: str) -> Training:
         lr_at=lambda step: torch7_rate(step // STEPS + 1, epochs, imagenet=imagenet),
         optimizer=lambda network: torch.optim.SGD(
             network.parameters(), 0.1, momentum=0.9, dampening=0.0, nesterov=True, weight_decay=decay
-        ),  # train.lua:20-27; optim.sgd's formula is torch's
+        ),  # train.lua:20-27; optim.sgd has the formula of torch's SGD
         network=torch7_network,
         mix=lambda images, _seed: images,
-        loss=lambda logits, labels, _share, _answers: F.cross_entropy(logits, labels),
+        loss=lambda logits, labels, _lam, _teacher_logits: F.cross_entropy(logits, labels),
         train_steps=steps,
         eval_transform=torch7_test(imagenet=imagenet),
     )
@@ -70,7 +70,7 @@ def torch7_network() -> nn.Module:
 
 
 def torch7_test(*, imagenet: bool) -> Callable[[Image.Image], Any]:
-    """imagenet.lua:94-99: Scale(256), bicubic by default, and the centre. CIFAR's images are taken as they are."""
+    """imagenet.lua:94-99: Scale(256), bicubic by default, and a centre crop. CIFAR's images are not changed."""
     if imagenet:
         scale = transforms.Resize(256, interpolation=transforms.InterpolationMode.BICUBIC)
         return transforms.Compose([scale, transforms.CenterCrop(224)])

@@ -40,7 +40,7 @@ TORCHVISION_V2 = (  # vision issue 3995, "new-recipe"; on 8 devices
 
 
 def torchvision_references(command: str, weights: Any, *, devices: int = 8) -> Training:
-    """references/classification/train.py, presets.py and utils.py at 017e9b99; its weights know their own test."""
+    """references/classification/train.py, presets.py and utils.py at 017e9b99; the weights have their own preset."""
     args = parse(command, TORCHVISION)
     batch_size = devices * args.batch_size
     mode = transforms.InterpolationMode(args.interpolation)
@@ -65,7 +65,9 @@ def torchvision_references(command: str, weights: Any, *, devices: int = 8) -> T
         repeats=args.ra_reps if args.ra_sampler else 1,
         clip_grad_norm=args.clip_grad_norm,
         ema=torchvision_average(args, batch_size),
-        departures={"erasing, boxes": "timm's 1/3 and 10/3 at most, not 0.33 and 3.3"} if args.random_erase else {},
+        differences={"erasing, boxes": "timm's limits 1/3 and 10/3 instead of 0.33 and 3.3"}
+        if args.random_erase
+        else {},
     )
 
 
@@ -98,7 +100,7 @@ def torchvision_optimizer(args: argparse.Namespace, network: nn.Module) -> torch
 
 
 def torchvision_average(args: argparse.Namespace, batch_size: int) -> tuple[float, int, float] | None:
-    """train.py:248-259; utils.py resets it to a copy while epoch < lr_warmup_epochs."""
+    """train.py:248-259; while epoch < lr_warmup_epochs, utils.py resets the average to a copy of the weights."""
     if not args.model_ema:
         return None
     adjust = batch_size * args.model_ema_steps / args.epochs
@@ -118,11 +120,11 @@ def torchvision_network() -> nn.Module:
     block = resnet.Bottleneck
     return resnet.ResNet(
         block, [*LAYERS], CLASSES, groups=CARDINALITY, width_per_group=BASE_WIDTH
-    )  # zero_init_residual is false: train.py:177 gives none
+    )  # zero_init_residual is false: train.py:177 does not set it
 
 
 def before_tensor(weights: Any) -> Callable[[Image.Image], Any]:
-    """Resize and crop of the weights' own preset."""
+    """Resize and crop of the preset that belongs to the weights."""
     preset = weights.transforms()
     return transforms.Compose(
         [
@@ -132,10 +134,10 @@ def before_tensor(weights: Any) -> Callable[[Image.Image], Any]:
     )
 
 
-def torchvision_loss(args: argparse.Namespace, logits: Tensor, labels: Tensor, share: float, _: Tensor) -> Tensor:
-    """train.py:181, of the targets of its transforms.py: share · label + (1 - share) · the partner's."""
+def torchvision_loss(args: argparse.Namespace, logits: Tensor, labels: Tensor, lam: float, _: Tensor) -> Tensor:
+    """train.py:181; transforms.py makes the targets: lam · label + (1 - lam) · label of the other image."""
     targets = labels
     if args.mixup_alpha or args.cutmix_alpha:
         hot = F.one_hot(labels, CLASSES).float()
-        targets = share * hot + (1 - share) * hot.flip(0)
+        targets = lam * hot + (1 - lam) * hot.flip(0)
     return nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)(logits, targets)

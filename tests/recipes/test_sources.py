@@ -1,6 +1,6 @@
-"""Every recipe file against what its source builds, field by field; and each field of each file, changed in turn.
+"""Compares every recipe file with the training that its source's code builds, field by field.
 
-`make test ARGS="tests/recipes -rP"` prints the tables.
+A second test changes each field of each file in turn. `make test ARGS="tests/recipes -rP"` prints the tables.
 """
 
 import functools
@@ -23,8 +23,8 @@ from resnext.errors import UserError
 
 RECIPES = sorted(path.stem for path in (CONFIGS / "recipe").glob("*.yaml"))
 OURS = {"finetune", "scratch", "small"}  # our own choices, which have no source
-TEXTS = {"source", "published"}  # no numbers of a training; the second is held where torchvision knows it
-WORDS = (  # one of them is another value for any field that takes words
+TEXTS = {"source", "published"}  # they do not affect a training; torchvision's published accuracies are tested below
+WORDS = (  # for each field with a word as its value, at least one of these is another valid value
     *("cosine", "poly", "step", "constant", "epoch", "bilinear", "bicubic", "random", "const", "rand", "pixel"),
     *("all", "all_but_norms", "all_but_norms_outside_shortcuts", "all_but_norms_and_biases", "fan_in", "fan_out"),
     *("cross_entropy", "binary_cross_entropy"),
@@ -37,12 +37,12 @@ NAMES = {
 
 
 class Row(NamedTuple):
-    """A field as our builders and the source's have it; `departure` says why they may differ."""
+    """A field as our code and the source's code build it; `difference` says why they may differ."""
 
     name: str
     ours: Any
     theirs: Any
-    departure: str
+    difference: str
 
     @property
     def is_equal(self) -> bool:
@@ -50,8 +50,8 @@ class Row(NamedTuple):
 
     @property
     def is_wrong(self) -> bool:
-        """A departure that is none is wrong too."""
-        return self.is_equal == bool(self.departure)
+        """Also true if a listed difference does not exist."""
+        return self.is_equal == bool(self.difference)
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def compare(name: str, config: Config) -> list[Row]:
     source, expected = theirs(name)
     found = observe(of_recipe(config.recipe, config.data, source.steps_per_epoch))
     names = list(dict.fromkeys([*found, *expected]))
-    return [Row(each, found.get(each), expected.get(each), source.departures.get(each, "")) for each in names]
+    return [Row(each, found.get(each), expected.get(each), source.differences.get(each, "")) for each in names]
 
 
 def test_every_recipe_has_a_source_or_is_ours():
@@ -88,24 +88,24 @@ def test_every_recipe_has_a_source_or_is_ours():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_field_is_as_the_source_has_it(name: str):
+def test_every_field_equals_the_sources(name: str):
     rows = compare(name, composed(name))
     print(f"{name:37} {'file':40} {'source':40} equal", *map(describe, rows), sep="\n")
     assert [row for row in rows if row.is_wrong] == []
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_no_field_of_a_file_can_be_changed_unnoticed(name: str):
-    """As with a slip of the pen: another number, another word. `-rP` prints how many.
+def test_every_change_of_a_field_is_detected(name: str):
+    """Simulates a typing mistake: another number or another word. `-rP` prints how many changes were made.
 
-    The schema alone refuses any other word for some: a schedule with milestones, a loss with a threshold.
+    The schema itself refuses every other word for two fields: a schedule with milestones, a loss with a threshold.
     """
     fields = dict(fields_of(name))
     changes = {path: list(changes_of(name, path, value)) for path, value in fields.items()}
     unchanged = [path for path, found in changes.items() if not found]
     assert set(unchanged) <= {"schedule.name", "loss.name"}
     wrong = {
-        path: [other for other, config in found if not is_noticed(name, config)] for path, found in changes.items()
+        path: [other for other, config in found if not is_detected(name, config)] for path, found in changes.items()
     }
     print(f"{name}: {sum(map(len, changes.values()))} changes of {len(fields)} fields")
     assert {path: others for path, others in wrong.items() if others} == {}
@@ -121,7 +121,7 @@ def test_no_field_of_a_file_can_be_changed_unnoticed(name: str):
         ("v2_fixres_repeats", ResNeXt101_64X4D_Weights.IMAGENET1K_V1),
     ],
 )
-def test_torchvision_published_that(name: str, weights: Any):
+def test_published_accuracy_equals_torchvisions(name: str, weights: Any):
     network = type(weights).__name__.removesuffix("_Weights").lower()
     published = re.search(rf"{network} ([\d.]+) %", composed(name).recipe.published or "")
     assert published is not None
@@ -129,7 +129,7 @@ def test_torchvision_published_that(name: str, weights: Any):
 
 
 def fields_of(name: str) -> Iterator[tuple[str, Any]]:
-    """The dotted keys that the file itself gives, with their values; an entry of a list is a field."""
+    """The dotted keys that the file itself sets, with their values; each entry of a list is a field."""
     tree = OmegaConf.load(CONFIGS / f"recipe/{name}.yaml")
     assert isinstance(tree, DictConfig)
     tree.pop("defaults", None)
@@ -147,7 +147,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def changes_of(name: str, path: str, value: Any) -> Iterator[tuple[Any, Config]]:
-    """Other values that the schema takes, with the configuration: for a number the nearest, for a word every one."""
+    """Other values that the schema accepts, with the configuration: one for a number, every other word for a word."""
     if isinstance(value, str):
         others: list[Any] = [word for word in NAMES.get(path, WORDS) if word != value]
     elif isinstance(value, bool):
@@ -165,8 +165,8 @@ def changes_of(name: str, path: str, value: Any) -> Iterator[tuple[Any, Config]]
             return
 
 
-def is_noticed(name: str, config: Config) -> bool:
-    """By a builder, or by a field that is no longer the source's."""
+def is_detected(name: str, config: Config) -> bool:
+    """Whether a builder refuses the configuration, or a field no longer equals the source's."""
     try:
         return any(row.is_wrong for row in compare(name, config))
     except UserError:
@@ -188,12 +188,12 @@ def are_equal(ours: Any, theirs: Any) -> bool:
 
 
 def describe(row: Row) -> str:
-    verdict = "yes" if row.is_equal else f"no: {row.departure}" if row.departure else "NO"
+    verdict = "yes" if row.is_equal else f"no: {row.difference}" if row.difference else "NO"
     return f"{row.name:37} {shorten(row.ours):40} {shorten(row.theirs):40} {verdict}"
 
 
 def shorten(value: Any) -> str:
-    """What a person may compare: the value, or its beginning and a digest of the rest."""
+    """The value in at most 40 characters: if it is longer, its beginning and a digest."""
     if isinstance(value, np.ndarray):
         text = ", ".join(f"{each:.4g}" for each in value.flatten())
     elif isinstance(value, Approximately):

@@ -1,4 +1,4 @@
-"""Random transforms of pixels, of ours, timm's and torchvision's: what each does, in words that can be compared."""
+"""Describes random transforms of pixels (ours, timm's and torchvision's) by values that can be compared."""
 
 import functools
 import hashlib
@@ -22,7 +22,7 @@ PHOTOS = [np.random.default_rng(seed).integers(0, 256, size, np.uint8) for seed,
 
 @dataclass(frozen=True)
 class Pad:
-    """A random crop after this many pixels of a colour were added on each side."""
+    """A random crop after `pad` pixels of `color` are added on each side."""
 
     size: int
     pad: int
@@ -31,16 +31,16 @@ class Pad:
 
 @dataclass(frozen=True)
 class Erasing:
-    """Of images after normalisation; `count` boxes at most, filled as timm's `mode` says."""
+    """Random erasing after normalisation: at most `count` boxes; `mode` is timm's."""
 
     prob: float
     mode: str
     count: int
-    boxes: tuple[tuple[float, float], tuple[float, float]]  # ranges of the area's share and of the aspect ratio's log
+    boxes: tuple[tuple[float, float], tuple[float, float]]  # ranges of the relative area and of log(aspect ratio)
 
 
 def describe_step(step: Any) -> tuple[str, Any] | None:
-    """A step of ours, of timm's or of torchvision's; None for what only changes the type of the pixels."""
+    """Name and description of a step; None if it only changes the type of the pixels."""
     while isinstance(step, functools.partial) and "transform" in step.keywords:
         step = step.keywords["transform"]
     if isinstance(step, RandomResizedCrop | RandomResizedCropAndInterpolation | transforms.RandomResizedCrop):
@@ -70,7 +70,7 @@ def describe_step(step: Any) -> tuple[str, Any] | None:
 
 @dataclass(frozen=True)
 class Lighting:
-    """One shift of the colour for an image: sum of vectors · value · draw, in units of [0, 1]; whole levels."""
+    """Shifts the colour of an image by the sum of vector · value · draw (in units of [0, 1]), rounded to levels."""
 
     std: float
     values: tuple[float, float, float]
@@ -96,7 +96,7 @@ def _describe_crop(step: Any) -> dict[str, Any]:
 
 
 def _describe_rand_augment(step: auto_augment.RandAugment) -> dict[str, Any]:
-    """Operation by operation; "increasing" ones of timm have names of their own."""
+    """Describes each operation; timm's "increasing" operations have their own names."""
     operations = {
         each.name: (each.prob, each.magnitude, each.magnitude_std, each.magnitude_max, sorted(each.hparams.items()))
         for each in step.ops
@@ -105,7 +105,7 @@ def _describe_rand_augment(step: auto_augment.RandAugment) -> dict[str, Any]:
 
 
 def _pixels(step: Callable[[Any], Any], *, on_pillow: bool = True) -> str:
-    """A digest of what becomes of photos under the same draws."""
+    """A digest of the transformed photos, for fixed seeds."""
     digest = hashlib.sha256()
     for seed in range(12):
         random.seed(seed)
