@@ -1,4 +1,4 @@
-"""Arrays in a file: what was written is read, and what is damaged is not."""
+"""Arrays in a file: reading returns what was written, and a damaged file gives an error."""
 
 import os
 import zlib
@@ -13,7 +13,7 @@ from resnext.errors import UserError
 ARRAYS = {"labels": np.arange(5), "paths": np.frombuffer(b"abc", np.uint8), "none": np.empty((0, 2), np.int32)}
 
 
-def test_a_round_trip(tmp_path: Path):
+def test_arrays_are_read_as_written(tmp_path: Path):
     write_arrays(tmp_path / "file", {"classes": ["cat", "\udcff"]}, ARRAYS)
     header, arrays = read_arrays(tmp_path / "file")
     assert header == {"classes": ["cat", "\udcff"]}
@@ -25,7 +25,7 @@ def test_a_round_trip(tmp_path: Path):
 
 
 def test_every_truncation_and_every_flipped_byte_is_an_error(tmp_path: Path):
-    """But in the padding, which nothing reads."""
+    """Except in the padding, which is never read."""
     path = tmp_path / "file"
     write_arrays(path, {"classes": ["cat", "dog"]}, {"labels": np.arange(40)})
     data = path.read_bytes()
@@ -55,15 +55,15 @@ def test_every_truncation_and_every_flipped_byte_is_an_error(tmp_path: Path):
         b'{"header": {}, "arrays": {"a": ["nonsense", [1], 0]}, "bytes": 0, "checksum": 0}',
     ],
 )
-def test_a_header_with_a_right_checksum_and_wrong_content_is_an_error(tmp_path: Path, text: bytes):
+def test_wrong_content_in_a_header_with_a_valid_checksum_is_an_error(tmp_path: Path, text: bytes):
     start = START.pack(MAGIC, len(text), zlib.crc32(text)) + text
     (tmp_path / "file").write_bytes(start + bytes(-len(start) % ALIGNMENT))
     with pytest.raises(ValueError, match=r"file is damaged"):
         read_arrays(tmp_path / "file")
 
 
-def test_a_header_of_any_length_is_not_read(tmp_path: Path):
-    """8 GB that take no room on the disk, and would in memory."""
+def test_a_header_that_is_too_long_is_not_read(tmp_path: Path):
+    """A sparse file of 8 GB: it takes no space on the disk, but would fill the memory."""
     with (tmp_path / "file").open("wb") as file:
         file.write(START.pack(MAGIC, 7 << 30, 0))
         file.truncate(8 << 30)

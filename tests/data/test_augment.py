@@ -1,4 +1,4 @@
-"""Transforms against timm's and torchvision's own: on the same draws, or by their statistics over many."""
+"""Transforms against timm's and torchvision's own, for the same random draws or by statistics over many draws."""
 
 import random
 
@@ -34,7 +34,7 @@ TORCHVISION_POLICIES = {
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """Smooth noise, so that interpolation matters: 120×90."""
+    """Smooth noise of 120×90 pixels, for which the interpolation matters."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 9, 3), dtype=np.uint8)
     return np.array(Image.fromarray(noise).resize((90, 120), Image.Resampling.BICUBIC))
 
@@ -57,7 +57,7 @@ def psnr(ours: np.ndarray, theirs: np.ndarray) -> float:
 @pytest.mark.parametrize("auto_augment", [None, *TIMM_POLICIES])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_training_equals_timm(photo: np.ndarray, auto_augment: str | None, interpolation: str, tmp_path):
-    """The same boxes, flips and operations; the resize is torch's, one level off here and there."""
+    """Boxes, flips and operations are equal; our resize is torch's, which differs by one level in some pixels."""
     ours = build(
         tmp_path,
         scale=[0.2, 1.0],
@@ -83,13 +83,13 @@ def test_training_equals_timm(photo: np.ndarray, auto_augment: str | None, inter
         ours_pixels = ours(photo)
         seed(draw)
         ratios.append(psnr(ours_pixels.transpose(2, 0, 1), np.asarray(theirs(Image.fromarray(photo)))))
-    # a posterised or equalised image turns one level into many; the others stay beyond 50 dB
+    # posterise and equalise enlarge a difference of one level; the other operations stay above 50 dB
     assert np.median(ratios) > 50
     assert np.mean(ratios) > 45
 
 
 @pytest.mark.parametrize("policy", TORCHVISION_POLICIES)
-def test_torchvisions_policies_by_its_names(photo: np.ndarray, policy: str, tmp_path):
+def test_torchvisions_policies_have_its_names_and_pixels(photo: np.ndarray, policy: str, tmp_path):
     ours, plain = build(tmp_path, auto_augment=policy, hflip=0.0), build(tmp_path, hflip=0.0)
     for draw in range(20):
         seed(draw)
@@ -99,7 +99,7 @@ def test_torchvisions_policies_by_its_names(photo: np.ndarray, policy: str, tmp_
         assert np.array_equal(pixels, np.asarray(theirs))
 
 
-def test_colour_jitter_is_torchvisions_at_the_given_strength(photo: np.ndarray, tmp_path):
+def test_colour_jitter_equals_torchvisions(photo: np.ndarray, tmp_path):
     jitter = transforms.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4)
     ours, plain = build(tmp_path, hflip=0.0, color_jitter=0.4), build(tmp_path, hflip=0.0)
     for draw in range(20):
@@ -109,7 +109,7 @@ def test_colour_jitter_is_torchvisions_at_the_given_strength(photo: np.ndarray, 
         assert np.array_equal(pixels, np.asarray(jitter(Image.fromarray(plain(photo)))))
 
 
-def test_flips_are_as_frequent_as_asked(photo: np.ndarray, tmp_path):
+def test_flips_have_the_given_probability(photo: np.ndarray, tmp_path):
     seed(0)
     transform = build(tmp_path, scale=[1.0, 1.0], ratio=[0.75, 0.75], hflip=0.25)
     plain = build(tmp_path, scale=[1.0, 1.0], ratio=[0.75, 0.75], hflip=0.0)(photo)
@@ -118,7 +118,7 @@ def test_flips_are_as_frequent_as_asked(photo: np.ndarray, tmp_path):
 
 
 def test_lighting_has_alexnets_covariance():
-    """For grey 128: 0.1² · V diag(λ²) Vᵀ in units of 255, and 1/12 for rounding to whole levels."""
+    """For grey 128: 0.1² · V diag(λ²) Vᵀ in units of 255, plus 1/12 for rounding to whole levels."""
     np.random.seed(0)
     grey = np.full((1, 1, 3), 128, np.uint8)
     shifts = np.array([add_lighting(grey, 0.1)[0, 0] for _ in range(20_000)]) - 128.0
@@ -128,7 +128,7 @@ def test_lighting_has_alexnets_covariance():
     np.testing.assert_allclose(LIGHTING_VECTORS @ LIGHTING_VECTORS.T, np.eye(3), atol=2e-3)  # a rotation
 
 
-def test_lighting_does_not_wrap_around():
+def test_lighting_clips_at_black_and_white():
     np.random.seed(0)
     edges = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     lit = np.array([add_lighting(edges, 1.0) for _ in range(100)])
@@ -136,11 +136,11 @@ def test_lighting_does_not_wrap_around():
     assert lit[:, 0, 1].min() > 55
 
 
-def test_pad_and_crop_is_cifars(tmp_path):
-    """All 81 places of a 32-pixel window on a padded image, each as likely: chi-squared with 80 degrees of freedom."""
+def test_pad_and_crop_takes_every_window_with_equal_probability(tmp_path):
+    """CIFAR's 81 windows of 32 pixels in a padded image: chi-squared with 80 degrees of freedom."""
     seed(0)
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
-    padded = np.full((40, 40, 3), (124, 116, 104), np.uint8)  # ImageNet's mean: 0.485, 0.456, 0.406 of 255
+    padded = np.full((40, 40, 3), (124, 116, 104), np.uint8)  # ImageNet's mean: 0.485, 0.456, 0.406 times 255
     padded[4:36, 4:36] = pixels
     windows = {padded[y : y + 32, x : x + 32].tobytes(): (y, x) for y in range(9) for x in range(9)}
     transform = build(tmp_path, pad=4, hflip=0.0)
@@ -150,8 +150,8 @@ def test_pad_and_crop_is_cifars(tmp_path):
     assert ((counts - 100) ** 2 / 100).sum() < 124.8  # the 99.9th percentile
 
 
-def test_padding_is_with_zeros_of_the_normalised_image(tmp_path):
-    """As in the paper's code, which normalises first: torchvision's pad, of CIFAR-10's mean, to half a level."""
+def test_padding_equals_zeros_after_normalisation(tmp_path):
+    """The paper's code normalises first and pads with zeros. We pad with CIFAR-10's mean: equal within half a level."""
     changes = {"recipe__augmentation": {"pad": 4, "hflip": 0.0}, "recipe__image_size": 32}
     config = small_config(tmp_path, **changes, data__mean=[0.4914, 0.4822, 0.4465], data__std=[0.2470, 0.2435, 0.2616])
     transform, std = build_train_transform(config.recipe, config.data, 32), torch.tensor(config.data.std).view(3, 1, 1)
@@ -172,7 +172,7 @@ def test_padding_is_with_zeros_of_the_normalised_image(tmp_path):
     assert len(seen) > 70
 
 
-def test_pad_and_crop_of_another_size_resizes_the_short_side(photo: np.ndarray, tmp_path):
+def test_pad_and_crop_resizes_the_short_side_first(photo: np.ndarray, tmp_path):
     seed(0)
     pixels = build(tmp_path, pad=0, hflip=0.0, scale=[1, 1])(photo)
     resized = np.asarray(functional.resize(Image.fromarray(photo), [32]))
@@ -180,14 +180,14 @@ def test_pad_and_crop_of_another_size_resizes_the_short_side(photo: np.ndarray, 
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_evaluation_is_resize_and_centre_crop(photo: np.ndarray, interpolation: str):
+def test_evaluation_equals_resize_and_centre_crop(photo: np.ndarray, interpolation: str):
     transform = build_eval_transform(EvaluationConfig(crop_pct=0.875, interpolation=interpolation), 56)
     resized = functional.resize(Image.fromarray(photo), [64], functional.InterpolationMode(interpolation))
     assert np.array_equal(transform(photo), np.asarray(functional.center_crop(resized, [56])))
 
 
 @pytest.mark.parametrize("crop_pct", [0.875, 0.9, 0.95, 0.965, 1.0])
-def test_evaluation_has_timms_crop_percentage(crop_pct: float):
+def test_crop_pct_means_the_same_as_in_timm(crop_pct: float):
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     transform = build_eval_transform(EvaluationConfig(crop_pct=crop_pct, interpolation="bicubic"), 224)
     theirs = timm.data.create_transform(224, crop_pct=crop_pct, interpolation="bicubic", use_prefetcher=True)
@@ -204,12 +204,12 @@ def test_normalisation_equals_torchvision(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["ran-m7", "rand-q7", "augmix-q3", "ta_wide-m3", "TrivialAugment"])
-def test_a_policy_that_nobody_knows(policy: str, tmp_path):
+def test_an_unknown_policy_is_refused(policy: str, tmp_path):
     with pytest.raises(UserError, match=f"recipe.augmentation.auto_augment={policy} is "):
         build(tmp_path, auto_augment=policy)
 
 
-def test_defaults_are_the_fields():
-    """RandomResizedCrop's in torchvision and timm."""
+def test_default_scale_and_ratio_equal_torchvisions():
+    """RandomResizedCrop has the same defaults in torchvision and timm."""
     config = AugmentationConfig()
     assert (config.scale, config.ratio, config.hflip) == ((0.08, 1.0), (3 / 4, 4 / 3), 0.5)

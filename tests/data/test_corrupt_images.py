@@ -1,4 +1,4 @@
-"""The budget of unreadable training images."""
+"""The budget of training images that cannot be read."""
 
 from pathlib import Path
 
@@ -20,6 +20,6 @@ def test_each_image_counts_once_over_ranks_and_starts(tmp_path: Path):
     assert [line.split("\t")[0] for line in path.read_text().splitlines()] == ["cat/a.png", "cat/b.png", "dog/c.png"]
 
 
-def test_no_file_where_nothing_is_skipped(tmp_path: Path):
+def test_there_is_no_file_if_nothing_is_skipped(tmp_path: Path):
     CorruptImageBudget(tmp_path / "skipped.txt", 0).count([])
     assert not list(tmp_path.iterdir())

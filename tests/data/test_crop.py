@@ -1,4 +1,4 @@
-"""Random resized crops against timm's boxes and Pillow's pixels."""
+"""Random resized crops, compared with timm's boxes and Pillow's pixels."""
 
 import random
 
@@ -12,7 +12,7 @@ from resnext.data.crop import PadAndCrop, RandomResizedCrop, resize
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (20, 900), (900, 20), (1, 1), (2, 700)])
-def test_boxes_are_timms(size: tuple[int, int]):
+def test_boxes_equal_timms(size: tuple[int, int]):
     height, width = size
     crop = RandomResizedCrop(224, (0.08, 1.0), (3 / 4, 4 / 3), "bilinear")
     image = Image.new("RGB", (width, height))
@@ -28,8 +28,8 @@ def test_boxes_are_timms(size: tuple[int, int]):
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_pixels_are_within_45_db_of_pillows_on_the_same_boxes(interpolation: str):
-    """On noise, where the antialiasing matters most; smooth images are nearer."""
+def test_pixels_are_within_45_db_of_pillows_for_the_same_boxes(interpolation: str):
+    """For noise, where antialiasing matters most; smooth images differ less."""
     noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
     photo = np.array(Image.fromarray(noise[:94, :125]).resize((500, 375), Image.Resampling.BICUBIC))
     random.seed(0)
@@ -47,7 +47,7 @@ def test_pixels_are_within_45_db_of_pillows_on_the_same_boxes(interpolation: str
         assert min(ratios) > 45
 
 
-def test_random_interpolation_takes_both():
+def test_random_interpolation_uses_both_modes():
     random.seed(0)
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     crop = RandomResizedCrop(20, (1.0, 1.0), (1.0, 1.0), "random")
@@ -57,8 +57,8 @@ def test_random_interpolation_takes_both():
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 50), (48, 32)])
-def test_pad_and_crop_has_torchvisions_windows(shape: tuple[int, int]):
-    """Its RandomCrop(padding, fill) of that colour: every window that one draws, the other does."""
+def test_pad_and_crop_draws_the_same_windows_as_torchvision(shape: tuple[int, int]):
+    """torchvision's RandomCrop(padding, fill) with the same colour draws exactly the same set of windows."""
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours = PadAndCrop(32, 1, (10, 200, 30), "bilinear")
     theirs = transforms.RandomCrop(32, padding=1, fill=(10, 200, 30))

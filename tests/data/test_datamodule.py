@@ -1,4 +1,4 @@
-"""The loaders: a sample is a function of its key, whatever the workers; failures end in one line."""
+"""The data loaders: a sample depends only on its key, not on the workers; failures give a one-line error."""
 
 import gc
 import os
@@ -55,7 +55,7 @@ def test_batches_do_not_depend_on_workers_or_cache(image_folder: Path, options: 
     assert equal(list(build_loader(image_folder, **options)), expected)
 
 
-def test_a_loader_seeks_without_iterating(image_folder: Path):
+def test_a_loader_can_start_at_any_batch(image_folder: Path):
     expected = list(build_loader(image_folder))
     loader = build_loader(image_folder)
     loader.load_state_dict({"step": 2})
@@ -63,7 +63,7 @@ def test_a_loader_seeks_without_iterating(image_folder: Path):
 
 
 def test_copies_of_an_image_differ(image_folder: Path):
-    """Twelve samples in three batches of four are six images twice."""
+    """Three batches of four samples hold six images, each twice."""
     loader = build_loader(image_folder)
     copies: dict[int, list[torch.Tensor]] = {}
     for samples in loader.batches:
@@ -82,12 +82,12 @@ def test_unreadable_images_are_left_out_within_the_budget(image_folder: Path, wo
     loader = build_loader(image_folder, workers=workers, max_skipped=1)
     left = [noise for batch in loader for noise in batch[2].noise.tolist()]
     assert left == [noise for noise, sample in zip(drawn, samples, strict=True) if sample.image != bad]
-    assert len(left) == len(drawn) - 2  # its two copies
+    assert len(left) == len(drawn) - 2  # the two copies of the unreadable image
     assert len((image_folder / "skipped.txt").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_one_more_ends_the_training(image_folder: Path, workers: int):
+def test_one_unreadable_image_beyond_the_budget_ends_the_training(image_folder: Path, workers: int):
     index, batches = scan_splits(image_folder).train, list(build_loader(image_folder).batches)
     for image in {batches[0][0].image, batches[1][0].image, batches[2][0].image}:
         index.path(image).write_bytes(b"no image")
@@ -95,14 +95,14 @@ def test_one_more_ends_the_training(image_folder: Path, workers: int):
         list(build_loader(image_folder, workers=workers, max_skipped=1))
 
 
-def test_a_batch_without_one_readable_image(image_folder: Path):
+def test_a_batch_without_a_readable_image_ends_the_training(image_folder: Path):
     for path in (image_folder / "train").glob("*/*.png"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match="not one image of a batch of 4 can be read"):
         list(build_loader(image_folder, max_skipped=100))
 
 
-def test_without_a_budget_the_image_is_named(image_folder: Path):
+def test_without_a_budget_the_error_names_the_image(image_folder: Path):
     for path in (image_folder / "train").glob("*/*.png"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"train/\w+/\d.png cannot be read as an image"):
@@ -110,7 +110,7 @@ def test_without_a_budget_the_image_is_named(image_folder: Path):
 
 
 @pytest.mark.parametrize("max_skipped", [0, 100])
-def test_storage_that_fails_is_neither_skipped_nor_said_to_be(
+def test_an_image_on_failing_storage_is_not_skipped(
     image_folder: Path, max_skipped: int, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(*arguments, **options):
@@ -123,7 +123,7 @@ def test_storage_that_fails_is_neither_skipped_nor_said_to_be(
     assert "max_skipped" not in str(error.value)
 
 
-def test_a_process_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_worker_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
     loader = build_loader(image_folder, workers=1)
     monkeypatch.setattr(os, "open", lambda *_arguments: time.sleep(600))
     began = time.monotonic()
@@ -132,8 +132,8 @@ def test_a_process_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, m
     assert time.monotonic() - began < TIMEOUT + 10
 
 
-def test_garbage_is_destroyed_before_processes_are_forked(image_folder: Path, tmp_path: Path):
-    """A forked copy of a process group hangs in its destructor."""
+def test_garbage_is_collected_before_workers_are_forked(image_folder: Path, tmp_path: Path):
+    """A forked copy of a process group would hang in its destructor."""
     config, splits = small_config(image_folder), scan_splits(image_folder)
     module = ImageDataModule(config.data, config.recipe, *splits[:2], seed=0, skipped=tmp_path / "skipped.txt")
     module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))

@@ -1,4 +1,4 @@
-"""Image files of every kind, and broken ones, against Pillow."""
+"""Decoding of image files of all kinds, valid and broken, compared with Pillow."""
 
 from io import BytesIO
 
@@ -26,8 +26,8 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF"])
-def test_formats_by_content(kind: str):
-    """Whatever a file is called: ImageNet has a PNG that is called .JPEG."""
+def test_the_content_decides_the_format(kind: str):
+    """The file's name does not matter: ImageNet has a PNG whose name ends with .JPEG."""
     data = encode(PHOTO, kind)
     assert np.array_equal(decode_image(data, "image.JPEG"), by_pillow(data))
 
@@ -47,7 +47,7 @@ def test_formats_by_content(kind: str):
     ],
 )
 @pytest.mark.parametrize("image", [PHOTO, NOISE])
-def test_jpegs_have_pillows_pixels_bit_for_bit(image: Image.Image, options: dict):
+def test_jpegs_decode_to_pillows_pixels_bit_for_bit(image: Image.Image, options: dict):
     data = encode(image, "JPEG", **options)
     assert np.array_equal(decode_image(data, "image"), by_pillow(data))
 
@@ -64,28 +64,28 @@ def test_other_colour_spaces_become_rgb(mode: str):
     image = source.convert("I").convert("I;16") if mode == "I;16" else source.convert(mode)
     pixels = decode_image(encode(image, "TIFF"), "image")
     if mode == "I;16":
-        assert np.array_equal(pixels, np.zeros((40, 60, 3)))  # levels of at most 255 of 65,535
+        assert np.array_equal(pixels, np.zeros((40, 60, 3)))  # its levels are at most 255 of 65,535
     else:
         assert np.array_equal(pixels, by_pillow(encode(image, "TIFF")))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_are_scaled_to_8(kind: str):
-    """Pillow's own conversion makes white of all that is beyond 255."""
+    """Pillow's own conversion turns every level above 255 into white."""
     ramp = np.linspace(0, 65535, 600, dtype=np.uint16).reshape(20, 30)
     pixels = decode_image(encode(Image.fromarray(ramp), kind), "image")
     assert np.array_equal(pixels, np.repeat((ramp >> 8).astype(np.uint8)[:, :, None], 3, axis=2))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_without_a_range_are_refused(dtype: type):
+def test_pixel_types_without_a_fixed_range_are_refused(dtype: type):
     data = encode(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
     with pytest.raises(UserError, match="says not which level is white: convert it to 8 bits"):
         decode_image(data, "image")
 
 
 @pytest.mark.parametrize("padding", [b"\x00" * 7, b"\xff" * 3, b"\x00"])
-def test_padding_before_the_end_harms_no_pixel(padding: bytes):
+def test_padding_before_the_end_marker_changes_no_pixel(padding: bytes):
     data = encode(PHOTO, "JPEG")
     assert np.array_equal(decode_image(data[:-2] + padding + data[-2:], "image"), by_pillow(data))
 
@@ -97,7 +97,7 @@ def test_exif_orientation_is_ignored(kind: str):
     assert decode_image(encode(Image.fromarray(PIXELS), kind, exif=exif), "image").shape == (40, 60, 3)
 
 
-def test_junk_between_the_headers_harms_no_pixel():
+def test_extra_bytes_between_the_headers_change_no_pixel():
     data = encode(PHOTO, "JPEG")
     tables = data.index(b"\xff\xdb")
     junk = data[:tables] + b"\x00junk" + data[tables:]
@@ -117,7 +117,7 @@ def test_junk_between_the_headers_harms_no_pixel():
         (encode(NOISE, "PNG")[:2000] + b"\x00" + encode(NOISE, "PNG")[2001:], "broken|bad|checksum|CRC"),
     ],
 )
-def test_a_broken_file_is_named_in_one_line(content: bytes, reason: str):
+def test_one_line_names_a_broken_file(content: bytes, reason: str):
     with pytest.raises(
         UserError, match=rf"^cat/broken.jpg .*({reason}).*: replace it, or begin a run without it$"
     ) as error:
@@ -125,8 +125,8 @@ def test_a_broken_file_is_named_in_one_line(content: bytes, reason: str):
     assert "\n" not in str(error.value)
 
 
-def test_flipped_bits_are_errors_where_libjpeg_can_tell():
-    """Pillow decodes nine of ten of them in silence, with other pixels than those before."""
+def test_flipped_bits_that_libjpeg_detects_are_errors():
+    """Pillow decodes nine of ten such files without a warning, to wrong pixels."""
     data = encode(NOISE, "JPEG", quality=95)
     start = data.index(b"\xff\xda") + 20
     refused = passed_by_pillow = 0
@@ -151,7 +151,7 @@ def decodes(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_bomb_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     with pytest.raises(UserError, match=r"bomb cannot be read .*60×40 pixels are more than 1000"):
         decode_image(encode(Image.fromarray(PIXELS), kind), "bomb")

@@ -1,4 +1,4 @@
-"""The embedded data set."""
+"""The embedded data set of digits."""
 
 import multiprocessing
 from collections import Counter
@@ -12,7 +12,7 @@ from resnext.data.digits import prepare_digits
 from resnext.data.index_cache import load_splits
 
 
-def test_every_image_once_with_its_label(digits: Path):
+def test_every_image_appears_once_with_its_label(digits: Path):
     levels, labels = load_digits(return_X_y=True)
     found = {path.stem: path for path in digits.glob("*/*/*.png")}
     assert len(found) == 1797
@@ -29,7 +29,7 @@ def test_the_split_is_stratified(digits: Path):
     assert max(counts.values()) - min(counts.values()) <= 2
 
 
-def test_processes_that_write_at_the_same_time(tmp_path: Path):
+def test_two_processes_may_write_it_at_the_same_time(tmp_path: Path):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         pool.map(prepare_digits, [tmp_path / "digits"] * 3)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]

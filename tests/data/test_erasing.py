@@ -1,4 +1,4 @@
-"""Random erasing against timm's: the same boxes for the same draws, the same distributions, no wait for a device."""
+"""Random erasing compared with timm's: the same boxes and distributions, and no synchronisation with the device."""
 
 import random
 
@@ -23,7 +23,7 @@ def draw(config: AugmentationConfig, seeds: range, size: int = SIZE) -> Erasing:
 
 
 def sevens(count: int, size: int = SIZE) -> torch.Tensor:
-    """As `normalize` gives images: channels-last."""
+    """Images in the memory format that `normalize` returns: channels-last."""
     return torch.full((count, size, size, 3), 7.0).permute(0, 3, 1, 2)
 
 
@@ -40,7 +40,7 @@ def by_timm(config: AugmentationConfig, seeds: range, size: int = SIZE) -> torch
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [8, 24, 33])
-def test_boxes_are_timms(mode: str, count: int, size: int):
+def test_boxes_equal_timms(mode: str, count: int, size: int):
     config = AugmentationConfig(erasing=0.6, erasing_mode=mode, erasing_count=count)
     seeds = range(400)
     ours, theirs = erase(sevens(400, size), draw(config, seeds, size), mode), by_timm(config, seeds, size)
@@ -51,7 +51,7 @@ def test_boxes_are_timms(mode: str, count: int, size: int):
 
 
 def test_noise_of_pixels_is_standard_normal():
-    """Kolmogorov-Smirnov's distance of 100,000 values, the moments, and no correlation of neighbours or channels."""
+    """Tests 100,000 values: Kolmogorov-Smirnov distance, moments, and no correlation of neighbours or channels."""
     config = AugmentationConfig(erasing=1.0)
     images = erase(sevens(900), draw(config, range(900)), "pixel")
     values = images[images != 7].numpy()
@@ -72,7 +72,7 @@ def test_noise_differs_between_images():
     assert len(starts.unique()) > 990
 
 
-def test_a_random_colour_is_one_a_box_and_standard_normal():
+def test_each_box_has_one_random_colour_which_is_standard_normal():
     config = AugmentationConfig(erasing=1.0, erasing_mode="rand")
     images = erase(sevens(3000), draw(config, range(3000)), "rand").permute(0, 2, 3, 1).flatten(1, 2)
     colors = torch.cat([pixels[pixels[:, 0] != 7].unique(dim=0) for pixels in images])
@@ -98,7 +98,7 @@ def test_erasing_of_an_image_does_not_depend_on_its_batch(mode: str):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_memory_format_stays(mode: str):
+def test_the_memory_format_does_not_change(mode: str):
     config = AugmentationConfig(erasing=1.0, erasing_mode=mode)
     for images in (sevens(4), sevens(4).contiguous()):
         erased = erase(images, draw(config, range(4)), mode)
@@ -107,7 +107,7 @@ def test_the_memory_format_stays(mode: str):
 
 
 class Operations(TorchDispatchMode):
-    """Counts what a device is given to do, and refuses what would wait for it."""
+    """Counts the operations on a device, and raises for one that would wait for the device."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "is_nonzero", "item", "masked_select", "_to_copy")
 
@@ -122,9 +122,9 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_batch_takes_as_many_operations_as_an_image_and_no_wait(mode: str):
+def test_a_batch_takes_as_many_operations_as_one_image_and_no_wait(mode: str):
     config = AugmentationConfig(erasing=1.0, erasing_mode=mode, erasing_count=2)
-    erase(sevens(1), draw(config, range(1)), mode)  # makes the pool, once a process
+    erase(sevens(1), draw(config, range(1)), mode)  # makes the pool, once per process
     counts = []
     for images in (1, 64):
         batch, pixels = draw(config, range(images)), sevens(images)
@@ -135,8 +135,8 @@ def test_a_batch_takes_as_many_operations_as_an_image_and_no_wait(mode: str):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_value_is_needed_to_say_what_is_to_do(mode: str):
-    """The meta device has none."""
+def test_the_operations_do_not_depend_on_values(mode: str):
+    """They run on the meta device, which has no values."""
     config = AugmentationConfig(erasing=1.0, erasing_mode=mode)
     batch = Erasing(*(tensor.to("meta") for tensor in draw(config, range(4))))
     erased = erase(torch.empty(4, SIZE, SIZE, 3, device="meta").permute(0, 3, 1, 2), batch, mode)
@@ -144,7 +144,7 @@ def test_no_value_is_needed_to_say_what_is_to_do(mode: str):
 
 
 def test_normalised_images_are_overwritten_in_place(tmp_path):
-    """No second copy of a batch is held."""
+    """So there is no second copy of a batch in memory."""
     from support.small_run import small_config
 
     images = normalize(torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), small_config(tmp_path).data)

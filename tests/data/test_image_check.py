@@ -1,4 +1,4 @@
-"""Every file is looked at once: what is damaged is found early, and later starts look at nothing again."""
+"""Every image file is checked once: damaged files are found early, and later starts check only those again."""
 
 import json
 import os
@@ -28,8 +28,8 @@ def encode(kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def look(root: Path, allowed: int = 0) -> None:
-    """What a start does, and what it raises."""
+def check_images(root: Path, allowed: int = 0) -> None:
+    """Checks the images like a start of a run, and raises its error."""
     check = ImageCheck(root, *load_splits(root), allowed, Path("damaged.txt"))
     check.start()
     check._thread.join()
@@ -41,58 +41,58 @@ def truncate(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_whole_files_look_whole(tmp_path: Path, kind: str):
+def test_complete_files_pass_the_check(tmp_path: Path, kind: str):
     (tmp_path / "image").write_bytes(encode(kind))
     assert looks_whole(tmp_path / "image")
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
-def test_truncated_files_do_not(tmp_path: Path, kind: str):
+def test_truncated_files_fail_the_check(tmp_path: Path, kind: str):
     whole = encode(kind)
     for length in range(0, len(whole) - 1, 97):
         (tmp_path / "image").write_bytes(whole[:length])
         assert not looks_whole(tmp_path / "image")
 
 
-def test_whole_images_are_no_finding(image_folder: Path):
-    look(image_folder)
+def test_a_folder_of_complete_images_gives_no_error(image_folder: Path):
+    check_images(image_folder)
     assert not Path("damaged.txt").exists()
 
 
-def test_a_truncated_validation_image_is_named(image_folder: Path):
+def test_the_error_names_a_truncated_validation_image(image_folder: Path):
     path = image_folder / "val/dog/1.png"
     truncate(path)
     with pytest.raises(UserError, match=rf"^{path} cannot be read as an image \(.*truncated.*\): replace it") as error:
-        look(image_folder, allowed=100)
+        check_images(image_folder, allowed=100)
     assert "\n" not in str(error.value)
 
 
-def test_several_are_counted_and_listed(image_folder: Path):
+def test_several_damaged_images_are_counted_and_listed(image_folder: Path):
     for number in range(3):
         truncate(image_folder / f"val/cat/{number}.png")
     with pytest.raises(UserError, match=r"^3 validation images cannot be read \(damaged.txt lists them\); .*cat/0.png"):
-        look(image_folder)
+        check_images(image_folder)
     lines = Path("damaged.txt").read_text().splitlines()
     assert [re.search(r"cat/(\d)", line)[1] for line in lines] == ["0", "1", "2"]
 
 
-def test_training_images_are_refused_beyond_the_budget(image_folder: Path, caplog: pytest.LogCaptureFixture):
+def test_more_damaged_training_images_than_the_budget_are_refused(image_folder: Path, caplog: pytest.LogCaptureFixture):
     for number in range(2):
         truncate(image_folder / f"train/cat/{number}.png")
     with pytest.raises(UserError, match=r"^2 training images .*; data.max_skipped=2 would leave 2 training images out"):
-        look(image_folder, allowed=1)
-    look(image_folder, allowed=2)
+        check_images(image_folder, allowed=1)
+    check_images(image_folder, allowed=2)
     assert "2 training images cannot be read and will be left out: damaged.txt" in caplog.text
 
 
-def test_a_file_that_only_looks_damaged_is_none(image_folder: Path):
-    """Pillow and simplejpeg decode it: what follows the end marker harms no pixel."""
+def test_a_file_that_only_looks_damaged_gives_no_error(image_folder: Path):
+    """Pillow and simplejpeg decode it: bytes after the end marker change no pixel."""
     (image_folder / "val/cat/0.png").write_bytes(encode("JPEG") + b"appended by some camera" * 3)
     assert not looks_whole(image_folder / "val/cat/0.png")
-    look(image_folder)
+    check_images(image_folder)
 
 
-def test_storage_that_fails_is_no_finding(
+def test_failing_storage_is_not_reported_as_damage(
     image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     def fail(*arguments, **options):
@@ -109,7 +109,7 @@ def test_storage_that_fails_is_no_finding(
 
 
 def test_later_starts_replace_the_list(image_folder: Path, caplog: pytest.LogCaptureFixture):
-    """Both splits' images are in it, each once."""
+    """The list holds the images of both splits, each once."""
     for name in ("val/cat/0.png", "train/cat/3.png"):
         truncate(image_folder / name)
     for _ in range(3):
@@ -122,18 +122,18 @@ def test_later_starts_replace_the_list(image_folder: Path, caplog: pytest.LogCap
     assert [re.search(r"\w+/cat/\d", line)[0] for line in lines] == ["val/cat/0", "train/cat/3"]
 
 
-def test_a_list_that_cannot_be_written_is_a_warning(image_folder: Path, caplog: pytest.LogCaptureFixture):
+def test_a_list_that_cannot_be_written_gives_a_warning(image_folder: Path, caplog: pytest.LogCaptureFixture):
     Path("damaged.txt").mkdir()
     truncate(image_folder / "train/cat/3.png")
-    look(image_folder, allowed=1)
+    check_images(image_folder, allowed=1)
     assert "damaged.txt cannot be written: " in caplog.text
 
 
 @pytest.mark.parametrize("broken", ["looks_whole", "load_damaged"])
-def test_any_error_is_a_warning(
+def test_any_other_error_gives_a_warning(
     image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ):
-    """A thread that dies silently would leave its images unseen, and the split marked as looked at."""
+    """If a thread died silently, its images would remain unchecked while the split is marked as checked."""
 
     def fail(*arguments):
         raise RuntimeError("nobody expects it")
@@ -141,55 +141,55 @@ def test_any_error_is_a_warning(
     kept: list[object] = []
     monkeypatch.setattr(image_check, "keep_damaged", lambda *arguments: kept.append(arguments))
     monkeypatch.setattr(image_check, broken, fail)
-    look(image_folder)
+    check_images(image_folder)
     assert "not every image was looked at: RuntimeError: nobody expects it" in caplog.text
     assert not kept
 
 
 def test_the_plugins_of_pil_are_imported_before_the_threads_start(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """An import that a thread has begun when the validation's loader processes are forked never ends in them."""
+    """If a thread is importing a module when the validation's workers are forked, the import never ends in a worker."""
     monkeypatch.setattr(Image, "_initialized", 0)  # as in a new process
     states: list[int] = []
     monkeypatch.setattr(image_check, "looks_whole", lambda path: states.append(Image._initialized) or looks_whole(path))
-    look(image_folder)
+    check_images(image_folder)
     assert set(states) == {2}  # all plugins
 
 
 @pytest.fixture
-def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every file that is looked at."""
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Records every file that is checked."""
     paths: list[str] = []
     monkeypatch.setattr(image_check, "looks_whole", lambda path: paths.append(path.name) or looks_whole(path))
     return paths
 
 
-def test_a_later_start_looks_only_at_what_was_damaged(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str]
+def test_a_later_start_checks_only_damaged_files(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str]
 ):
     truncate(image_folder / "train/cat/3.png")
     age(image_folder)
     settle(monkeypatch)
-    look(image_folder, allowed=1)
-    assert len(looked_at) == 17
-    looked_at.clear()
-    look(image_folder, allowed=1)
-    assert looked_at == ["3.png"]
+    check_images(image_folder, allowed=1)
+    assert len(checked) == 17
+    checked.clear()
+    check_images(image_folder, allowed=1)
+    assert checked == ["3.png"]
 
 
-def test_a_changed_folder_is_looked_at_anew(image_folder: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str]):
+def test_a_changed_folder_is_checked_again(image_folder: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str]):
     settle(monkeypatch)
-    look(image_folder)
-    looked_at.clear()
+    check_images(image_folder)
+    checked.clear()
     (image_folder / "val/cat/0.png").rename(image_folder / "val/cat/new.png")
     settle(monkeypatch)
-    look(image_folder)
-    assert len(looked_at) == 17
+    check_images(image_folder)
+    assert len(checked) == 17
 
 
-def test_what_another_process_listed_anew_is_looked_at(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str]
+def test_files_that_another_process_listed_meanwhile_are_checked(
+    image_folder: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str]
 ):
-    """The results are those of the images that this process listed, not of the index that lies there now."""
+    """The results belong to the images that this process listed, not to the newer index on the disk."""
     settle(monkeypatch)
     check = ImageCheck(image_folder, *load_splits(image_folder), 0, Path("damaged.txt"))
     (image_folder / "val/cat/0.png").rename(image_folder / "val/cat/new.png")
@@ -197,39 +197,39 @@ def test_what_another_process_listed_anew_is_looked_at(
     load_splits(image_folder)  # the other process
     check.start()
     check._thread.join()
-    looked_at.clear()
-    look(image_folder)
-    assert len(looked_at) == 17
+    checked.clear()
+    check_images(image_folder)
+    assert len(checked) == 17
 
 
 @pytest.mark.parametrize("damaged", ["[1]", "null", '{"training": 1}', '{"training": ["3"]}', '{"training": [-1]}'])
-def test_memories_of_other_types_are_passed_over(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str], damaged: str
+def test_stored_results_of_other_types_are_ignored(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str], damaged: str
 ):
     settle(monkeypatch)
-    look(image_folder)
-    looked_at.clear()
+    check_images(image_folder)
+    checked.clear()
     (kept,) = (tmp_path / "cache/resnext").glob(f"*{index_cache.DAMAGED}")
     kept.write_text(f'{{"index": {json.loads(kept.read_text())["index"]}, "damaged": {damaged}}}')
-    look(image_folder)
-    assert len(looked_at) == 17
+    check_images(image_folder)
+    assert len(checked) == 17
 
 
 @pytest.mark.parametrize("content", ["", "[1]", '{"index": 1}', "null"])
-def test_damaged_memories_are_passed_over(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: list[str], content: str
+def test_damaged_stored_results_are_ignored(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: list[str], content: str
 ):
     settle(monkeypatch)
-    look(image_folder)
-    looked_at.clear()
+    check_images(image_folder)
+    checked.clear()
     (kept,) = (tmp_path / "cache/resnext").glob(f"*{index_cache.DAMAGED}")
     kept.write_text(content)
-    look(image_folder)
-    assert len(looked_at) == 17
+    check_images(image_folder)
+    assert len(checked) == 17
 
 
-def test_a_training_ends_before_its_first_epoch_is_over(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """The check is waited for here, as twelve images are one moment."""
+def test_a_damaged_image_ends_the_training_in_its_first_epoch(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Here the training waits for the check, because an epoch of twelve images is too short."""
     from resnext.training.fit import fit
 
     truncate(image_folder / "val/dog/1.png")

@@ -1,4 +1,4 @@
-"""The folder as it is read, and every way in which it can be wrong."""
+"""Reading an image folder, and every mistake that a folder can have."""
 
 import os
 import re
@@ -20,7 +20,7 @@ def load(root: Path, num_classes: int | None = None) -> tuple[ImageIndex, ImageI
     return load_images(DataConfig(name="image_folder", root=str(root), num_classes=num_classes))
 
 
-def test_the_same_images_and_labels_as_torchvision(image_folder: Path):
+def test_images_and_labels_equal_torchvisions(image_folder: Path):
     write_images(image_folder, {"train/cat/nested": 2})
     train, _ = load(image_folder)
     theirs = ImageFolder(str(image_folder / "train"))
@@ -29,14 +29,14 @@ def test_the_same_images_and_labels_as_torchvision(image_folder: Path):
     assert ours == set(theirs.samples)
 
 
-def test_labels_are_those_of_train_where_val_misses_a_class(image_folder: Path):
-    """torchvision's ImageFolder would number dog as 0 here."""
+def test_validation_labels_come_from_the_training_classes(image_folder: Path):
+    """If val/ has no folder for a class, torchvision's ImageFolder shifts the labels: dog would be 0 here."""
     shutil.rmtree(image_folder / "val/cat")
     _, val = load(image_folder)
     assert val.labels.tolist() == [1, 1]
 
 
-def test_other_files_and_hidden_ones_are_passed_over(image_folder: Path):
+def test_other_files_and_hidden_files_are_ignored(image_folder: Path):
     before, _ = load(image_folder)
     (image_folder / "train/cat/notes.txt").write_text("no image")
     (image_folder / "train/cat/.hidden.png").write_bytes(b"")
@@ -54,14 +54,14 @@ def test_other_files_and_hidden_ones_are_passed_over(image_folder: Path):
         lambda root: (root / "train/cat").rename(root / "train/kitten"),
     ],
 )
-def test_the_fingerprint_tells_changed_data(image_folder: Path, change):
+def test_changed_data_changes_the_fingerprint(image_folder: Path, change):
     before, _ = load(image_folder)
     shutil.rmtree(image_folder / "val/cat")
     change(image_folder)
     assert load(image_folder)[0].fingerprint != before.fingerprint
 
 
-def test_names_that_are_not_utf8(image_folder: Path):
+def test_names_that_are_not_utf8_work(image_folder: Path):
     shutil.copy(image_folder / "train/cat/0.png", os.fsencode(image_folder / "train/cat") + b"/\xff\xfe.png")
     train, _ = load(image_folder)
     assert len(train) == 13
@@ -85,7 +85,7 @@ def test_names_that_are_not_utf8(image_folder: Path):
         (lambda root: replace_by_file(root), "data.root={root} is not a folder"),
     ],
 )
-def test_a_wrong_folder_is_one_line_that_says_what_to_do(image_folder: Path, change, message: str):
+def test_a_wrong_folder_gives_one_line_with_the_remedy(image_folder: Path, change, message: str):
     change(image_folder)
     with pytest.raises(UserError, match=message.format(root=re.escape(str(image_folder)))) as error:
         load(image_folder)
@@ -97,8 +97,8 @@ def test_another_number_of_classes_is_refused(image_folder: Path):
         load(image_folder, num_classes=10)
 
 
-def test_an_unreadable_folder_is_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Root may read everything, so the refusal is made."""
+def test_the_error_names_an_unreadable_folder(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """The permission error is simulated, because root may read every folder."""
     scandir = os.scandir
 
     def refuse(path: Path):
@@ -131,7 +131,7 @@ def replace_by_file(root: Path) -> None:
     root.write_text("")
 
 
-def test_a_dangling_link_is_named_when_it_is_read(image_folder: Path):
+def test_the_error_names_a_dangling_link_when_it_is_read(image_folder: Path):
     (image_folder / "train/cat/link.png").symlink_to("nowhere.png")
     train, _ = load(image_folder)
     image = next(image for image in range(len(train)) if train.path(image).name == "link.png")
@@ -142,7 +142,7 @@ def test_a_dangling_link_is_named_when_it_is_read(image_folder: Path):
 
 
 def sparse(path: Path) -> None:
-    """Eight gigabytes that take no space."""
+    """Makes a sparse file of eight gigabytes, which takes no space."""
     with path.open("wb") as file:
         file.truncate(2**33)
 
@@ -156,12 +156,12 @@ def sparse(path: Path) -> None:
         (lambda path: path.symlink_to("/dev"), "not a regular file"),
     ],
 )
-def test_what_would_be_read_without_end_is_refused_at_once(image_folder: Path, make, reason: str):
-    """Each would hang, or fill the memory."""
+def test_a_file_that_cannot_be_read_to_its_end_is_refused(image_folder: Path, make, reason: str):
+    """Reading it would hang or fill the memory."""
     train, _ = load(image_folder)
     path = train.path(0)
     path.unlink()
     make(path)
     with pytest.raises(UnreadableImage, match=rf"^{path} cannot be read as an image \({reason}\): replace it") as error:
         train.read(0)
-    assert error.value.is_damaged  # data.max_skipped may leave it out
+    assert error.value.is_damaged  # so data.max_skipped may skip it

@@ -1,4 +1,4 @@
-"""The kept index: used while nothing changed, and never afterwards."""
+"""The cached index: it is used only while the folder has not changed."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from support.small_run import write_images
 
 @pytest.fixture
 def settled(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folders that were written long enough ago for their index to be kept."""
+    """A folder that was written long enough ago, so that its index is cached."""
     write_images(image_folder, {"train/cat/nested": 2})
     age(image_folder)
     settle(monkeypatch)
@@ -29,7 +29,7 @@ def same(ours: ImageIndex, theirs: ImageIndex) -> bool:
 
 def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pytest.MonkeyPatch):
     first = load_splits(settled)
-    monkeypatch.setattr(index_cache, "scan_splits", None)  # a call would be an error
+    monkeypatch.setattr(index_cache, "scan_splits", None)  # a call would raise
     second = load_splits(settled)
     assert all(same(*pair) for pair in zip(first, second, strict=True))
     assert not second[0].labels.flags.owndata
@@ -46,19 +46,19 @@ def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pyt
         lambda root: restore_times(root, shutil.copy(root / "train/cat/0.png", root / "train/cat/new.png")),
     ],
 )
-def test_a_change_is_seen(settled: Path, change):
+def test_a_changed_folder_is_listed_again(settled: Path, change):
     load_splits(settled)
     change(settled)
     assert all(same(*pair) for pair in zip(load_splits(settled), scan_splits(settled)[:2], strict=True))
 
 
 def restore_times(root: Path, _copy: Path) -> None:
-    """As tar and rsync do."""
+    """Restores the modification times, like tar and rsync."""
     age(root)
 
 
 def replace_folder(folder: Path) -> None:
-    """By another of the same name and time: only its inode tells."""
+    """Replaces the folder by another one with the same name and time; only its inode differs."""
     shutil.copytree(folder, folder.with_name(".other"))
     (folder.with_name(".other") / "0.png").rename(folder.with_name(".other") / "00.png")
     shutil.rmtree(folder)
@@ -66,13 +66,13 @@ def replace_folder(folder: Path) -> None:
     age(folder.parents[1])
 
 
-def test_a_folder_that_just_changed_is_not_kept(image_folder: Path, tmp_path: Path):
-    """It may change again within the same tick of the clock."""
+def test_the_index_of_a_folder_that_just_changed_is_not_cached(image_folder: Path, tmp_path: Path):
+    """The folder may change again within the same tick of the clock."""
     load_splits(image_folder)
     assert not list((tmp_path / "cache").rglob("*.index"))
 
 
-def test_a_damaged_cache_is_passed_over(settled: Path, tmp_path: Path):
+def test_a_damaged_cache_is_ignored(settled: Path, tmp_path: Path):
     expected = load_splits(settled)[0].fingerprint
     (kept,) = (tmp_path / "cache/resnext").glob("*.index")
     for content in (b"", b"resnext1" + bytes(100), kept.read_bytes()[:-1]):
@@ -80,12 +80,12 @@ def test_a_damaged_cache_is_passed_over(settled: Path, tmp_path: Path):
         assert load_splits(settled)[0].fingerprint == expected
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_but_time(settled: Path, tmp_path: Path):
+def test_a_cache_that_cannot_be_written_is_no_error(settled: Path, tmp_path: Path):
     (tmp_path / "cache").write_text("a file where the folder would be")
     assert len(load_splits(settled)[0]) == 14
 
 
-def test_another_folder_of_the_same_name_has_an_index_of_its_own(settled: Path, tmp_path: Path):
+def test_two_folders_of_the_same_name_have_separate_caches(settled: Path, tmp_path: Path):
     load_splits(settled)
     other = tmp_path / "other/images"
     shutil.copytree(settled, other)

@@ -30,7 +30,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_the_order_is_uniform():
-    """Every image is as likely at every place: 8 images, 4000 epochs, chi-squared with 49 degrees of freedom."""
+    """Each image is equally likely at each position: 8 images, 4000 epochs, chi-squared with 49 degrees of freedom."""
     counts = np.zeros((8, 8))
     for epoch in range(4000):
         counts[np.arange(8), epoch_order(0, epoch, 8)] += 1
@@ -38,11 +38,11 @@ def test_the_order_is_uniform():
 
 
 def test_the_order_never_changes():
-    """Pinned: a run that is resumed with another numpy must see the same images."""
+    """Pins the values: a run that is resumed with another numpy must use the same images."""
     assert epoch_order(seed=0, epoch=0, size=10).tolist() == [3, 2, 1, 8, 6, 0, 7, 4, 5, 9]
 
 
-def test_the_same_in_another_process():
+def test_the_order_is_the_same_in_another_process():
     code = "from resnext.data.sampler import *; print(epoch_order(3, 4, 20).tolist(), derive_seed(1, 2, 3))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == f"{epoch_order(3, 4, 20).tolist()} {derive_seed(1, 2, 3)}"
@@ -55,8 +55,8 @@ def test_global_batches_do_not_depend_on_ranks_or_accumulation(world_size: int, 
     assert global_batches(world_size, accumulation, repeats) == global_batches(1, 1, repeats)
 
 
-def test_repeated_augmentation_takes_every_image_of_the_order_three_times():
-    """192 samples in an epoch are the first 64 of the order, as copies 0, 1 and 2; DeiT's sampler does so too."""
+def test_repeated_augmentation_uses_each_image_three_times():
+    """An epoch of 192 samples has the first 64 images of the order, as copies 0, 1 and 2, as in DeiT's sampler."""
     order = epoch_order(seed=0, epoch=0, size=200)
     samples = [pair for step in range(3) for pair in zip(*map(list, global_batch(order, step, 64, 3)), strict=True)]
     assert sorted(samples) == sorted((image, copy) for image in order[:64] for copy in range(3))
@@ -70,7 +70,7 @@ def test_the_copies_of_an_image_are_on_different_ranks(world_size: int):
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_a_rank_can_seek_to_any_micro_batch(repeats: int):
+def test_a_rank_can_start_at_any_micro_batch(repeats: int):
     batches = RankBatches(seed=0, size=100, batch_size=32, rank=1, world_size=2, accumulation=2, repeats=repeats)
     batches.set_epoch(3)
     whole = list(batches)
@@ -79,7 +79,7 @@ def test_a_rank_can_seek_to_any_micro_batch(repeats: int):
         assert list(batches) == whole[start:]
 
 
-def test_the_remainder_is_dropped_and_differs():
+def test_each_epoch_drops_a_different_remainder():
     left_out = []
     for epoch in range(2):
         batches = RankBatches(seed=0, size=100, batch_size=32, rank=0, world_size=1, accumulation=1)
@@ -90,24 +90,24 @@ def test_the_remainder_is_dropped_and_differs():
     assert left_out[0] != left_out[1]
 
 
-def test_less_than_one_batch_is_refused():
+def test_a_data_set_smaller_than_one_batch_is_refused():
     with pytest.raises(UserError, match=r"recipe.batch_size=32 is more than the 20 training images.*batch_size=16"):
         steps_per_epoch(20, 32)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-def test_evaluation_gives_each_image_to_one_rank(world_size: int):
+def test_evaluation_assigns_each_image_to_one_rank(world_size: int):
     ranks = [list(RankImages(10, rank, world_size)) for rank in range(world_size)]
     assert sorted(sample.image for rank in ranks for sample in rank) == list(range(10))
 
 
-def test_seeds_differ_by_every_part_of_the_position():
+def test_each_part_of_the_position_changes_the_seed():
     positions = [(0, 1, 2, 0), (1, 1, 2, 0), (0, 2, 2, 0), (0, 1, 3, 0), (0, 1, 2, 1), (0, 2, 1, 0)]
     assert len({derive_seed(*position) for position in positions}) == len(positions)
 
 
 def test_the_seeds_of_a_position_never_change_and_spread_evenly():
-    """Pinned, as the order is. 32 bits of 4,096 positions: each bit is set half the time, within five deviations."""
+    """Pins the values. For 4,096 positions, each of the 32 bits is set half the time, within five sigma."""
     assert derive_seeds(2, 0, 1, 2, 3) == (842985185, 3948400032)
     assert derive_seed(0, 1, 2, 3) == 2706768171
     seeds = np.array([derive_seed(0, 0, image, 0) for image in range(4096)])

@@ -1,4 +1,4 @@
-"""Why a wait for a batch ended."""
+"""The reasons that the watchdog gives when a wait for a batch fails."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from resnext.data.worker_watchdog import LoaderFailed, WorkerWatchdog
 from resnext.errors import RunFailed, UserError
 
 
-def test_a_connection_that_breaks_before_the_death_is_known():
+def test_a_connection_may_break_before_the_death_of_a_worker_is_known():
     guard = WorkerWatchdog(timeout=60.0)
     with guard.watching():
         process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
@@ -31,7 +31,7 @@ def test_a_connection_that_breaks_before_the_death_is_known():
         process.join()
 
 
-def test_a_broken_connection_of_living_processes_is_what_it_is(monkeypatch: pytest.MonkeyPatch):
+def test_a_broken_connection_of_living_workers_is_raised_unchanged(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("resnext.data.worker_watchdog.SECONDS_TO_DIE", 0.1)
     with pytest.raises(ConnectionResetError), WorkerWatchdog(timeout=60.0).waiting():
         raise ConnectionResetError(104, "Connection reset by peer")
@@ -47,8 +47,8 @@ def test_a_broken_connection_of_living_processes_is_what_it_is(monkeypatch: pyte
         (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
     ],
 )
-def test_an_error_crosses_from_a_loader_process_whole(raised: Exception, text: str, image_folder: Path):
-    """With its type and fields, and its traceback as a note."""
+def test_an_error_in_a_worker_is_raised_unchanged_in_the_rank(raised: Exception, text: str, image_folder: Path):
+    """It keeps its type and fields, and has the traceback as a note."""
 
     class Broken(EvalImages):
         def __getitem__(self, sample: object):
@@ -64,8 +64,8 @@ def test_an_error_crosses_from_a_loader_process_whole(raised: Exception, text: s
     assert "in __getitem__" in "".join(traceback.format_exception(error.value))
 
 
-def test_a_signal_to_a_loader_process_does_not_reach_the_rank():
-    """A forked process inherits the descriptor that its rank reads its own signals from."""
+def test_a_signal_to_a_worker_does_not_reach_the_rank():
+    """A forked worker inherits the descriptor from which its rank reads its own signals."""
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)

@@ -1,4 +1,4 @@
-"""A `resnext` command that runs, and what can be waited for meanwhile."""
+"""A running `resnext` command, and functions that wait for its progress."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from resnext.run.metrics import read_rows
 from resnext.runtime.checkpoint import read_checkpoint
 
-SECONDS = 120  # for whatever is waited for
+SECONDS = 120  # the longest wait
 
 OPTIONS = (
     *("experiment=resnext_digits", "model.width=8", "logger=csv", "logger.every_steps=1", "data.workers=0"),
@@ -23,7 +23,7 @@ RANKS = ("trainer.devices=2", "trainer.micro_batch_size=16")
 
 
 class Command:
-    """One that runs, with what it has printed."""
+    """A running command and its output."""
 
     def __init__(self, server: subprocess.Popen[str], log: Path) -> None:
         assert server.stdout is not None
@@ -33,7 +33,7 @@ class Command:
         self.started = time.monotonic()
 
     def kill(self, signum: int) -> None:
-        """Nothing happens to one that has ended already: its number is not given away before `wait`."""
+        """Sends a signal. Safe after the command has ended: until `wait`, no other process gets its id."""
         os.kill(self.pid, signum)
 
     def is_running(self) -> bool:
@@ -46,7 +46,7 @@ class Command:
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def wait(self) -> int:
-        """Its exit code, or minus the signal that killed it."""
+        """The exit code of the command, or minus the signal that killed it."""
         assert self.server.stdout is not None
         print("wait", file=self.server.stdin, flush=True)
         self.code = int(self.server.stdout.readline())
@@ -58,7 +58,7 @@ class Command:
 
 
 def wait_for(condition: Callable[[], object], command: Command, every: float = 0.002) -> None:
-    """Until it is true, or the command has ended."""
+    """Waits until `condition` is true or the command has ended."""
     deadline = time.monotonic() + SECONDS
     while command.is_running() and not condition():
         assert time.monotonic() < deadline, command.output
@@ -71,7 +71,7 @@ def wait_for_step(run: Path, step: int, command: Command) -> None:
 
 
 def check_files(run: Path) -> None:
-    """Whole, each of them, and none that was set aside."""
+    """Asserts that every file is complete, and that no checkpoint was renamed as damaged."""
     for path in (run / "checkpoints").glob("*.ckpt"):
         assert "damaged" not in path.name
         read_checkpoint(path)

@@ -1,4 +1,4 @@
-"""The real command, started often: see forking.py. These tests are `make test-faults`, and no part of `make test`."""
+"""Fixtures that start the real command (see forking.py). `make test-faults` runs these tests; `make test` does not."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture(scope="session")
 def start_in(server: subprocess.Popen[str], digits: Path) -> Callable[..., Command]:
-    """Starts `resnext ARGUMENTS` in a folder, one at a time; returns while it runs."""
+    """Starts `resnext ARGUMENTS` in a folder and returns while the command runs; one command at a time."""
 
     def start_in(folder: Path, *arguments: str, **environment: str) -> Command:
         log = folder / f"output-{len(list(folder.glob('output-*')))}"
@@ -45,7 +45,7 @@ def start(start_in: Callable[..., Command], tmp_path: Path) -> Iterator[Callable
         return commands[-1]
 
     yield start
-    for command in commands:  # of a test that failed
+    for command in commands:  # still running if the test failed
         if command.code is None:
             command.kill(signal.SIGKILL)
             command.wait()
@@ -53,7 +53,7 @@ def start(start_in: Callable[..., Command], tmp_path: Path) -> Iterator[Callable
 
 @pytest.fixture
 def resnext(start: Callable[..., Command]) -> Callable[..., Command]:
-    """`resnext ARGUMENTS` to its end, which must be a good one."""
+    """Runs `resnext ARGUMENTS` to its end, and asserts that its exit code is 0."""
 
     def run(*arguments: str) -> Command:
         command = start(*arguments)
@@ -65,7 +65,7 @@ def resnext(start: Callable[..., Command]) -> Callable[..., Command]:
 
 @pytest.fixture(scope="session")
 def whole(start_in: Callable[..., Command], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The undisturbed run. Its folder holds `seconds`, which it took."""
+    """The uninterrupted run. Its folder holds its duration in the file `seconds`."""
     folder = tmp_path_factory.mktemp("whole")
     command = start_in(folder, "train", *OPTIONS, "run=whole")
     assert command.wait() == 0, command.output
@@ -75,7 +75,7 @@ def whole(start_in: Callable[..., Command], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def whole_pair(start_in: Callable[..., Command], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The undisturbed run of two ranks."""
+    """The uninterrupted run on two ranks."""
     folder = tmp_path_factory.mktemp("whole")
     command = start_in(folder, "train", *OPTIONS, *RANKS, "run=whole")
     assert command.wait() == 0, command.output
@@ -84,7 +84,7 @@ def whole_pair(start_in: Callable[..., Command], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def instants(capsys: pytest.CaptureFixture[str]) -> random.Random:
-    """The source of what is random in a fault. FAULT_SEED=N repeats one."""
+    """The random generator of the faults. FAULT_SEED=N repeats a test."""
     seed = int(os.environ.get("FAULT_SEED", time.time_ns() % 1_000_000))
     with capsys.disabled():
         print(f"\nFAULT_SEED={seed}")

@@ -1,6 +1,7 @@
-"""Runs `resnext ARGUMENTS` in processes of their own and pays for imports once: they are its children.
+"""Runs `resnext ARGUMENTS` in forked child processes, so that all of them share one import.
 
-A line of stdin starts one, and its process id is the answer; the next waits for it, and the answer is its exit code.
+A line on stdin starts a command, and the answer is its process id. The next line waits for the command, and the answer
+is its exit code.
 """
 
 import json
@@ -14,21 +15,21 @@ MOST_RANKS = 8
 
 
 def serve() -> None:
-    os.cpu_count = lambda: MOST_RANKS  # trainer.devices may not exceed it, and the tests have more ranks than cores
+    os.cpu_count = lambda: MOST_RANKS  # the limit of trainer.devices; the tests have more ranks than cores
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
         if child == 0:
-            become(**request)
+            detach(**request)
             main(request["arguments"])
         print(child, flush=True)
-        sys.stdin.readline()  # until then its number is not given away
+        sys.stdin.readline()  # before the wait below, no other process gets this id
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def become(folder: str, environment: dict[str, str], log: str, **_rest: Any) -> None:
-    """A process in a session, a folder and an environment of its own."""
+def detach(folder: str, environment: dict[str, str], log: str, **_rest: Any) -> None:
+    """Gives this process its own session, folder, environment and output."""
     os.setsid()
     os.chdir(folder)
     os.environ.update(environment)

@@ -1,4 +1,4 @@
-"""Full disks, folders that become read-only, a full TMPDIR. They are mounted, which takes root."""
+"""Full disks, a folder that becomes read-only, a full TMPDIR. The tests mount file systems, which needs root."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """16 MB; a run takes 1."""
+    """A file system of 16 MB; a run takes 1 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True)
@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """To the last byte."""
+    """Fills the disk to the last byte; returns the file to delete."""
     filler = disk / "filler"
     with pytest.raises(OSError, match="No space left"), open(filler, "ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
@@ -43,8 +43,10 @@ def has_failed(command: Command, times: int) -> Callable[[], bool]:
     return lambda: command.output.count("last.ckpt could not be saved: ") >= times
 
 
-def test_a_full_disk(start: Callable, resnext: Callable, whole: Path, small_disk: Path, tmp_path: Path):
-    """The training goes on with warnings, is killed, goes on on the full disk, and ends when there is room again."""
+def test_a_training_survives_a_full_disk(
+    start: Callable, resnext: Callable, whole: Path, small_disk: Path, tmp_path: Path
+):
+    """The disk becomes full twice. The training continues with warnings; the second time it is killed, then resumed."""
     run = tmp_path / "runs/parts"
     (tmp_path / "runs").symlink_to(small_disk)
     options = (*OPTIONS, "run=parts", "checkpoint.every_steps=2", "checkpoint.max_failures=999")
@@ -68,8 +70,10 @@ def test_a_full_disk(start: Callable, resnext: Callable, whole: Path, small_disk
     resnext("compare", str(whole), "runs/parts")
 
 
-def test_a_disk_that_stays_full(start: Callable, resnext: Callable, whole: Path, small_disk: Path, tmp_path: Path):
-    """It ends after checkpoint.max_failures, with one line, and goes on when there is room."""
+def test_a_disk_that_stays_full_ends_the_training(
+    start: Callable, resnext: Callable, whole: Path, small_disk: Path, tmp_path: Path
+):
+    """The training ends after checkpoint.max_failures, with one line, and can be resumed when there is space."""
     run = tmp_path / "runs/parts"
     (tmp_path / "runs").symlink_to(small_disk)
     command = start("train", *OPTIONS, "run=parts", "checkpoint.every_steps=5", "checkpoint.max_failures=4")
@@ -84,7 +88,7 @@ def test_a_disk_that_stays_full(start: Callable, resnext: Callable, whole: Path,
     resnext("compare", str(whole), "runs/parts")
 
 
-def test_a_folder_that_becomes_read_only(start: Callable, resnext: Callable, whole: Path, tmp_path: Path):
+def test_a_training_survives_a_read_only_folder(start: Callable, resnext: Callable, whole: Path, tmp_path: Path):
     folder = tmp_path / "runs/parts/checkpoints"
     command = start("train", *OPTIONS, "run=parts", "checkpoint.every_steps=5", "checkpoint.max_failures=999")
     wait_for_step(tmp_path / "runs/parts", 20, command)
@@ -100,7 +104,7 @@ def test_a_folder_that_becomes_read_only(start: Callable, resnext: Callable, who
     resnext("compare", str(whole), "runs/parts")
 
 
-def test_a_full_tmpdir(start: Callable, resnext: Callable, whole: Path, small_disk: Path):
+def test_a_full_tmpdir_does_not_matter(start: Callable, resnext: Callable, whole: Path, small_disk: Path):
     fill(small_disk)
     command = start("train", *OPTIONS, "run=parts", "data.workers=1", TMPDIR=str(small_disk))
     assert command.wait() == 0, command.output

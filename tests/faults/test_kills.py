@@ -1,4 +1,4 @@
-"""Killed and terminated at random instants, in a save, and one process of several: the end is the undisturbed one."""
+"""Kills at random moments, during a save, and of one process of several. The result equals the uninterrupted run."""
 
 import os
 import random
@@ -16,14 +16,16 @@ from resnext.runtime.checkpoint import BEST, LAST
 KILLS = 20
 
 
-def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp_path: Path, instants: random.Random):
-    """Every other one in the middle of a save; the others at any time from the start of the process on."""
+def test_kills_at_random_moments(
+    start: Callable, resnext: Callable, whole: Path, tmp_path: Path, instants: random.Random
+):
+    """Every second kill is during a save; the others are at any time after the start of the process."""
     seconds = float((whole / "seconds").read_text()) / 4
     run = tmp_path / "runs/parts"
     options = [*OPTIONS, "run=parts", "checkpoint.every_steps=1"]
     endings, in_a_save = [], 0
     for number in range(KILLS):
-        left = find_partial_files(run)  # of the kill before
+        left = find_partial_files(run)  # left by the previous kill
         command = start("train", *options, f"data.workers={number // 2 % 2}")
         if number % 2 == 0:
             stop_in_a_save(command, lambda: find_partial_files(run) - left, after=instants.uniform(0, 0.3))  # noqa: B023
@@ -37,7 +39,7 @@ def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp
         if run.exists():
             check_files(run)
         if endings[-1] == 0:
-            break  # nothing is left to be killed
+            break  # the run is finished
     resnext("train", *options)
     check_files(run)
     killed = len([code for code in endings if code])
@@ -48,9 +50,9 @@ def test_at_random_instants(start: Callable, resnext: Callable, whole: Path, tmp
 
 
 def stop_in_a_save(command: Command, find_files: Callable[[], set], after: float) -> None:
-    """SIGSTOP while a file is being written, some seconds after the first save.
+    """Stops the command (SIGSTOP) while it writes a file, at least `after` seconds after the first save.
 
-    A save takes a few milliseconds: it may be over when its file is seen.
+    A save takes a few milliseconds, so it may be over when its file is seen; then this tries again.
     """
     wait_for(find_files, command, every=0)
     time.sleep(after)
@@ -64,7 +66,7 @@ def stop_in_a_save(command: Command, find_files: Callable[[], set], after: float
 
 
 def find_partial_files(run: Path) -> set[tuple[int, int]]:
-    """Checkpoints that are being written, or were when their process was killed."""
+    """Incomplete checkpoints: a process is writing them, or was killed while it wrote them."""
     found = set()
     for name in (LAST, BEST):
         with suppress(FileNotFoundError):
@@ -74,8 +76,10 @@ def find_partial_files(run: Path) -> set[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("size", [0, 1000])
-def test_a_truncated_last_checkpoint(start: Callable, resnext: Callable, whole: Path, tmp_path: Path, size: int):
-    """Empty, or cut: the one before is taken, and the rest is computed again."""
+def test_a_truncated_last_checkpoint_is_replaced_by_the_previous_one(
+    start: Callable, resnext: Callable, whole: Path, tmp_path: Path, size: int
+):
+    """The file is empty or cut. The run continues from previous.ckpt and computes the later steps again."""
     command = start("train", *OPTIONS, "run=parts", "checkpoint.every_steps=10")
     run = tmp_path / "runs/parts"
     wait_for_step(run, 35, command)
@@ -89,7 +93,7 @@ def test_a_truncated_last_checkpoint(start: Callable, resnext: Callable, whole: 
     resnext("compare", str(whole), "runs/parts")
 
 
-def test_a_loader_process_is_killed(start: Callable, resnext: Callable, whole: Path, tmp_path: Path):
+def test_a_killed_worker_ends_the_run_with_one_line(start: Callable, resnext: Callable, whole: Path, tmp_path: Path):
     run = tmp_path / "runs/parts"
     command = start("train", *OPTIONS, "run=parts", "data.workers=2", "checkpoint.every_steps=10")
     wait_for_step(run, 30, command)
@@ -101,7 +105,7 @@ def test_a_loader_process_is_killed(start: Callable, resnext: Callable, whole: P
     resnext("compare", str(whole), "runs/parts")
 
 
-def test_ranks_are_killed_and_all_are_started_again(
+def test_after_a_rank_is_killed_all_ranks_are_restarted(
     start: Callable, resnext: Callable, whole_pair: Path, tmp_path: Path
 ):
     run = tmp_path / "runs/parts"
@@ -118,8 +122,10 @@ def test_ranks_are_killed_and_all_are_started_again(
 
 
 @pytest.mark.parametrize("world", [3, 4, 8])
-def test_many_ranks_lose_one_and_are_stopped(start: Callable, resnext: Callable, tmp_path: Path, world: int):
-    """From three ranks on, a sum depends on its order."""
+def test_many_ranks_are_bit_identical_after_a_kill_and_a_stop(
+    start: Callable, resnext: Callable, tmp_path: Path, world: int
+):
+    """With three ranks or more, a sum depends on its order."""
     options = (*OPTIONS, "recipe.epochs=2", "recipe.batch_size=48", f"trainer.devices={world}")
     resnext("train", *options, "run=whole")
     run = tmp_path / "runs/parts"
@@ -135,13 +141,13 @@ def test_many_ranks_lose_one_and_are_stopped(start: Callable, resnext: Callable,
     resnext("compare", "runs/whole", "runs/parts")
 
 
-def test_a_rank_that_hangs_ends_the_job_and_leaves_nothing(start: Callable, tmp_path: Path):
+def test_a_hung_rank_ends_all_processes(start: Callable, tmp_path: Path):
     command = start("train", *OPTIONS, *RANKS, "run=hung", "recipe.epochs=999", "trainer.timeout_minutes=0.1")
     wait_for_step(tmp_path / "runs/hung", 30, command)
     ranks = children(command.pid)
     os.kill(ranks[1], signal.SIGSTOP)
     began = time.monotonic()
     assert command.wait() == 1, command.output
-    assert time.monotonic() - began < 90  # 6 s, torchrun's patience of 30 s with a process that hangs, a busy machine
+    assert time.monotonic() - began < 90  # the timeout of 6 s, torchrun's 30 s for a hung process, a busy machine
     assert "another process has not answered for trainer.timeout_minutes=0.1" in command.output
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)

@@ -1,4 +1,4 @@
-"""metrics.csv and perf.csv: every step once, the values exact."""
+"""metrics.csv and perf.csv: every step appears once, with exact values."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from resnext.loggers.csv import CsvLogger
 from resnext.run.metrics import read_rows
 
 
-def test_values_come_back_with_the_same_bits(tmp_path: Path):
+def test_values_are_read_back_with_the_same_bits(tmp_path: Path):
     logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
     logger.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": math.pi / 7}, step=3)
     logger.log_metrics({"epoch": 1, "perf/images_per_sec": 12.5, "perf/data_wait_percent": 1.0}, step=3)
@@ -20,7 +20,7 @@ def test_values_come_back_with_the_same_bits(tmp_path: Path):
     assert [row["perf/images_per_sec"] for row in read_rows(tmp_path / "perf.csv")] == ["12.5"]
 
 
-def test_a_later_start_appends_and_drops_what_it_computes_again(tmp_path: Path):
+def test_a_later_start_appends_and_drops_rows_that_it_computes_again(tmp_path: Path):
     first = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
     for step in range(1, 6):
         first.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / step}, step=step)
@@ -38,8 +38,8 @@ def test_a_missing_file_has_no_rows(tmp_path: Path):
     assert read_rows(tmp_path / "metrics.csv") == []
 
 
-def test_lines_wait_for_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
-    """Nothing is lost, and nothing is there twice, though half a line was written before the error."""
+def test_lines_wait_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
+    """No line is lost and no line appears twice, although half a line was written before the error."""
     logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
 
     def full(path: Path, mode: str = "r", **options: Any) -> Any:
@@ -65,7 +65,7 @@ def test_lines_wait_for_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("damage", ["removed", "cut", "overwritten"])
-def test_a_file_that_is_damaged_while_it_is_written_is_written_again(tmp_path: Path, damage: str, caplog):
+def test_a_file_that_is_damaged_during_the_training_is_written_again(tmp_path: Path, damage: str, caplog):
     logger, path = CsvLogger(tmp_path, resume_step=0, validated=True, average=False), tmp_path / "metrics.csv"
     for step in (1, 2):
         logger.log_metrics({"epoch": 1, "train/loss": 1 / step}, step=step)

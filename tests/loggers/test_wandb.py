@@ -1,4 +1,4 @@
-"""W&B: one id for all starts, and a training that neither fails nor waits where there is no server."""
+"""W&B: all starts have one id, and without a server the training neither fails nor waits."""
 
 import json
 import os
@@ -24,7 +24,7 @@ KEY = "0123456789abcdef" * 2 + "01234567"
 
 @pytest.fixture
 def silent_server() -> Iterator[int]:
-    """Accepts connections and never answers."""
+    """A server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         kept: list[socket.socket] = []
 
@@ -76,7 +76,7 @@ def test_two_offline_starts_have_one_id(tmp_path: Path):
     assert all(name.endswith("-abcd1234") for name in folders)
 
 
-def test_without_a_key_there_is_no_waiting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_without_a_key_a_start_does_not_wait(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     wandb.teardown()
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -87,7 +87,7 @@ def test_without_a_key_there_is_no_waiting(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
-def test_a_server_that_does_not_serve(
+def test_without_a_working_server_wandb_is_offline(
     with_key: pytest.MonkeyPatch, silent_server: int, refused_port: int, kind: str, tmp_path: Path, caplog
 ):
     port = silent_server if kind == "silent" else refused_port
@@ -101,19 +101,19 @@ def test_a_server_that_does_not_serve(
     assert f"offline: http://127.0.0.1:{port}" in caplog.text or "offline: no answer in 3 s" in caplog.text
 
 
-def test_a_malformed_key_is_no_error(with_key: pytest.MonkeyPatch):
+def test_a_malformed_key_is_not_an_error(with_key: pytest.MonkeyPatch):
     with_key.setenv("WANDB_API_KEY", "short")
     assert find_obstacle("auto") is not None
 
 
-def test_a_password_in_the_servers_address_is_not_told(with_key: pytest.MonkeyPatch, refused_port: int):
+def test_a_password_in_the_servers_address_is_not_logged(with_key: pytest.MonkeyPatch, refused_port: int):
     with_key.setenv("WANDB_BASE_URL", f"http://user:hunter2@127.0.0.1:{refused_port}")
     obstacle = find_obstacle("auto")
     assert obstacle is not None
     assert obstacle.startswith(f"http://127.0.0.1:{refused_port}: ")
 
 
-def test_wandbs_own_switch_counts(monkeypatch: pytest.MonkeyPatch):
+def test_wandbs_own_mode_variable_is_respected(monkeypatch: pytest.MonkeyPatch):
     assert is_wanted("auto")
     assert not is_wanted("disabled")
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -142,14 +142,14 @@ wandb.finish()
 
 
 def start(first: int, last: int, how: str, **environment: str) -> None:
-    """A start that goes on after step first - 1, and ends with step `last`, or is killed after it."""
+    """A start that continues after step first - 1, and ends with step `last` or is killed after it."""
     command = [sys.executable, "-c", RESUMED, str(first), str(last), how]
     result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == (-signal.SIGKILL if how == "killed" else 0), result.stderr
 
 
 def assert_no_gap(server: Server, last: int) -> None:
-    """Each step is there, more than once perhaps, and always with the same values."""
+    """Asserts that the server has each step at least once, and always with the same values."""
     assert set(server.steps("train/loss")) == set(range(1, last + 1))
     assert set(server.steps("val/top1")) == set(range(4, last + 1, 4))
     for row in server.rows:
@@ -158,8 +158,8 @@ def assert_no_gap(server: Server, last: int) -> None:
         assert row.get("val/top1", step / 100) == step / 100
 
 
-def test_a_killed_start_leaves_no_gap_in_the_server(with_key: pytest.MonkeyPatch, tmp_path: Path):
-    """It had not sent its last steps; and those after the checkpoint are computed again."""
+def test_a_killed_start_leaves_no_gap_on_the_server(with_key: pytest.MonkeyPatch, tmp_path: Path):
+    """The killed start has not sent its last steps. The steps after the checkpoint are computed again."""
     (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="auto"))))
     with serving() as server:
         start(1, 5, "finished", WANDB_BASE_URL=server.url)
@@ -169,8 +169,8 @@ def test_a_killed_start_leaves_no_gap_in_the_server(with_key: pytest.MonkeyPatch
         assert_no_gap(server, 16)
 
 
-def test_what_the_last_start_kept_offline_is_the_whole_run(with_key: pytest.MonkeyPatch, tmp_path: Path):
-    """So the one command that the log names sends it."""
+def test_the_last_offline_folder_holds_the_whole_run(with_key: pytest.MonkeyPatch, tmp_path: Path):
+    """So the one command in the log sends the whole run."""
     (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="offline"))))
     start(1, 13, "killed")
     start(11, 16, "finished")

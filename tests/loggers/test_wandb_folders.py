@@ -1,4 +1,4 @@
-"""What is left of W&B's offline folders after many starts; real ones, written by wandb itself."""
+"""Which offline folders of W&B remain after many starts. wandb itself writes the folders of these tests."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _offline() -> Iterator[None]:
 
 
 def start(first: int, last: int, **added: Any) -> Path:
-    """A start that computes these steps, and ends; its offline folder. `added` is what a user logs besides."""
+    """The offline folder of a start that computes these steps and ends. `added` is content that a user logs."""
     rows = CsvLogger(Path.cwd(), first - 1, validated=True, average=False)
     logger = build_wandb_logger(small_config(Path.cwd(), logger__mode="offline"), Path.cwd(), "abcd1234")
     for step in range(first, last + 1):
@@ -33,7 +33,7 @@ def start(first: int, last: int, **added: Any) -> Path:
     if added:
         logger.log_metrics(added, step=last)
     wandb.finish()
-    wandb.teardown()  # waits until the file is closed; finish does not
+    wandb.teardown()  # waits until the file is closed, which finish does not
     return newest()
 
 
@@ -45,15 +45,15 @@ def left() -> set[Path]:
     return {path.resolve() for path in Path().glob(FOLDERS)}
 
 
-def test_starts_do_not_add_up():
-    """The one that trains now is not trusted yet; of those before it, the one that holds most stays."""
-    for first in (1, 81, 161, 241):  # more than one of the file's blocks
+def test_redundant_folders_of_earlier_starts_are_removed():
+    """The folder of the current start does not count yet. Of the earlier folders, the most complete one remains."""
+    for first in (1, 81, 161, 241):  # enough steps for more than one block of the file
         before, last = newest(), start(first, first + 89)
         assert left() == {last, before} if first > 1 else {last}
     assert _read_steps(last)["train/loss"] == set(range(1, 331))
 
 
-def test_a_start_that_was_killed_early_replaces_nothing():
+def test_the_folder_of_a_start_that_was_killed_early_replaces_no_other():
     whole, cut = start(1, 200), start(201, 210)
     os.truncate(cut / "run-abcd1234.wandb", 2 * 32768)
     assert 1 < max(_read_steps(cut)["train/loss"]) < 200
@@ -63,7 +63,7 @@ def test_a_start_that_was_killed_early_replaces_nothing():
 
 
 @pytest.mark.parametrize("kept", ["a value", "a file", "a damaged file"])
-def test_what_only_one_folder_holds_stays(kept: str):
+def test_a_folder_with_unique_content_remains(kept: str):
     folder = start(1, 2, **({"mine": 1.0} if kept == "a value" else {}))
     if kept == "a file":
         (folder / "files/notes.txt").write_text("mine")

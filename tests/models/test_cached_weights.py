@@ -1,4 +1,4 @@
-"""What torchvision's and timm's caches hold is checked by its hash, and runs no code. Nothing is downloaded here."""
+"""Cached weights of torchvision and timm are checked by their hash and cannot run code. Nothing is downloaded here."""
 
 import hashlib
 import pickle
@@ -37,7 +37,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(folder: Path, content: object, digest: str | None = None) -> Path:
-    """As the hub names it, with the first digits of the SHA-256, or with `digest`."""
+    """Writes a file with the hub's name for it: with the first digits of its SHA-256, or with `digest`."""
     path = folder / "network.pth"
     torch.save(content, path)
     named = digest or hashlib.sha256(path.read_bytes()).hexdigest()[:8]
@@ -45,7 +45,7 @@ def put(folder: Path, content: object, digest: str | None = None) -> Path:
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    """Makes `path` what torchvision looks for."""
+    """Makes torchvision look for `path`."""
     entry = SimpleNamespace(url=f"https://nowhere.invalid/models/{path.name}")
     monkeypatch.setattr(weights_module, "_torchvision_entry", lambda *_names: entry)
 
@@ -63,7 +63,7 @@ def test_torchvisions_file_is_checked(hub: Path):
 
 
 def test_torchvisions_file_runs_no_code_even_with_the_right_hash(hub: Path, monkeypatch: pytest.MonkeyPatch):
-    """Eight digits are found by trying."""
+    """An attacker can find a file with the right eight digits by trying."""
     offer(monkeypatch, put(hub, Payload()))
     with pytest.raises(UserError, match="holds more than tensors and is not read"):
         load_weights(V1)
@@ -71,7 +71,7 @@ def test_torchvisions_file_runs_no_code_even_with_the_right_hash(hub: Path, monk
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
-def test_a_cut_download_is_named(hub: Path, content: bytes):
+def test_the_error_names_a_truncated_download(hub: Path, content: bytes):
     (hub / "resnext50_32x4d-7cdf4587.pth").write_bytes(content)
     with pytest.raises(UserError, match=r"resnext50_32x4d-7cdf4587.pth has the SHA-256"):
         load_weights(V1)
@@ -84,7 +84,7 @@ def test_a_cached_folder_is_not_a_file(hub: Path):
 
 
 def put_into_huggingface(root: Path, name: str, content: bytes, digest: str | None = None) -> Path:
-    """As huggingface_hub lays its cache out; returns the blob, which is named by its SHA-256."""
+    """Writes a file in the layout of huggingface_hub's cache; returns the blob, whose name is its SHA-256."""
     repository = root / "models--timm--resnet18.a1_in1k"
     blob = repository / "blobs" / (digest or hashlib.sha256(content).hexdigest())
     revision = "0" * 40
@@ -123,10 +123,10 @@ def test_timms_file_runs_no_code(tmp_path: Path):
     assert not Path("executed").exists()
 
 
-OLD_NETWORK = "timm:gcvit_xxtiny.in1k"  # from a URL, by torch's hub
+OLD_NETWORK = "timm:gcvit_xxtiny.in1k"  # timm loads it from a URL through torch's hub
 
 
-def test_timms_file_by_url_is_checked(hub: Path):
+def test_timms_file_from_a_url_is_checked(hub: Path):
     url = timm.get_pretrained_cfg(OLD_NETWORK.removeprefix("timm:")).url
     path = put(hub, Payload()).rename(hub / Path(url).name)
     with pytest.raises(UserError, match=rf"^{path} has the SHA-256"):
@@ -134,8 +134,8 @@ def test_timms_file_by_url_is_checked(hub: Path):
     assert not Path("executed").exists()
 
 
-def test_timms_file_by_url_runs_no_code_on_a_second_try(hub: Path, monkeypatch: pytest.MonkeyPatch):
-    """timm takes a TypeError for an old torch, and reads the file again without weights_only."""
+def test_timms_file_from_a_url_runs_no_code_on_a_second_try(hub: Path, monkeypatch: pytest.MonkeyPatch):
+    """After a TypeError, timm assumes an old torch and reads the file again without weights_only."""
     url = timm.get_pretrained_cfg(OLD_NETWORK.removeprefix("timm:")).url
     put(hub, Payload()).rename(hub / Path(url).name)
     monkeypatch.setattr(weights_module, "_check_hash", lambda _path: None)

@@ -1,4 +1,4 @@
-"""Networks by name, and weights in from a file, torchvision and timm."""
+"""Networks by name, and weights from a file, torchvision and timm."""
 
 import os
 import pickle
@@ -38,12 +38,12 @@ def small(weights: Path | str | None = None) -> ModelConfig:
         ("vit_base_patch16_224", "timm's are timm/NAME"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(name: str, hint: str):
+def test_unknown_names_are_refused_with_a_suggestion(name: str, hint: str):
     with pytest.raises(UserError, match=f"model.name={name} is not .*{hint}"):
         build_model(ModelConfig(name=name), 10)
 
 
-def test_timm_networks_are_timms():
+def test_timm_networks_equal_timms_own():
     torch.manual_seed(0)
     ours = build_model(ModelConfig(name="timm/resnet18"), 7, drop_path_rate=0.1).eval()
     torch.manual_seed(0)
@@ -52,20 +52,20 @@ def test_timm_networks_are_timms():
     assert torch.equal(ours(images), theirs(images))
 
 
-def test_timm_networks_refuse_what_they_do_not_have():
+def test_timm_networks_refuse_options_that_they_do_not_have():
     with pytest.raises(UserError, match=r"model.name=timm/vgg11 takes no drop_path_rate"):
         build_model(ModelConfig(name="timm/vgg11"), 7, drop_path_rate=0.1)
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state}])
-def test_weights_from_a_file(tmp_path: Path, wrap):
+def test_weights_are_loaded_from_a_file(tmp_path: Path, wrap):
     saved = build_model(small(), 5)
     torch.save(wrap(saved.state_dict()), tmp_path / "w.pth")
     loaded = build_model(small(tmp_path / "w.pth"), 5)
     assert_same_weights(loaded, saved)
 
 
-def test_weights_from_a_checkpoint_of_ours_and_from_safetensors(tmp_path: Path):
+def test_weights_are_loaded_from_our_checkpoint_and_from_safetensors(tmp_path: Path):
     saved = build_model(small(), 5)
     state = {f"network.{key}": value for key, value in saved.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "best.ckpt")
@@ -74,7 +74,7 @@ def test_weights_from_a_checkpoint_of_ours_and_from_safetensors(tmp_path: Path):
     assert_same_weights(build_model(small(tmp_path / "w.safetensors"), 5), saved)
 
 
-def test_a_head_of_another_size_is_new_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_head_of_another_size_is_new_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     saved = build_model(small(), 5)
     torch.save(saved.state_dict(), tmp_path / "w.pth")
     with caplog.at_level("INFO", logger="resnext"):
@@ -114,7 +114,7 @@ class Payload:
         (pickle.dumps(Payload(), protocol=2), "holds more than tensors and is not read"),
     ],
 )
-def test_bad_files_are_one_line(tmp_path: Path, content: bytes | None, message: str):
+def test_bad_files_give_one_line(tmp_path: Path, content: bytes | None, message: str):
     if content is not None:
         (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
@@ -123,7 +123,7 @@ def test_bad_files_are_one_line(tmp_path: Path, content: bytes | None, message: 
     assert not Path("executed").exists()
 
 
-def test_a_truncated_file_is_one_line(tmp_path: Path):
+def test_a_truncated_file_gives_one_line(tmp_path: Path):
     torch.save(build_model(small(), 5).state_dict(), tmp_path / "w.pth")
     whole = (tmp_path / "w.pth").read_bytes()
     (tmp_path / "w.pth").write_bytes(whole[: len(whole) // 2])
@@ -145,7 +145,7 @@ def test_only_a_regular_file_is_opened_for_weights(tmp_path: Path, make: Callabl
         build_model(small(tmp_path / "w.pth"), 5)
 
 
-def test_torchvision_weights_by_network_and_by_entry():
+def test_torchvision_weights_can_be_named_by_network_or_by_entry():
     versions = torchvision.models.ResNeXt50_32X4D_Weights
     for name, entry in (
         ("resnext50_32x4d", versions.IMAGENET1K_V2),
@@ -162,12 +162,12 @@ def test_torchvision_weights_by_network_and_by_entry():
         ("timm:resnext50_32x4", "did you mean timm:resnext50_32x4d"),
     ],
 )
-def test_unknown_hub_names(name: str, hint: str):
+def test_unknown_hub_names_are_refused(name: str, hint: str):
     with pytest.raises(UserError, match=hint):
         build_model(ModelConfig(name="resnext50_32x4d", weights=name), 10)
 
 
-def test_weights_that_cannot_be_loaded_are_an_error_not_a_random_start(monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_cannot_be_loaded_are_an_error(monkeypatch: pytest.MonkeyPatch):
     def refuse(*_arguments: object, **_options: object) -> None:
         raise ConnectionError("no route to host\nsecond line")
 

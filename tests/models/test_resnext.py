@@ -1,4 +1,4 @@
-"""The networks against torchvision's, timm's, and the paper's tables."""
+"""Our networks, compared with torchvision's, timm's, and the paper's tables."""
 
 import pytest
 import timm
@@ -10,8 +10,8 @@ from resnext.config.schema import ModelConfig
 from resnext.models.factory import build_model
 from resnext.models.resnext import NAMES, ResNeXt
 
-# Parameters in the paper's order of rows; 1×64d is ResNet. 101_1x100d and 101_2x64d have no published count: from
-# the formula of the paper's blocks, in `count_by_hand`. The CIFAR counts are millions, for 10 classes.
+# Parameters in the paper's order of rows; 1×64d is ResNet. 101_1x100d and 101_2x64d have no published count: it comes
+# from the formula of the paper's blocks, in `count_by_hand`. The CIFAR counts are millions, for 10 classes.
 PARAMETERS = {
     "resnext50_1x64d": 25_557_032,
     "resnext50_2x40d": 25_425_000,
@@ -55,12 +55,12 @@ TWINS = [
 ]
 
 
-def test_every_named_network_of_the_tables_exists():
+def test_every_network_of_the_tables_exists():
     assert set(NAMES) == {*PARAMETERS, *CIFAR_MILLIONS, "resnext101_1x100d", "resnext101_2x64d"}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters(name: str):
+def test_the_number_of_parameters_equals_the_papers(name: str):
     with torch.device("meta"):
         network = build_model(ModelConfig(name=name), 10 if "29" in name else 1000)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -71,14 +71,14 @@ def test_parameters(name: str):
 
 
 @pytest.mark.parametrize(("name", "gmacs"), GMACS.items())
-def test_multiply_accumulates(name: str, gmacs: float):
+def test_the_number_of_multiply_accumulates_equals_the_papers(name: str, gmacs: float):
     with torch.device("meta"):
         network = build_model(ModelConfig(name=name), 1000).eval()
         assert abs(count_macs(network, torch.empty(1, 3, 224, 224)) / 1e9 - gmacs) < 0.006
 
 
 @pytest.mark.parametrize(("name", "build_twin"), TWINS)
-def test_logits_equal_the_twins_with_weights_copied_both_ways(name: str, build_twin):
+def test_logits_equal_the_reference_with_weights_copied_in_both_directions(name: str, build_twin):
     torch.manual_seed(0)
     ours, twin = build_model(ModelConfig(name=name), 1000).eval(), build_twin().eval()
     unsettle_batch_norm(twin)
@@ -91,8 +91,8 @@ def test_logits_equal_the_twins_with_weights_copied_both_ways(name: str, build_t
         assert_close_logits(twin(images), ours(images))
 
 
-def test_training_step_equals_torchvision():
-    """Batch statistics, gradients and running statistics, not only evaluation."""
+def test_a_training_step_equals_torchvisions():
+    """Compares batch statistics, gradients and running statistics."""
     torch.manual_seed(0)
     ours, twin = (
         build_model(ModelConfig(name="resnext50_32x4d"), 10),
@@ -109,14 +109,14 @@ def test_training_step_equals_torchvision():
     torch.testing.assert_close(ours.bn1.running_var, twin.bn1.running_var)
 
 
-def test_initialisation_is_he_by_fan_out():
+def test_initialisation_is_he_normal_with_fan_out():
     torch.manual_seed(0)
     network = ResNeXt([1], 4, 64, num_classes=10)
     weight = network.layer1[0].conv2.weight  # 256 channels in 4 groups, 3×3: torch counts fan-out over all groups
     assert weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
 
 
-def test_drop_path_rises_linearly_and_keeps_the_expectation():
+def test_drop_path_rises_linearly_and_keeps_the_expected_value():
     network = ResNeXt([2, 2], 2, 64, num_classes=10, drop_path_rate=0.3)
     rates = [getattr(block.drop_path, "p", 0.0) for stage in (network.layer1, network.layer2) for block in stage]
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3])
@@ -136,7 +136,7 @@ def test_stems_divide_the_resolution_as_documented():
 
 
 def count_by_hand(name: str) -> int:
-    """The sum over the paper's table 1: stem, blocks with their norms, shortcuts, classifier."""
+    """The number of parameters from the paper's table 1: stem, blocks with their norms, shortcuts, classifier."""
     cardinality, base_width = {"resnext101_1x100d": (1, 100), "resnext101_2x64d": (2, 64)}[name]
     total, channels = 3 * 64 * 49 + 2 * 64, 64
     for stage, depth in enumerate((3, 4, 23, 3)):
@@ -166,7 +166,7 @@ def count_macs(network: nn.Module, images: torch.Tensor) -> int:
 
 
 def unsettle_batch_norm(network: nn.Module) -> None:
-    """Running statistics and affine weights that are not those of a fresh network."""
+    """Sets running statistics and affine weights to values that differ from the initial ones."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None

@@ -1,4 +1,4 @@
-"""CIFAR as an image folder, from torchvision's own reader of small made-up batches."""
+"""CIFAR as an image folder, compared with torchvision's own reader, for small artificial batches."""
 
 import functools
 import hashlib
@@ -23,7 +23,7 @@ IMAGES = 6
 
 @pytest.fixture
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
-    """An archive of two training batches and a test batch, on a server here; gives all pixels [18, 32, 32, 3]."""
+    """Serves an archive of two training batches and a test batch; returns all pixels [18, 32, 32, 3]."""
     pixels = np.random.default_rng(0).integers(0, 256, (3 * IMAGES, 3, 32, 32), dtype=np.uint8)
     folder = tmp_path / "made/cifar-10-batches-py"
     folder.mkdir(parents=True)
@@ -51,7 +51,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndar
     server.server_close()
 
 
-def test_every_image_once_with_its_label(made_up: np.ndarray, tmp_path: Path):
+def test_every_image_appears_once_with_its_label(made_up: np.ndarray, tmp_path: Path):
     assert prepare_cifar("cifar10", tmp_path / "cifar10") == (12, 6)
     found = {(path.parts[-3], path.stem): path for path in (tmp_path / "cifar10").glob("*/*/*.png")}
     assert len(found) == 18
@@ -63,13 +63,13 @@ def test_every_image_once_with_its_label(made_up: np.ndarray, tmp_path: Path):
     assert not (tmp_path / "cifar10.part").exists()
 
 
-def test_what_exists_is_left_alone(tmp_path: Path):
+def test_an_existing_folder_is_not_changed(tmp_path: Path):
     (tmp_path / "cifar10").mkdir()
     with pytest.raises(UserError, match="cifar10 exists already: remove it"):
         prepare_cifar("cifar10", tmp_path / "cifar10")
 
 
-def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.CIFAR100, "url", (tmp_path / "nowhere.tar.gz").as_uri())
     with pytest.raises(UserError, match=r"cifar100 cannot be downloaded .*put cifar-100-python.tar.gz .* and repeat"):
         prepare_cifar("cifar100", tmp_path / "cifar100")

@@ -1,4 +1,4 @@
-"""ImageNet from small archives of the same format, made here."""
+"""Preparation of ImageNet from small artificial archives of the same format."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ def val_name(number: int) -> str:
 
 
 def devkit(folder: Path) -> dict[str, bytes]:
-    """meta.mat has the leaves and, with children, the inner nodes of WordNet."""
+    """The devkit's files. meta.mat holds the leaves of WordNet and its inner nodes, which have children."""
     kind = [(name, object) for name in ("ILSVRC2012_ID", "WNID", "words", "num_children")]
     rows = [(number + 1, wnid, f"words of {wnid}", 0) for number, wnid in enumerate(WNIDS)]
     synsets = np.array([*rows, (4, "n00001740", "entity", 3)], dtype=kind).reshape(-1, 1)
@@ -68,7 +68,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def release(source: Path, **changes: object) -> Release:
-    """What the made-up archives are."""
+    """The description of the artificial archives, as a release."""
     names = {split: getattr(Release(), split)[0] for split in ("train", "val", "devkit")}
     md5 = {
         split: (name, hashlib.md5((source / name).read_bytes()).hexdigest() if (source / name).exists() else "")
@@ -87,8 +87,7 @@ EXPECTED = {f"train/{wnid}/{wnid}_{n}.JPEG": f"{wnid} {n}".encode() for wnid in 
 }
 
 
-def test_the_release_is_ilsvrc2012():
-    """torchvision has the same checksums."""
+def test_the_checksums_of_ilsvrc2012_equal_torchvisions():
     from torchvision.datasets.imagenet import ARCHIVE_META
 
     theirs = {split: ARCHIVE_META[split] for split in ("train", "val", "devkit")}
@@ -100,16 +99,21 @@ def test_archives_become_class_folders(source: Path, tmp_path: Path):
     assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (6, 5)
     assert tree(tmp_path / "imagenet") == EXPECTED
     assert not (tmp_path / "imagenet.part").exists()
-    assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (6, 5)  # again: counted, not written
+    assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (
+        6,
+        5,
+    )  # again: only counted, not written
 
 
 @pytest.mark.parametrize("after", range(0, 11, 2))
-def test_an_interrupted_call_goes_on(source: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_call_can_be_continued(
+    source: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+):
     extract, calls = tarfile.TarFile.extract, []
 
     def interrupted(self, member, *arguments, **options):
         if len(calls) == after:
-            (Path(arguments[0]) / member.name).write_bytes(b"ha")  # half of the file is there
+            (Path(arguments[0]) / member.name).write_bytes(b"ha")  # an incomplete file
             raise KeyboardInterrupt
         calls.append(1)
         return extract(self, member, *arguments, **options)
@@ -124,7 +128,7 @@ def test_an_interrupted_call_goes_on(source: Path, tmp_path: Path, after: int, m
     assert tree(tmp_path / "imagenet") == EXPECTED
 
 
-def test_what_was_checked_is_not_checked_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_checked_archives_are_not_checked_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     right = release(source)
     with pytest.raises(UserError, match="has 6 images in 3 classes, not 7 in 3"):
         prepare_imagenet(source, tmp_path / "imagenet", release(source, train_images=7))
@@ -200,7 +204,7 @@ def test_incomplete_kaggle_downloads_are_refused(source: Path, tmp_path: Path, d
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "{root}/escaped", "n01440764/x", "..", "", "cat"])
-def test_kaggles_labels_must_be_classes(source: Path, tmp_path: Path, name: str):
+def test_kaggles_labels_must_be_known_classes(source: Path, tmp_path: Path, name: str):
     kaggle, name = make_kaggle(tmp_path / "kaggle"), name.format(root=tmp_path)
     text = (kaggle / KAGGLE_SOLUTION).read_text()
     (kaggle / KAGGLE_SOLUTION).write_text(text.replace(f"{WNIDS[2]} 1", f"{name} 1"))
@@ -223,14 +227,14 @@ def test_kaggles_labels_must_be_classes(source: Path, tmp_path: Path, name: str)
         ('ImageId,PredictionString\n"' + 200_000 * "x", "is not a CSV file"),
     ],
 )
-def test_a_broken_solution_is_one_line(source: Path, tmp_path: Path, solution: str, message: str):
+def test_a_broken_solution_gives_one_line(source: Path, tmp_path: Path, solution: str, message: str):
     kaggle = make_kaggle(tmp_path / "kaggle")
     (kaggle / KAGGLE_SOLUTION).write_bytes(solution.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=rf"{KAGGLE_SOLUTION}.*{message}"):
         prepare_imagenet(kaggle, tmp_path / "imagenet", release(source))
 
 
-def test_kaggles_class_folders_must_be_classes(source: Path, tmp_path: Path):
+def test_kaggles_class_folders_must_be_known_classes(source: Path, tmp_path: Path):
     kaggle = make_kaggle(tmp_path / "kaggle")
     (kaggle / KAGGLE_IMAGES / "train/cat").mkdir()
     with pytest.raises(UserError, match=r"train: 'cat' is not an ImageNet class"):
@@ -239,7 +243,7 @@ def test_kaggles_class_folders_must_be_classes(source: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("split", ["train/n01440764", "val"])
 def test_kaggles_images_must_be_files(source: Path, tmp_path: Path, split: str):
-    """A pipe would be linked, and wait for a writer for ever."""
+    """Otherwise a FIFO would be linked, and reading it would hang."""
     kaggle = make_kaggle(tmp_path / "kaggle")
     path = next((kaggle / KAGGLE_IMAGES / split).iterdir())
     path.unlink()
@@ -279,20 +283,20 @@ def test_an_archive_holds_only_files(source: Path, tmp_path: Path, where: str, k
         ("ILSVRC2012_devkit_t12.tar.gz", {META: b"junk", GROUND_TRUTH: b"1"}, "the labels cannot be read"),
     ],
 )
-def test_an_archive_of_something_else_is_one_line(source: Path, tmp_path: Path, archive: str, members, message: str):
+def test_an_archive_of_other_content_gives_one_line(source: Path, tmp_path: Path, archive: str, members, message: str):
     tar(source / archive, members)
     with pytest.raises(UserError, match=message):
         prepare_imagenet(source, tmp_path / "imagenet", release(source))
 
 
-def test_the_devkits_classes_must_be_classes(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_devkits_classes_must_be_valid(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys.modules[__name__], "WNIDS", ("../escaped", *WNIDS[1:]))
     tar(source / "ILSVRC2012_devkit_t12.tar.gz", devkit(source), "w:gz")
     with pytest.raises(UserError, match=r"'../escaped' is not an ImageNet class"):
         prepare_imagenet(source, tmp_path / "imagenet", release(source))
 
 
-def test_a_folder_of_something_else_is_left_alone(source: Path, tmp_path: Path):
+def test_a_folder_of_other_content_is_not_changed(source: Path, tmp_path: Path):
     (tmp_path / "mine/train/cat").mkdir(parents=True)
     with pytest.raises(
         UserError, match=r"mine/train has 0 images in 1 classes, .*: it is not a complete ImageNet; give another"

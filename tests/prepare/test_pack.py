@@ -1,4 +1,4 @@
-"""Packs: the folder's images and order, whole or refused."""
+"""Packs: they hold the images of the folder in the same order; a damaged pack is refused."""
 
 import os
 import pickle
@@ -23,7 +23,7 @@ from resnext.prepare import shard_writer
 from resnext.prepare.pack import prepare_pack
 from support.small_run import small_config, write_images
 
-SHARD = 4096  # three images or so
+SHARD = 4096  # bytes, about three images
 
 
 def load(root: Path) -> tuple[ImageIndex, ImageIndex]:
@@ -38,7 +38,7 @@ def files(index: ImageIndex) -> list[bytes]:
     return [index.read(image) for image in range(len(index))]
 
 
-def test_the_same_bytes_labels_and_identity_as_the_folder(image_folder: Path, tmp_path: Path):
+def test_a_pack_has_the_bytes_labels_and_identity_of_its_folder(image_folder: Path, tmp_path: Path):
     shutil.copy(image_folder / "train/cat/0.png", os.fsencode(image_folder / "train/cat") + b"/\xff.png")
     assert pack(image_folder, tmp_path / "pack")[:2] == (13, 5)
     for folder, packed in zip(load(image_folder), load(tmp_path / "pack"), strict=True):
@@ -49,7 +49,7 @@ def test_the_same_bytes_labels_and_identity_as_the_folder(image_folder: Path, tm
         assert files(pickle.loads(pickle.dumps(packed))) == files(folder)
 
 
-def test_any_tar_reads_a_shard(image_folder: Path, tmp_path: Path):
+def test_tar_can_read_a_shard(image_folder: Path, tmp_path: Path):
     pack(image_folder, tmp_path / "pack")
     images, labels = {}, {}
     paths = sorted((tmp_path / "pack").glob("train-*.tar"))
@@ -65,8 +65,8 @@ def test_any_tar_reads_a_shard(image_folder: Path, tmp_path: Path):
     assert [images[stem] for stem in sorted(images)] == files(load(image_folder)[0])
 
 
-def test_a_short_side_is_another_data_set(image_folder: Path, tmp_path: Path):
-    Image.fromarray(np.full((8, 30, 3), 200, np.uint8)).save(image_folder / "train/cat/0.png")  # small already
+def test_a_pack_with_a_short_side_is_another_data_set(image_folder: Path, tmp_path: Path):
+    Image.fromarray(np.full((8, 30, 3), 200, np.uint8)).save(image_folder / "train/cat/0.png")  # already small
     pack(image_folder, tmp_path / "pack", short_side=12)
     (folder, _), (packed, _) = load(image_folder), load(tmp_path / "pack")
     assert packed.fingerprint == f"{folder.fingerprint}@12"
@@ -75,7 +75,9 @@ def test_a_short_side_is_another_data_set(image_folder: Path, tmp_path: Path):
         pixels = decode_image(packed.read(image), "image")
         original = Image.open(folder.path(image)).resize((15, 12), Image.Resampling.BICUBIC)
         assert pixels.shape == (12, 15, 3)
-        assert np.abs(pixels.astype(int) - np.asarray(original)).mean() < 30  # noise, at JPEG's 4:2:0
+        assert (
+            np.abs(pixels.astype(int) - np.asarray(original)).mean() < 30
+        )  # the images are noise, and JPEG's 4:2:0 changes noise much
 
 
 def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):
@@ -92,7 +94,7 @@ def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):
     train, _ = load(tmp_path / "pack")
     assert train.labels.tolist() == [0] * 5 + [1] * 5
     assert pack(image_folder, tmp_path / "pack") == packed
-    Image.new("RGB", (20, 16)).save(image_folder / "train/cat/2.png")  # replaced: the same command takes it in
+    Image.new("RGB", (20, 16)).save(image_folder / "train/cat/2.png")  # a repaired image: the same command adds it
     assert pack(image_folder, tmp_path / "pack")[:2] == (11, 5)
     train, _ = load(tmp_path / "pack")
     assert train.labels.tolist() == [0] * 6 + [1] * 5
@@ -100,7 +102,9 @@ def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):
 
 
 @pytest.mark.parametrize("after", range(0, 17, 3))
-def test_an_interrupted_pack_goes_on(image_folder: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_pack_can_be_continued(
+    image_folder: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+):
     (image_folder / "train/cat/1.png").write_bytes(b"no image")
     expected = pack(image_folder, tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -114,7 +118,7 @@ def test_an_interrupted_pack_goes_on(image_folder: Path, tmp_path: Path, after: 
         load(tmp_path / "pack")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.tar")}
     assert pack(image_folder, tmp_path / "pack") == expected
-    assert before == {path: path.stat().st_mtime_ns for path in before}  # whole shards are kept
+    assert before == {path: path.stat().st_mtime_ns for path in before}  # complete shards are kept
     for whole, resumed in zip(load(tmp_path / "whole"), load(tmp_path / "pack"), strict=True):
         assert files(resumed) == files(whole)
         assert resumed.fingerprint == whole.fingerprint
@@ -135,7 +139,7 @@ def interrupt_add(patch: pytest.MonkeyPatch, after: int) -> None:
     patch.setattr(shard_writer.ShardWriter, "add", interrupted)
 
 
-def test_a_shard_half_written_by_a_kill_is_not_taken_for_a_whole_one(image_folder: Path, tmp_path: Path):
+def test_an_incomplete_shard_after_a_kill_is_written_again(image_folder: Path, tmp_path: Path):
     pack(image_folder, tmp_path / "whole")
     pack(image_folder, tmp_path / "pack")
     (tmp_path / "pack/index").unlink()
@@ -158,13 +162,13 @@ def test_a_shard_half_written_by_a_kill_is_not_taken_for_a_whole_one(image_folde
         (lambda root: (root / "index").unlink(), "is half a pack"),
     ],
 )
-def test_a_damaged_pack_is_one_line(image_folder: Path, tmp_path: Path, damage, message: str):
+def test_a_damaged_pack_gives_one_line(image_folder: Path, tmp_path: Path, damage, message: str):
     pack(image_folder, tmp_path / "pack")
     damage(tmp_path / "pack")
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path / "pack")
     assert "\n" not in str(error.value)
-    pack(image_folder, tmp_path / "pack")  # as the line says
+    pack(image_folder, tmp_path / "pack")  # the remedy of the error message
     assert [files(index) for index in load(tmp_path / "pack")] == [files(index) for index in load(image_folder)]
 
 
@@ -177,7 +181,7 @@ def put(part: str, at: int, value: int) -> Callable[[dict, dict], None]:
 
 
 def enlarge(header: dict) -> None:
-    """As if the first shard had room for an image of any size."""
+    """Changes the header so that the first shard seems to have room for an image of any size."""
     header["shard_bytes"][0] = 2**40
 
 
@@ -203,8 +207,8 @@ def enlarge(header: dict) -> None:
         lambda header, arrays: arrays.update({"train/lengths": np.ones(12)}),
     ],
 )
-def test_an_index_with_right_checksums_and_wrong_content_is_one_line(image_folder: Path, tmp_path: Path, change):
-    """As an edit, or another program, writes it: no image is read from outside of its shard."""
+def test_wrong_content_in_an_index_with_valid_checksums_gives_one_line(image_folder: Path, tmp_path: Path, change):
+    """An edit or another program may write such an index. No image is read from outside of its shard."""
     pack(image_folder, tmp_path / "pack")
     header, arrays = read_arrays(tmp_path / "pack/index")
     change(header, arrays)
@@ -215,7 +219,7 @@ def test_an_index_with_right_checksums_and_wrong_content_is_one_line(image_folde
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"source": "x"}', "\0\0", "[" * 99_999])
-def test_damaged_settings_of_a_pack_are_one_line(image_folder: Path, tmp_path: Path, content: str):
+def test_damaged_settings_of_a_pack_give_one_line(image_folder: Path, tmp_path: Path, content: str):
     pack(image_folder, tmp_path / "pack")
     (tmp_path / "pack/index").unlink()
     (tmp_path / "pack/pack.json").write_text(content)
@@ -224,7 +228,9 @@ def test_damaged_settings_of_a_pack_are_one_line(image_folder: Path, tmp_path: P
             use()
 
 
-def test_storage_that_fails_is_no_bad_image(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_image_on_failing_storage_is_not_listed_as_bad(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     os_open = os.open
 
     def fail(path, *arguments, **options):
@@ -241,14 +247,14 @@ def test_storage_that_fails_is_no_bad_image(image_folder: Path, tmp_path: Path, 
     assert pack(image_folder, tmp_path / "pack") == (12, 5, [])
 
 
-def test_a_class_without_one_readable_image_is_refused(image_folder: Path, tmp_path: Path):
+def test_a_class_without_a_readable_image_is_refused(image_folder: Path, tmp_path: Path):
     for path in (image_folder / "train/dog").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"not one image of .*train/dog can be read: .*bad.txt says why"):
         pack(image_folder, tmp_path / "pack")
 
 
-def test_one_process_at_a_time(image_folder: Path, tmp_path: Path):
+def test_only_one_process_may_write_a_pack(image_folder: Path, tmp_path: Path):
     from resnext.files import folder_lock
 
     (tmp_path / "pack").mkdir()
@@ -256,7 +262,9 @@ def test_one_process_at_a_time(image_folder: Path, tmp_path: Path):
         pack(image_folder, tmp_path / "pack")
 
 
-def test_more_shards_than_files_may_be_open(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_pack_may_have_more_shards_than_the_limit_of_open_files(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     pack(image_folder, tmp_path / "pack")
     monkeypatch.setattr("resnext.data.pack.MAX_OPEN", 2)
     train, _ = load(tmp_path / "pack")
@@ -264,7 +272,7 @@ def test_more_shards_than_files_may_be_open(image_folder: Path, tmp_path: Path, 
     assert len(train._files) == 2
 
 
-def test_a_shard_that_shrinks_during_the_training(image_folder: Path, tmp_path: Path):
+def test_a_shard_that_shrinks_during_the_training_is_an_error(image_folder: Path, tmp_path: Path):
     pack(image_folder, tmp_path / "pack")
     train, _ = load(tmp_path / "pack")
     os.truncate(tmp_path / "pack/train-000000.tar", 600)
@@ -283,21 +291,23 @@ def test_a_shard_that_shrinks_during_the_training(image_folder: Path, tmp_path: 
         (lambda source, target: shutil.copytree(target, source, dirs_exist_ok=True), "is a pack already"),
     ],
 )
-def test_a_pack_of_something_else_is_refused(image_folder: Path, tmp_path: Path, prepare, message: str):
+def test_a_pack_begun_with_other_options_or_images_is_refused(
+    image_folder: Path, tmp_path: Path, prepare, message: str
+):
     pack(image_folder, tmp_path / "pack")
     with pytest.raises(UserError, match=message):
         prepare(image_folder, tmp_path / "pack")
         pack(image_folder, tmp_path / "pack")
 
 
-def test_a_folder_with_other_files_is_not_written_to(image_folder: Path, tmp_path: Path):
+def test_a_target_with_other_files_is_not_changed(image_folder: Path, tmp_path: Path):
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack/letter.txt").write_text("dear")
     with pytest.raises(UserError, match="holds something else: give a new folder"):
         pack(image_folder, tmp_path / "pack")
 
 
-def test_a_full_disk_keeps_whole_shards(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_keeps_complete_shards(image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     add = shard_writer.ShardWriter.add
 
     def full(self, image, *arguments) -> None:
@@ -313,8 +323,8 @@ def test_a_full_disk_keeps_whole_shards(image_folder: Path, tmp_path: Path, monk
     assert pack(image_folder, tmp_path / "pack")[:2] == (12, 5)
 
 
-def test_a_run_is_the_same_on_the_pack(image_folder: Path, tmp_path: Path):
-    """Order and pixels of a whole epoch, bit for bit."""
+def test_batches_from_a_pack_equal_those_from_its_folder(image_folder: Path, tmp_path: Path):
+    """Compares order and pixels of a whole epoch, bit for bit."""
     import torch
 
     from resnext.data.datamodule import TrainImages

@@ -1,4 +1,4 @@
-"""What the ranks' agreement costs a step of 20 ms in which this thread has nothing to do, as when a GPU computes.
+"""Measures the cost of the ranks' agreement per step of 20 ms, if this thread is idle, as when a GPU computes.
 
 torchrun --nproc-per-node 8 tests/slurm/agreement_cost.py
 """
@@ -16,7 +16,7 @@ STEPS, STEP_SECONDS = 200, 0.02
 
 
 def measure(ask: Callable[[int], int]) -> float:
-    """Milliseconds that a step takes longer, over many."""
+    """The mean additional milliseconds per step."""
     torch.distributed.barrier()
     began = time.perf_counter()
     for _ in range(STEPS):

@@ -1,4 +1,4 @@
-"""What the fixed gradient buckets cost a step, beside DDP's own and beside find_unused_parameters=True.
+"""Measures a step with fixed gradient buckets, with DDP's own, and with find_unused_parameters=True.
 
 torchrun --nproc-per-node 8 tests/slurm/bucket_cost.py
 """
@@ -45,7 +45,7 @@ def main() -> None:
     models = {"DDP's own": build(), "fixed": build(), "find_unused_parameters": build(find_unused_parameters=True)}
     once = seconds_of(lambda: fix_buckets(models["fixed"]))
     for model in models.values():
-        train(model)  # the first step of DDP's own has another layout
+        train(model)  # not timed: DDP's own buckets have another layout in the first step
     times = {name: [] for name in models}
     for _ in range(ROUNDS):
         for name, model in models.items():

@@ -1,9 +1,9 @@
-"""A real SLURM cluster on this machine: every node has a network, a host name and a /dev/shm of its own.
+"""A real SLURM cluster on this machine: every node has its own network, host name and /dev/shm.
 
-Needs root and Debian or Ubuntu. All that it makes is in one folder with names of its own, written down before it is
-used, so that `Cluster.remove_leftovers` finds it even after this process was killed.
+Needs root and Debian or Ubuntu. Everything that the cluster creates is in one folder or has a name of its own, and is
+recorded before it is used. So `remove_leftovers` finds it even after this process was killed.
 
-    python tests/slurm/cluster.py           brings it up and waits for Ctrl-C; it says how to use it from another shell
+    python tests/slurm/cluster.py           starts a cluster, prints how to use it from another shell, waits for Ctrl-C
 """
 
 import contextlib
@@ -62,8 +62,8 @@ PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF
 """
 
 
-def why_not() -> str | None:
-    """Why no cluster can be made here; None if it can."""
+def find_obstacle() -> str | None:
+    """The reason why this machine cannot run a cluster; None if it can."""
     if os.geteuid() != 0:
         return "a SLURM cluster in namespaces needs root"
     if shutil.which("apt-get") is None:
@@ -73,7 +73,7 @@ def why_not() -> str | None:
 
 
 class Cluster:
-    """`with Cluster(4):` node1 to node4 are idle, and sbatch and its like find them through SLURM_CONF."""
+    """In `with Cluster(4):` node1 to node4 are idle; sbatch and other commands find them through SLURM_CONF."""
 
     def __init__(self, nodes: int) -> None:
         self.names = [f"node{number}" for number in range(1, nodes + 1)]
@@ -82,7 +82,9 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         self._lock = open(f"{HOME}.lock", "w")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one at a time; ends with its process
+            fcntl.flock(
+                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # one cluster at a time; the lock ends with this process
         except BlockingIOError:
             raise RuntimeError(f"another process has its cluster in {HOME}: end that first") from None
         HOME.mkdir(exist_ok=True)
@@ -110,7 +112,7 @@ class Cluster:
         self._lock.close()
 
     def start_node(self, name: str) -> None:
-        """Also again, after `crash_node`."""
+        """Starts a node; can also restart it after `crash_node`."""
         number, namespace = name.removeprefix("node"), f"{BRIDGE}-{name}"
         link, peer = f"{BRIDGE}{number}", f"{BRIDGE}{number}n"
         run("ip", "netns", "add", namespace)
@@ -128,12 +130,12 @@ class Cluster:
         self._spawn("nsenter", f"--net=/run/netns/{namespace}", "unshare", "--uts", "--mount", "bash", "-c", script)
 
     def crash_node(self, name: str) -> None:
-        """As if the power was cut: off the network, then everything on it is dead."""
+        """Simulates a power failure: removes the node from the network, then kills all its processes."""
         run("ip", "link", "del", f"{BRIDGE}{name.removeprefix('node')}")
         remove_namespace(f"{BRIDGE}-{name}")
 
     def keep_logs(self, folder: Path) -> None:
-        """What the daemons said, for who looks into a failure."""
+        """Copies the logs of the daemons, to investigate a failure."""
         for path in HOME.glob("*.log"):
             shutil.copy(path, folder)
 
@@ -165,7 +167,7 @@ class Cluster:
         wait_for(lambda: output(*states).split() == ["idle"] * len(self.names), 60, "all nodes to be idle")
 
     def _spawn(self, *command: str) -> None:
-        """In a session of its own; its pid is written down."""
+        """Starts a daemon in its own session and records its pid."""
         with open(HOME / "daemons.log", "a") as log:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -176,16 +178,18 @@ class Cluster:
 
 
 def remove_leftovers() -> None:
-    """Ends and deletes what a cluster made, this process's or that of one that was killed; not its packages."""
+    """Removes everything that a cluster created, by this process or by a killed one; keeps the packages."""
     pids = (HOME / "pids").read_text().split() if (HOME / "pids").exists() else []
     for pid in pids:
         with contextlib.suppress(OSError):
-            if str(HOME) in Path(f"/proc/{pid}/cmdline").read_text():  # not another process that has the number now
+            if str(HOME) in Path(f"/proc/{pid}/cmdline").read_text():  # not another process that has this pid now
                 os.kill(int(pid), signal.SIGKILL)
     for name in [line.split()[0] for line in output("ip", "netns").splitlines()]:
         if name.startswith(BRIDGE):
             remove_namespace(name)
-    for link in re.findall(rf"\b{BRIDGE}\d*\b", output("ip", "-brief", "link")):  # a namespace's own goes later
+    for link in re.findall(
+        rf"\b{BRIDGE}\d*\b", output("ip", "-brief", "link")
+    ):  # a link inside a namespace is removed with it
         subprocess.run(["ip", "link", "del", link], capture_output=True)
     for path in HOME.glob("*"):
         if path.name != "installed":
@@ -200,7 +204,7 @@ def remove_namespace(name: str) -> None:
 
 
 def install_packages() -> None:
-    """What is missing; its names are kept, for `purge_packages`."""
+    """Installs the missing packages, and records their names for `purge_packages`."""
     missing = [package for command, package in PACKAGES.items() if shutil.which(command) is None]
     if not missing:
         return
@@ -214,7 +218,7 @@ def install_packages() -> None:
 
 
 def purge_packages() -> None:
-    """Just those that `install_packages` installed: never what was there, never by autoremove."""
+    """Removes only the packages that `install_packages` installed; does not use autoremove."""
     if (HOME / "installed").exists():
         run("dpkg", "--purge", *(HOME / "installed").read_text().split())
 
@@ -242,10 +246,10 @@ def wait_for(condition, seconds: float, what: str) -> None:
 
 
 if __name__ == "__main__":
-    if obstacle := why_not():
+    if obstacle := find_obstacle():
         raise SystemExit(obstacle)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), Cluster(4):
-        print(f"export SLURM_CONF={HOME}/slurm.conf   # then sinfo, sbatch, squeue; Ctrl-C here takes it all down")
+        print(f"export SLURM_CONF={HOME}/slurm.conf   # then sinfo, sbatch, squeue; Ctrl-C here removes it")
         signal.pause()

@@ -1,4 +1,4 @@
-"""A training as a job on the test's cluster: submitted as a user does, watched, hurt, and read."""
+"""A training as a job on the test cluster: submits it as a user does, watches it, disturbs it, reads its results."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ TINY = (
     "logger=csv",
     "logger.every_steps=1",
 )
-STEPS = 66  # 3 epochs of 1437 // 64
+STEPS = 66  # 3 epochs of 1437 // 64 steps
 PATIENCE = 240.0  # seconds; the machine may be busy
 
 
@@ -75,7 +75,7 @@ class Job:
 
     @property
     def history(self) -> list[str]:
-        """What the batch script noted, without times: `start`, `stop preempted`, `crash exit code 1` …"""
+        """The lines of the batch script in jobs.txt, without times: `start`, `stop preempted`, `crash exit code 1` …"""
         lines = (self.run / "jobs.txt").read_text().splitlines()
         return [re.sub(r"^\d+ (\w+) \S+ restart (\d+): ", r"\2 \1 ", line) for line in lines if "submitted" not in line]
 
@@ -88,7 +88,7 @@ class Job:
         return json.loads((self.run / "run.json").read_text())
 
     def signal(self, name: str) -> None:
-        """To the ranks, as SLURM does before a time limit."""
+        """Sends a signal to the ranks, like SLURM before a time limit."""
         subprocess.run(["scancel", f"--signal={name}", self.id], check=True)
 
     def cancel(self) -> None:
@@ -98,7 +98,7 @@ class Job:
         subprocess.run(["scontrol", "requeue", self.id], check=True)
 
     def kill_rank(self, rank: int) -> None:
-        """kill -9."""
+        """Kills a rank with SIGKILL."""
         for pid in output("ip", "netns", "pids", f"{BRIDGE}-{self.nodes[rank]}").split():
             try:
                 command = Path(f"/proc/{pid}/cmdline").read_text()
@@ -112,7 +112,7 @@ class Job:
         return output("scontrol", "show", "hostnames", self.show()["NodeList"]).split()
 
     def assert_finished(self, restarts: int | None = None) -> None:
-        """COMPLETED after so many requeues (or any number, but at least one), with every step in metrics.csv."""
+        """Asserts COMPLETED after `restarts` requeues (None: at least one), with every step in metrics.csv."""
         final = self.wait_for("COMPLETED", "FAILED", "CANCELLED")
         assert final["JobState"] == "COMPLETED", self.log
         assert int(final["Restarts"]) >= 1 if restarts is None else final["Restarts"] == str(restarts), self.log

@@ -1,6 +1,6 @@
-"""What happens to jobs, each a function of the folder that they run in. They run at the same time, on a few nodes.
+"""Scenarios for jobs. Each is a function of the folder that its job runs in. They run at the same time on a few nodes.
 
-Nodes 1 and 2 are for everyone; 3 and 4 are emptied by a job of a higher partition; of 5, 6 and 7 one crashes.
+Nodes 1 and 2 are for all scenarios. A job of a higher partition preempts nodes 3 and 4. One of nodes 5, 6, 7 crashes.
 """
 
 import csv
@@ -20,7 +20,7 @@ EVERYONE, PREEMPTED, CRASHING, SURE = (f'slurm.exclude="node[{each}]"' for each 
 
 
 def undisturbed(lab: Path, cluster: Cluster) -> Job:
-    """2 nodes × 1 task: the run that all others are compared with."""
+    """2 nodes × 1 task: the reference run for most scenarios."""
     (lab / "digests-2").mkdir()
     job = Job(lab, "undisturbed", EVERYONE, DIGESTS=str(lab / "digests-2"))
     job.assert_finished(restarts=0)
@@ -53,7 +53,7 @@ def two_tasks_a_node_disturbed(lab: Path, cluster: Cluster) -> Job:
 
 
 def preemption(lab: Path, cluster: Cluster) -> Job:
-    """By a job of a higher partition, with GraceTime."""
+    """A job of a higher partition preempts this job, with GraceTime."""
     job = Job(lab, "preempted", PREEMPTED, SLOW_STEP="0.2")
     job.wait_for_steps(5)
     run("sbatch", "--partition=high", "--nodelist=node[3-4]", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
@@ -63,7 +63,7 @@ def preemption(lab: Path, cluster: Cluster) -> Job:
 
 
 def time_limit(lab: Path, cluster: Cluster) -> Job:
-    """SLURM's own USR1, which came 35 to 60 s after the start here."""
+    """SLURM itself sends USR1; here it came 35 to 60 s after the start."""
     job = Job(lab, "limited", EVERYONE, "slurm.time=2:00", "slurm.signal_seconds_before_end=60", SLOW_STEP="1.5")
     job.assert_finished()
     assert job.history[1] == "0 stop time limit near"
@@ -71,7 +71,7 @@ def time_limit(lab: Path, cluster: Cluster) -> Job:
 
 
 def no_time_to_save(lab: Path, cluster: Cluster) -> Job:
-    """A step that outlasts the grace: SLURM ends the job as TIMEOUT, and it goes on all the same."""
+    """A step takes longer than the time to save. SLURM ends the job as TIMEOUT, and the job is requeued."""
     options = ("checkpoint.every_steps=4", "slurm.time=1:00", "slurm.signal_seconds_before_end=1")
     job = Job(lab, "late", EVERYONE, *options, PAUSE="step 10:1:300")
     job.assert_finished()
@@ -92,21 +92,21 @@ def two_requeues(lab: Path, cluster: Cluster) -> Job:
 
 
 def one_rank_waits(lab: Path, cluster: Cluster) -> Job:
-    """The signal comes while rank 0 waits in a collective, and rank 1 sleeps in its step."""
-    return stop_and_go_on(lab, "waiting", "step 12:1:4", "USR1")
+    """The signal comes while rank 0 waits in a collective and rank 1 sleeps in its step."""
+    return stop_and_resume(lab, "waiting", "step 12:1:4", "USR1")
 
 
 def import_phase(lab: Path, cluster: Cluster) -> Job:
-    """Nothing is saved, so this counts as a crash: a job whose time is always up by then would never end."""
-    return stop_and_go_on(lab, "importing", "import:*:4", "USR2", saved=False)
+    """Nothing is saved, so this counts as a crash: a job that never gets further would be requeued for ever."""
+    return stop_and_resume(lab, "importing", "import:*:4", "USR2", saved=False)
 
 
 def validation(lab: Path, cluster: Cluster) -> Job:
-    return stop_and_go_on(lab, "validating", "validation:*:4", "USR1")
+    return stop_and_resume(lab, "validating", "validation:*:4", "USR1")
 
 
 def after_the_last_step(lab: Path, cluster: Cluster) -> Job:
-    """What is done is not done again."""
+    """The finished job is not started again."""
     job = Job(lab, "ending", EVERYONE, PAUSE="end:0:4")
     job.wait_for_pause()
     job.signal("USR1")
@@ -125,7 +125,7 @@ def cancelled(lab: Path, cluster: Cluster) -> Job:
 
 
 def cancelled_in_the_grace(lab: Path, cluster: Cluster) -> Job:
-    """Told that the time is near up, and cancelled before the ranks could agree to leave."""
+    """The job gets the signal for its time limit, and is cancelled before the ranks agree to leave."""
     job = Job(lab, "regretted", EVERYONE, PAUSE="step 12:1:6")
     job.wait_for_pause()
     job.signal("USR1")
@@ -138,7 +138,7 @@ def cancelled_in_the_grace(lab: Path, cluster: Cluster) -> Job:
 
 
 def killed_rank(lab: Path, cluster: Cluster) -> Job:
-    """kill -9 of the rank that does not save; `killed_too_often` does it to the other."""
+    """Kills the rank that does not save; `killed_too_often` kills the other rank."""
     job = Job(lab, "killed", EVERYONE, "checkpoint.every_steps=4", SLOW_STEP="0.2")
     job.wait_for_steps(10)
     job.kill_rank(1)
@@ -149,7 +149,7 @@ def killed_rank(lab: Path, cluster: Cluster) -> Job:
 
 
 def killed_too_often(lab: Path, cluster: Cluster) -> Job:
-    """The cap: one crash may be tried again here, and the second is the end, with its exit code."""
+    """With slurm.max_requeues=1, the job is requeued after the first crash and ends with the second's exit code."""
     job = Job(lab, "doomed", EVERYONE, "checkpoint.every_steps=4", "slurm.max_requeues=1", PAUSE="step 10:1:60")
     job.wait_for_pause()
     job.kill_rank(0)
@@ -164,7 +164,7 @@ def killed_too_often(lab: Path, cluster: Cluster) -> Job:
 
 
 def crashed_node(lab: Path, cluster: Cluster) -> Job:
-    """The node of rank 0 and of the batch script; the job goes on on others, once the lock of the dead is stale."""
+    """The node of rank 0 and the batch script crashes. The job continues on other nodes when the old lock is stale."""
     job = Job(lab, "crashed", CRASHING, "checkpoint.every_steps=4", SLOW_STEP="0.4")
     job.wait_for_steps(10)
     first = job.nodes[0]
@@ -176,7 +176,7 @@ def crashed_node(lab: Path, cluster: Cluster) -> Job:
 
 
 def template_by_hand(lab: Path, cluster: Cluster) -> None:
-    """scripts/train.sbatch as it is, from a folder that has .venv, for a run that exists."""
+    """Submits scripts/train.sbatch itself, in a folder that has .venv, for a run that exists."""
     (lab / ".venv/bin").mkdir(parents=True)
     (lab / ".venv/bin/python").write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
     (lab / ".venv/bin/python").chmod(0o755)
@@ -186,26 +186,26 @@ def template_by_hand(lab: Path, cluster: Cluster) -> None:
     assert made.returncode == 0, made.stderr
     options = ["--nodes=1", "--ntasks-per-node=2", "--exclude=node[3-7]"]
     run("sbatch", *options, str(TEMPLATE), "runs/by-hand", cwd=lab)
-    wait_until_said(lab, "by-hand", "finished")
+    wait_for_status(lab, "by-hand", "finished")
     assert json.loads((lab / "runs/by-hand/run.json").read_text())["starts"][0]["world_size"] == 2
 
 
 def sweep_of_jobs(lab: Path, cluster: Cluster) -> None:
-    """A job for each run; one is cancelled, and the same command goes on with that one alone."""
+    """Each run has a job. One job is cancelled, and the same command resubmits only this one."""
     options = (*TINY, EVERYONE, "-m", "run=swept", "seed=1,2", "slurm.tasks_per_node=2", "recipe.epochs=1")
     first = resnext(lab, "slurm", *options)
     jobs = re.findall(r"submitted job (\d+)", first.stdout)
     assert len(jobs) == 2, first.stderr
     run("scancel", jobs[1])
-    wait_until_said(lab, "swept-0", "finished")
+    wait_for_status(lab, "swept-0", "finished")
     again = resnext(lab, "slurm", *options)
     assert "runs/swept-0 is finished: not submitted" in again.stdout, again.stderr
     assert again.stdout.count("submitted job") == 1
-    wait_until_said(lab, "swept-1", "finished")
+    wait_for_status(lab, "swept-1", "finished")
 
 
 def sweep_by_submitit(lab: Path, cluster: Cluster) -> Path:
-    """hydra-submitit-launcher: one job is told by its USR2 to save, the other is requeued; both go on in their runs."""
+    """hydra-submitit-launcher: one job gets USR2 and saves, the other is requeued; both continue their runs."""
     launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.max_num_timeout=9")
     where = '+hydra.launcher.exclude="node[3-7]"'
     command = [sys.executable, "-m", "resnext", "train", *TINY, *launcher, where, "-m", "run=submitted", "seed=0,1"]
@@ -214,23 +214,23 @@ def sweep_by_submitit(lab: Path, cluster: Cluster) -> Path:
         process = subprocess.Popen(command, cwd=lab, env={**os.environ, **environment}, stdout=log, stderr=log)
     try:
         for number, act in enumerate((["scancel", "--signal=USR2"], ["scontrol", "requeue"])):
-            wait_until_said(lab, f"submitted-{number}", "running")
+            wait_for_status(lab, f"submitted-{number}", "running")
             folder = next(lab.glob(f"runs/.submitit/*_{number}"))
             time.sleep(3)
             run(*act, folder.name)
         for number in range(2):
-            wait_until_said(lab, f"submitted-{number}", "finished")
+            wait_for_status(lab, f"submitted-{number}", "finished")
             assert len(json.loads((lab / f"runs/submitted-{number}/run.json").read_text())["starts"]) == 2
         alone = resnext(lab, "train", *TINY, "run=alone", "seed=0", OMP_NUM_THREADS="1")
         assert alone.returncode == 0, alone.stderr
     finally:
-        process.terminate()  # it would ask sacct for a minute more
+        process.terminate()  # it would query sacct for another minute
         process.wait()
     return lab / "runs/submitted-0"
 
 
 def users_mistake(lab: Path, cluster: Cluster) -> Job:
-    """Found out on the nodes: it is said once, and the job is not requeued."""
+    """The nodes find the mistake. The error is printed once, and the job is not requeued."""
     job = Job(lab, "mistaken", EVERYONE, "recipe.optimizer.name=sgdd")
     final = job.wait_for("FAILED", "COMPLETED")
     assert (final["JobState"], final["ExitCode"], final["Restarts"]) == ("FAILED", "2:0", "0"), job.log
@@ -240,7 +240,7 @@ def users_mistake(lab: Path, cluster: Cluster) -> Job:
 
 
 def dry_run_for_gpus(lab: Path, cluster: Cluster) -> None:
-    """4 nodes × 8 GPUs: sbatch takes the script, and 32 ranks get what they need; python is replaced by a printer."""
+    """4 nodes × 8 GPUs: sbatch accepts the script, and 32 ranks get their variables; a script replaces python."""
     printer = lab / "print-rank"
     variables = ("PROCID", "LOCALID", "NODEID", "STEP_NUM_TASKS", "STEP_NUM_NODES", "NTASKS_PER_NODE", "GPUS_ON_NODE")
     printer.write_text(f"#!/bin/bash\necho {','.join(f'$SLURM_{name}' for name in variables)} >>{lab}/ranks\n")
@@ -271,8 +271,8 @@ def refused_while_queued(lab: Path, cluster: Cluster) -> None:
     job.wait_for("CANCELLED")
 
 
-def stop_and_go_on(lab: Path, name: str, pause: str, signum: str, *, saved: bool = True) -> Job:
-    """A signal in a pause: the job leaves when it can, is requeued and goes on."""
+def stop_and_resume(lab: Path, name: str, pause: str, signum: str, *, saved: bool = True) -> Job:
+    """Sends a signal during a pause: the job saves and leaves, is requeued, and resumes."""
     job = Job(lab, name, EVERYONE, PAUSE=pause)
     job.wait_for_pause()
     job.signal(signum)
@@ -283,8 +283,8 @@ def stop_and_go_on(lab: Path, name: str, pause: str, signum: str, *, saved: bool
     return job
 
 
-def wait_until_said(lab: Path, name: str, status: str) -> None:
-    """For a run whose job is not known here."""
+def wait_for_status(lab: Path, name: str, status: str) -> None:
+    """Waits until summary.json of a run has this status."""
     path, deadline = lab / "runs" / name / "summary.json", time.monotonic() + PATIENCE
     while not path.exists() or json.loads(path.read_text())["status"] != status:
         assert time.monotonic() < deadline, f"{name} is not {status}"

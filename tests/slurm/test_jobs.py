@@ -1,4 +1,4 @@
-"""The scenarios on a real cluster, which is brought up for them; what can be compared ends as if undisturbed."""
+"""Runs the scenarios on a real cluster, which the tests start. Most results are compared with an undisturbed run."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,9 +8,9 @@ import pytest
 
 from resnext.__main__ import run_verb
 from slurm import scenarios
-from slurm.cluster import Cluster, why_not
+from slurm.cluster import Cluster, find_obstacle
 
-# The longest first; those that end as an undisturbed run are compared with it.
+# The longest first. These scenarios must end like an undisturbed run, and are compared with it.
 COMPARED = (
     scenarios.crashed_node,
     scenarios.no_time_to_save,
@@ -24,7 +24,7 @@ COMPARED = (
     scenarios.after_the_last_step,
     scenarios.two_tasks_a_node_disturbed,
 )
-UNDISTURBED = {"two_tasks_a_node_disturbed": "two_tasks_a_node"}  # the others: `undisturbed`
+UNDISTURBED = {"two_tasks_a_node_disturbed": "two_tasks_a_node"}  # for all others: `undisturbed`
 OTHERS = (
     scenarios.dry_run_for_gpus,
     scenarios.undisturbed,
@@ -38,15 +38,15 @@ OTHERS = (
     scenarios.sweep_of_jobs,
     scenarios.sweep_by_submitit,
 )
-AT_ONCE = 5  # each is mostly waiting
+AT_ONCE = 5  # scenarios at the same time; each mostly waits
 
 
 @pytest.fixture(scope="module")
 def results(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: Path
 ) -> Iterator[dict[str, Future]]:
-    """What each scenario comes to, by its name; all that were asked for are begun."""
-    if obstacle := why_not():
+    """Scenario name → its result. Starts all scenarios that the selected tests need."""
+    if obstacle := find_obstacle():
         pytest.skip(obstacle)
     lab = tmp_path_factory.mktemp("slurm")
     (lab / "data").mkdir()
@@ -67,16 +67,16 @@ def results(
 
 
 @pytest.mark.parametrize("name", [each.__name__ for each in OTHERS])
-def test_a_job(results: dict[str, Future], name: str):
+def test_a_scenario_has_its_expected_end(results: dict[str, Future], name: str):
     results[name].result()
 
 
 @pytest.mark.parametrize("name", [each.__name__ for each in COMPARED])
-def test_a_job_that_goes_on_ends_as_if_undisturbed(results: dict[str, Future], name: str, capsys):
+def test_a_disturbed_job_ends_like_an_undisturbed_one(results: dict[str, Future], name: str, capsys):
     one, other = (results[each].result().run for each in (UNDISTURBED.get(name, "undisturbed"), name))
     assert run_verb(["compare", str(one), str(other)]) == 0, capsys.readouterr().out
 
 
-def test_a_sweeps_job_ends_as_if_trained_alone(results: dict[str, Future], capsys):
+def test_a_job_of_a_sweep_ends_like_a_single_run(results: dict[str, Future], capsys):
     swept = results["sweep_by_submitit"].result()
     assert run_verb(["compare", str(swept), str(swept.with_name("alone"))]) == 0, capsys.readouterr().out

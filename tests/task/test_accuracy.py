@@ -1,4 +1,4 @@
-"""Scores against torchmetrics' own accuracy, and that they are cheap."""
+"""Accuracy scores compared with torchmetrics' own."""
 
 import pytest
 import torch
@@ -24,14 +24,14 @@ def test_scores_equal_torchmetrics_over_uneven_batches():
     assert computed.images == 103
 
 
-def test_fewer_than_five_classes():
+def test_top5_works_with_fewer_than_five_classes():
     scores = EvaluationScores()
     scores.update(torch.tensor([[1.0, 2.0, 0.0], [5.0, 0.0, 0.0]]), torch.tensor([1, 2]))
     assert scores.compute()[1:] == (0.5, 1.0, 2)
 
 
-def test_the_sums_of_the_ranks_are_the_scores_of_the_whole():
-    """What torchmetrics does across ranks: states are added."""
+def test_summed_states_of_all_ranks_give_the_scores_of_all_images():
+    """torchmetrics combines the ranks in this way: it adds their states."""
     torch.manual_seed(0)
     logits, targets = torch.randn(50, 7), torch.randint(7, (50,))
     whole, first, second = EvaluationScores(), EvaluationScores(), EvaluationScores()

@@ -1,4 +1,4 @@
-"""Losses against timm's classes and torch's, and the distillation in closed form."""
+"""Losses compared with timm's and torch's, and the distillation loss in closed form."""
 
 import math
 
@@ -19,39 +19,39 @@ SHARES = torch.rand(5, 7).softmax(1)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_cross_entropy_of_labels(smoothing: float):
+def test_cross_entropy_of_labels_equals_timms(smoothing: float):
     loss = classification_loss(LOGITS, LABELS, LossConfig(label_smoothing=smoothing))
     assert torch.equal(loss, nn.CrossEntropyLoss(label_smoothing=smoothing)(LOGITS, LABELS))
     torch.testing.assert_close(loss, LabelSmoothingCrossEntropy(smoothing)(LOGITS, LABELS))
 
 
-def test_cross_entropy_of_soft_targets():
+def test_cross_entropy_of_soft_targets_equals_timms():
     loss = classification_loss(LOGITS, SHARES, LossConfig())
     torch.testing.assert_close(loss, SoftTargetCrossEntropy()(LOGITS, SHARES))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("threshold", [None, 0.0, 0.2])
-def test_binary_cross_entropy_of_labels(smoothing: float, threshold: float | None):
+def test_binary_cross_entropy_of_labels_equals_timms(smoothing: float, threshold: float | None):
     config = LossConfig(name="binary_cross_entropy", label_smoothing=smoothing, target_threshold=threshold)
     expected = BinaryCrossEntropy(smoothing, target_threshold=threshold)(LOGITS, LABELS)
     torch.testing.assert_close(classification_loss(LOGITS, LABELS, config), expected)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.15])
-def test_binary_cross_entropy_of_soft_targets(threshold: float | None):
+def test_binary_cross_entropy_of_soft_targets_equals_timms(threshold: float | None):
     config = LossConfig(name="binary_cross_entropy", target_threshold=threshold)
     expected = BinaryCrossEntropy(0.0, target_threshold=threshold)(LOGITS, SHARES)
     torch.testing.assert_close(classification_loss(LOGITS, SHARES, config), expected)
 
 
-def test_half_precision_logits_are_computed_in_full():
+def test_the_loss_of_half_precision_logits_is_computed_in_float32():
     config = LossConfig(name="binary_cross_entropy")
     assert classification_loss(LOGITS.bfloat16(), LABELS, config).dtype == torch.float32
 
 
-def test_distillation_of_two_classes_by_hand():
-    """T² Σ p log(p / q), with p and q the logistic functions of the halved differences."""
+def test_distillation_of_two_classes_equals_the_closed_form():
+    """T² Σ p log(p / q); p and q are logistic functions of the halved differences of the logits."""
     student, teacher, temperature = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0]]), 2.0
     p, q = 1 / (1 + math.exp(-3 / 2)), 1 / (1 + math.exp(-1 / 2))
     expected = 4 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
@@ -59,7 +59,7 @@ def test_distillation_of_two_classes_by_hand():
     assert float(distillation_loss(LOGITS, LOGITS, temperature)) == pytest.approx(0, abs=1e-6)
 
 
-def test_gradients_of_the_distillation_are_those_of_soft_cross_entropy_at_temperature_one():
+def test_distillation_has_the_gradients_of_soft_cross_entropy_at_temperature_one():
     ours, theirs = LOGITS.clone().requires_grad_(), LOGITS.clone().requires_grad_()
     distillation_loss(ours, SHARES.log(), 1.0).backward()
     F.cross_entropy(theirs, SHARES).backward()

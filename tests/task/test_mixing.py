@@ -1,4 +1,4 @@
-"""Mixup and CutMix against timm's class with the same draws, image by image, torchvision's, and by their statistics."""
+"""Mixup and CutMix compared with timm's and torchvision's for the same random draws, and by their statistics."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("size", [5, 6])
-def test_images_and_targets_are_timms(config: MixingConfig, size: int):
-    """Fifty draws; timm's takes an even number of images, ours leaves the middle one of an odd number alone."""
+def test_images_and_targets_equal_timms(config: MixingConfig, size: int):
+    """Compares fifty draws. timm needs an even number of images; of an odd number, we leave the middle one as it is."""
     theirs = Mixup(config.mixup_alpha, config.cutmix_alpha, None, config.prob, config.switch_prob, label_smoothing=0)
     theirs.num_classes = 4
     kinds = set()
@@ -41,7 +41,7 @@ def test_images_and_targets_are_timms(config: MixingConfig, size: int):
     assert expected <= kinds <= expected | {"none"}
 
 
-def test_each_image_of_a_batch_by_hand():
+def test_mixup_of_each_image_equals_the_closed_form():
     images = torch.arange(2.0)[:, None, None, None].expand(2, 3, 4, 4).clone()
     blended = mix_images(images.clone(), Mix(0.75))
     assert blended[0].unique().tolist() == [0.25]
@@ -52,7 +52,7 @@ def test_each_image_of_a_batch_by_hand():
     assert mix_targets(torch.tensor([0, 2]), Mix(0.75), 3).tolist() == [[0.75, 0, 0.25], [0.25, 0, 0.75]]
 
 
-def test_the_share_is_the_area_that_is_left():
+def test_lam_of_cutmix_is_the_area_that_remains():
     for seed in range(200):
         mix = draw_mix(MixingConfig(cutmix_alpha=1.0), 32, 20, seed)
         if mix.box is not None:
@@ -61,7 +61,7 @@ def test_the_share_is_the_area_that_is_left():
 
 
 def test_draws_follow_their_distributions():
-    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); the switch and the probability are what was asked."""
+    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2a + 1)); mixing and CutMix have the given probabilities."""
     config = MixingConfig(mixup_alpha=0.5, cutmix_alpha=1.0, prob=0.8, switch_prob=0.25)
     mixes = [draw_mix(config, 1000, 1000, seed) for seed in range(8000)]
     mixed = [mix for mix in mixes if mix.lam < 1]
@@ -72,8 +72,8 @@ def test_draws_follow_their_distributions():
     assert shares.var() == pytest.approx(1 / 8, abs=0.005)
 
 
-def test_the_arithmetic_is_torchvisions(monkeypatch: pytest.MonkeyPatch):
-    """Of two images, whose reverse is torchvision's roll by one, for its own draws."""
+def test_mixed_images_equal_torchvisions(monkeypatch: pytest.MonkeyPatch):
+    """For two images, the reversed batch equals torchvision's roll by one. Uses torchvision's random draws."""
     torch.manual_seed(0)
     images, targets = torch.randn(2, 3, 20, 30), torch.tensor([1, 3])
     share, box = 0.3, Box(2, 17, 4, 25)

@@ -1,4 +1,4 @@
-"""The learning rate in closed form and against torch's schedulers; parameter groups by hand."""
+"""Learning rates compared with closed forms and torch's and timm's schedulers; parameter groups by hand."""
 
 import math
 
@@ -17,7 +17,7 @@ from resnext.models.factory import build_model
 from resnext.task.optimization import build_optimizer, lr_at, set_lr, total_steps
 from support.small_run import small_config
 
-STEPS = 50  # an epoch
+STEPS = 50  # per epoch
 
 
 def recipe(**changes):
@@ -25,7 +25,7 @@ def recipe(**changes):
     return small_config("/x", recipe__epochs=epochs, recipe__optimizer__lr=0.1, **changes).recipe
 
 
-def test_step_schedule_is_torchs_step_lr():
+def test_the_step_schedule_equals_torchs_step_lr():
     ours = recipe(recipe__schedule={"name": "step", "decay_epochs": 30})
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.StepLR(optimizer, 30)
@@ -36,7 +36,7 @@ def test_step_schedule_is_torchs_step_lr():
         theirs.step()
 
 
-def test_cosine_with_warmup_is_torchs_sequence():
+def test_cosine_with_warmup_equals_torchs_schedulers():
     ours = recipe(recipe__schedule={"name": "cosine", "warmup_epochs": 5, "warmup_lr": 0.001, "min_lr": 1e-6})
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, 5 * STEPS)
@@ -48,7 +48,7 @@ def test_cosine_with_warmup_is_torchs_sequence():
         theirs.step()
 
 
-def test_closed_forms():
+def test_schedules_equal_their_closed_forms():
     cosine = recipe(recipe__schedule={"name": "cosine", "warmup_epochs": 10})
     assert lr_at(0, cosine, STEPS) == 0
     assert lr_at(5 * STEPS, cosine, STEPS) == pytest.approx(0.05)
@@ -65,7 +65,7 @@ def test_max_steps_shortens_the_cosine():
 
 
 @pytest.mark.parametrize("decayed", [True, False])
-def test_norms_and_biases_are_decayed_or_not(decayed: bool):
+def test_weight_decay_of_norms_and_biases_can_be_turned_off(decayed: bool):
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     config = OptimizerConfig(
         name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all" if decayed else "all_but_norms_and_biases"
@@ -79,8 +79,8 @@ def test_norms_and_biases_are_decayed_or_not(decayed: bool):
 
 
 @pytest.mark.parametrize(("name", "nesterov"), [("momentum", False), ("sgd", True)])
-def test_timms_two_names_of_sgd(name: str, nesterov: bool):
-    """One step of torch's own SGD with the same numbers."""
+def test_timms_two_names_of_sgd_equal_torchs_sgd(name: str, nesterov: bool):
+    """Compares one step with torch's own SGD for the same numbers."""
     torch.manual_seed(0)
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
@@ -96,13 +96,13 @@ def test_timms_two_names_of_sgd(name: str, nesterov: bool):
     assert torch.equal(ours.weight, theirs.weight)
 
 
-def test_an_optimizer_that_needs_what_is_not_here():
+def test_an_optimizer_that_cannot_be_built_here_is_refused():
     with pytest.raises(UserError, match=r"recipe.optimizer.name=fusedsgd cannot be built here: "):
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="fusedsgd", lr=0.1))
 
 
 @pytest.mark.parametrize("name", ["lamb", "adamw", "muon", "rmsproptf", "lars"])
-def test_any_timm_optimizer_takes_a_step(name: str):
+def test_timms_optimizers_take_a_step(name: str):
     network = nn.Linear(3, 2)
     optimizer = build_optimizer(network, OptimizerConfig(name=name, lr=0.1))
     before = network.weight.clone()
@@ -111,14 +111,14 @@ def test_any_timm_optimizer_takes_a_step(name: str):
     assert not torch.equal(network.weight, before)
 
 
-def test_an_unknown_optimizer_is_refused_with_the_nearest():
+def test_an_unknown_optimizer_is_refused_with_a_suggestion():
     with pytest.raises(
         UserError, match=r"recipe.optimizer.name=adamww is not an optimizer of timm; did you mean adamw\?"
     ):
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="adamww", lr=0.1))
 
 
-def test_layer_decay_is_timms_for_the_same_network():
+def test_layer_decay_equals_timms_for_the_same_network():
     ours = build_model(ModelConfig(name="resnext50_32x4d"), 10)
     theirs = timm.create_model("resnext50_32x4d", num_classes=10)
     config = OptimizerConfig(
@@ -131,7 +131,7 @@ def test_layer_decay_is_timms_for_the_same_network():
         assert [each.shape for each in our_group["params"]] == [each.shape for each in their_group["params"]]
 
 
-def test_the_rate_of_a_layer_is_scaled_at_every_step():
+def test_layer_decay_scales_the_learning_rate_at_every_step():
     network = build_model(ModelConfig(name="resnext29_8x64d"), 10)
     optimizer = build_optimizer(network, OptimizerConfig(name="sgd", lr=0.1, layer_decay=0.5))
     set_lr(optimizer, 0.02)
@@ -142,8 +142,8 @@ def test_the_rate_of_a_layer_is_scaled_at_every_step():
 
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
-def test_milestones_are_torchs(every: str):
-    """timm's lower the rate one unit earlier, which by epoch is a whole epoch."""
+def test_milestones_equal_torchs(every: str):
+    """timm lowers the learning rate one unit earlier: one step, or a whole epoch if it steps by epoch."""
     ours = recipe(recipe__schedule={"name": "multistep", "every": every, "milestones": [5, 9], "decay_rate": 0.5})
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [5 * STEPS, 9 * STEPS], 0.5)
@@ -155,8 +155,8 @@ def test_milestones_are_torchs(every: str):
 
 @pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
 @pytest.mark.parametrize("every", ["step", "epoch"])
-def test_any_timm_schedule_by_name(name: str, every: str):
-    """What timm's own training builds from the same words, over all steps."""
+def test_timms_schedules_equal_timms_own_training(name: str, every: str):
+    """Compares all steps with the schedule that timm's own training builds from the same options."""
     words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
     ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
     theirs, _ = timm.scheduler.create_scheduler_v2(
@@ -177,8 +177,8 @@ def test_any_timm_schedule_by_name(name: str, every: str):
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("name", ["cosine", "tanh", "poly"])
-def test_a_cool_down_is_timms(name: str, every: str, prefix: bool):
-    """timm counts it, and a warm-up that is a prefix, on top of its epochs; ours are all of them, over every step."""
+def test_a_cool_down_equals_timms(name: str, every: str, prefix: bool):
+    """timm adds the cool-down, and a warm-up that is a prefix, to its epochs. Our number of epochs includes both."""
     words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": prefix, "cooldown_epochs": 4}
     theirs, epochs = timm.scheduler.create_scheduler_v2(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
@@ -212,7 +212,7 @@ def test_max_steps_shortens_the_cool_down_first():
 def test_max_steps_shortens_the_cosine_after_a_hold():
     held = recipe(recipe__schedule={"name": "cosine", "hold_epochs": 10}, recipe__max_steps=50 * STEPS)
     assert lr_at(10 * STEPS, held, STEPS) == 0.1
-    assert lr_at(30 * STEPS, held, STEPS) == pytest.approx(0.05)  # half of the 40 epochs that are left
+    assert lr_at(30 * STEPS, held, STEPS) == pytest.approx(0.05)  # half of the remaining 40 epochs
 
 
 @pytest.mark.parametrize("name", ["step", "multistep", "constant", "wsd", "rsqrt"])
@@ -227,8 +227,8 @@ def test_a_cool_down_needs_a_schedule_that_ends(name: str):
 
 
 @pytest.mark.parametrize(("warmup", "hold", "cooldown"), [(0, 0, 5), (0, 9, 0), (3, 0, 2), (2, 1, 2)])
-def test_the_parts_of_a_schedule_fit_into_the_training(warmup: int, hold: int, cooldown: int):
-    """They leave something for the decay; a warm-up alone may be longer, for a short trial of a long recipe."""
+def test_the_parts_of_a_schedule_must_fit_into_the_training(warmup: int, hold: int, cooldown: int):
+    """They must leave at least one step for the decay. Only a warm-up may be longer, for a short trial of a recipe."""
     parts = {"warmup_epochs": warmup, "hold_epochs": hold, "cooldown_epochs": cooldown}
     with pytest.raises(
         UserError,
@@ -242,8 +242,8 @@ def test_the_parts_of_a_schedule_fit_into_the_training(warmup: int, hold: int, c
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("cooldown", [0, 3])
-def test_a_rate_is_held_after_the_warm_up(every: str, cooldown: int):
-    """By hand: 4 epochs up from 0.02, 2 at 0.1, a cosine over what is left, and the cool-down."""
+def test_the_peak_learning_rate_is_held_after_the_warm_up(every: str, cooldown: int):
+    """By hand: 4 epochs up from 0.02, 2 at 0.1, a cosine over the remaining epochs, and the cool-down."""
     words = {"warmup_epochs": 4, "warmup_lr": 0.02, "hold_epochs": 2, "cooldown_epochs": cooldown, "min_lr": 0.01}
     ours = recipe(recipe__schedule={"name": "cosine", "every": every, **words}, epochs=20)
     for step in range(20 * STEPS):
@@ -258,8 +258,8 @@ def test_a_rate_is_held_after_the_warm_up(every: str, cooldown: int):
         assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
 
 
-def test_nvidias_schedule_by_its_formula():
-    """lr_cosine_policy of its image_classification/training.py: eight epochs of warm-up, then the cosine from 8 on."""
+def test_nvidias_schedule_equals_its_formula():
+    """lr_cosine_policy in its image_classification/training.py: eight epochs of warm-up, then a cosine from epoch 8."""
     words = {"warmup_epochs": 7, "warmup_lr": 0.1 / 8, "hold_epochs": 1, "every": "epoch"}
     ours = recipe(recipe__schedule={"name": "cosine", **words}, epochs=90)
     for epoch in range(90):
@@ -270,8 +270,8 @@ def test_nvidias_schedule_by_its_formula():
 
 @pytest.mark.parametrize("every", ["step", "epoch"])
 @pytest.mark.parametrize("prefix", [True, False])
-def test_milestones_wait_while_the_rate_is_held(every: str, prefix: bool):
-    """They come as much later as it is held; counted from the warm-up's end if that is a prefix."""
+def test_a_hold_postpones_the_milestones(every: str, prefix: bool):
+    """They come later by the length of the hold. If the warm-up is a prefix, they are counted from its end."""
     words = {"warmup_epochs": 2, "warmup_lr": 0.05, "warmup_prefix": prefix, "hold_epochs": 3, "milestones": [4, 8]}
     ours = recipe(recipe__schedule={"name": "multistep", "every": every, **words}, epochs=20)
     first, second = ((milestone + 3 + (2 if prefix else 0)) * STEPS for milestone in (4, 8))
@@ -283,7 +283,7 @@ def test_milestones_wait_while_the_rate_is_held(every: str, prefix: bool):
 @pytest.mark.parametrize("name", ["cosine", "poly", "multistep", "step", "constant"])
 @pytest.mark.parametrize("prefix", [True, False])
 @pytest.mark.parametrize("every", ["step", "epoch"])
-def test_a_training_that_max_steps_ends_while_the_rate_is_held(name: str, prefix: bool, every: str):
+def test_max_steps_may_end_a_training_during_the_hold(name: str, prefix: bool, every: str):
     milestones = {"milestones": [5]} if name == "multistep" else {}
     words = {"warmup_epochs": 0, "hold_epochs": 9, "warmup_prefix": prefix, "every": every}
     ours = recipe(recipe__schedule={"name": name, **words, **milestones}, epochs=20, recipe__max_steps=2 * STEPS)
@@ -291,18 +291,18 @@ def test_a_training_that_max_steps_ends_while_the_rate_is_held(name: str, prefix
 
 
 @pytest.mark.parametrize(("scaling", "lr"), [("none", 0.1), ("linear", 0.4), ("sqrt", 0.2)])
-def test_a_deliberate_change_of_batch_scales_the_rate(scaling: str, lr: float):
+def test_lr_scaling_scales_the_learning_rate_with_the_batch_size(scaling: str, lr: float):
     changed = recipe(recipe__batch_size=1024, recipe__lr_batch_size=256, recipe__lr_scaling=scaling)
     assert changed.lr == pytest.approx(lr)
     assert lr_at(0, changed, STEPS) == pytest.approx(lr)
 
 
-def test_scaling_needs_to_know_from_where():
+def test_lr_scaling_needs_lr_batch_size():
     with pytest.raises(UserError, match=r"recipe.lr_scaling=linear needs recipe.lr_batch_size"):
         recipe(recipe__lr_scaling="linear")
 
 
-def test_options_that_an_optimizer_has_not_are_refused():
+def test_options_that_an_optimizer_does_not_have_are_refused():
     adam = build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="adamw", lr=0.1, betas=(0.8, 0.95), eps=1e-4))
     assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.8, 0.95), 1e-4)
     with pytest.raises(UserError, match=r"recipe.optimizer.name=sgd takes no recipe.optimizer.betas"):
@@ -316,7 +316,7 @@ def test_options_that_an_optimizer_has_not_are_refused():
         ({"name": "adahessian"}, r"recipe.optimizer.name=adahessian needs second derivatives"),
     ],
 )
-def test_optimizers_that_would_not_do_as_they_are_told(changes: dict, message: str):
+def test_optimizers_that_would_ignore_a_setting_are_refused(changes: dict, message: str):
     with pytest.raises(UserError, match=message):
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(lr=0.1, **changes))
 
@@ -332,12 +332,12 @@ def test_a_whole_schedule_is_scaled():
 
 
 @pytest.mark.parametrize("name", ["warmup_lr", "min_lr"])
-def test_a_schedule_does_not_begin_or_end_above_the_rate(name: str):
+def test_a_schedule_must_not_begin_or_end_above_the_learning_rate(name: str):
     with pytest.raises(UserError, match=rf"recipe.schedule.{name}=1 is more than recipe.optimizer.lr=0.1"):
         recipe(recipe__schedule={name: 1.0})
 
 
-def test_only_norms_are_spared():
+def test_weight_decay_can_exclude_only_norms():
     norms = (nn.LayerNorm(4), nn.BatchNorm1d(4), nn.GroupNorm(2, 4))
     network = nn.Sequential(nn.Linear(3, 4), *norms, timm.layers.RmsNorm(4))
     config = OptimizerConfig(name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all_but_norms")
@@ -347,8 +347,8 @@ def test_only_norms_are_spared():
 
 
 @pytest.mark.parametrize("name", ["resnext50_32x4d", "timm/resnet50"])
-def test_nvidias_filter_spares_what_is_called_bn(name: str):
-    """`"bn" in name`, in its image_classification/optimizers.py: not the norm of a shortcut, called downsample.1."""
+def test_nvidias_filter_excludes_norms_outside_shortcuts(name: str):
+    """`"bn" in name` in its image_classification/optimizers.py; the norm of a shortcut is called downsample.1."""
     network = build_model(ModelConfig(name=name), 10)
     config = OptimizerConfig(
         name="momentum", lr=0.1, weight_decay=1e-4, weight_decay_on="all_but_norms_outside_shortcuts"
@@ -361,9 +361,9 @@ def test_nvidias_filter_spares_what_is_called_bn(name: str):
     assert expected["layer1.0.downsample.1.weight"] == 1e-4
 
 
-def test_what_a_network_of_timm_spares_is_spared():
+def test_parameters_that_a_timm_network_exempts_have_no_weight_decay():
     network = timm.create_model("vit_tiny_patch16_224", num_classes=3)
     groups = build_optimizer(network, OptimizerConfig(name="adamw", lr=0.1, weight_decay=0.1)).param_groups
-    spared = {id(each) for group in groups if group["weight_decay"] == 0 for each in group["params"]}
-    names = {name for name, each in network.named_parameters() if id(each) in spared}
+    exempt = {id(each) for group in groups if group["weight_decay"] == 0 for each in group["params"]}
+    names = {name for name, each in network.named_parameters() if id(each) in exempt}
     assert names == {"pos_embed", "cls_token"}

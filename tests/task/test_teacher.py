@@ -1,4 +1,4 @@
-"""How the images that a teacher sees are normalised."""
+"""The normalisation of the teacher's images."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from support.small_run import small_config
     ],
 )
 def test_the_tag_selects_the_normalisation_for_a_weights_file(tmp_path: Path, name: str, file: str, is_known: bool):
-    """For weights downloaded on another machine. Without a tag a file may be anybody's; a checkpoint is ours."""
+    """For weights downloaded on another machine. Without a tag, only the origin of our own checkpoints is known."""
     network = timm.create_model("test_vit").eval()
     torch.save(network.state_dict(), tmp_path / file)
     entry = timm.get_pretrained_cfg("test_vit.r160_in1k")

@@ -1,8 +1,8 @@
-"""Python imports this first, in every process of a test's jobs: it makes them slow, or wait, where the test says.
+"""Python imports this file first in every process of a test's jobs. It slows them down or pauses them for the test.
 
-SLOW_STEP       seconds that every training step takes longer, in a job's first start
+SLOW_STEP       additional seconds for every training step, in a job's first start
 PAUSE           PLACE:RANK:SECONDS, in a job's first start; PLACE is import, step N, validation or end; RANK may be *
-PAUSE_MARKER    a file that says that the pause has begun
+PAUSE_MARKER    a file that is created when the pause begins
 DIGESTS         a folder to which each rank writes digests of its gradients and weights
 """
 
