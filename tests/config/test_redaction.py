@@ -68,6 +68,6 @@ def test_users_and_passwords_in_addresses_are_hidden(text: str, shown: str):
     ],
 )
 def test_secrets_set_in_a_shell_line_are_found(text: str, found: str | None):
-    said = find_secret(text)
-    assert said is None if found is None else said is not None and found in said
-    assert "hunter2" not in str(said)
+    secret = find_secret(text)
+    assert secret is None if found is None else secret is not None and found in secret
+    assert "hunter2" not in str(secret)

@@ -47,8 +47,8 @@ def test_a_broken_connection_of_living_workers_is_raised_unchanged(monkeypatch: 
         (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
     ],
 )
-def test_an_error_in_a_worker_is_raised_unchanged_in_the_rank(raised: Exception, text: str, image_folder: Path):
-    """It keeps its type and fields, and has the traceback as a note."""
+def test_an_error_in_a_worker_is_raised_in_the_rank(raised: Exception, text: str, image_folder: Path):
+    """Our own errors keep their type and fields. Every error has the worker's traceback as a note."""
 
     class Broken(EvalImages):
         def __getitem__(self, sample: object):

@@ -99,10 +99,7 @@ def test_archives_become_class_folders(source: Path, tmp_path: Path):
     assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (6, 5)
     assert tree(tmp_path / "imagenet") == EXPECTED
     assert not (tmp_path / "imagenet.part").exists()
-    assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (
-        6,
-        5,
-    )  # again: only counted, not written
+    assert prepare_imagenet(source, tmp_path / "imagenet", release(source)) == (6, 5)  # counted, not written again
 
 
 @pytest.mark.parametrize("after", range(0, 11, 2))

@@ -75,9 +75,7 @@ def test_a_pack_with_a_short_side_is_another_data_set(image_folder: Path, tmp_pa
         pixels = decode_image(packed.read(image), "image")
         original = Image.open(folder.path(image)).resize((15, 12), Image.Resampling.BICUBIC)
         assert pixels.shape == (12, 15, 3)
-        assert (
-            np.abs(pixels.astype(int) - np.asarray(original)).mean() < 30
-        )  # the images are noise, and JPEG's 4:2:0 changes noise much
+        assert np.abs(pixels.astype(int) - np.asarray(original)).mean() < 30  # noise loses much in JPEG's 4:2:0
 
 
 def test_bad_images_are_listed_and_left_out(image_folder: Path, tmp_path: Path):

@@ -13,7 +13,7 @@ from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Traini
 from recipes.source_timm import timm_test
 from recipes.transform_steps import Lighting
 
-STEPS = 8  # an epoch
+STEPS = 8  # per epoch
 
 
 def gluon() -> Training:

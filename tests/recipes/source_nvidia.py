@@ -10,7 +10,7 @@ from torchvision import transforms
 from recipes.observation import Training
 from recipes.source_torchvision import torchvision_network
 
-STEPS = 8  # an epoch
+STEPS = 8  # per epoch
 
 
 def nvidia() -> Training:

@@ -24,9 +24,10 @@ from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Traini
 from recipes.published_command import parse
 from recipes.transform_steps import timms_erasing
 
-STEPS = 8  # an epoch
+STEPS = 8  # per epoch
 
-# timm, train.py at 5a16c533 for RA. A1 to A3 used 004fb5f8: of these defaults, it differs in min-lr and weight-decay
+# timm, train.py at 5a16c533, for RA. A1 to A3 used 004fb5f8: of the options that they use, only the defaults of min-lr
+# and weight-decay differ there, and their commands set both.
 TIMM = {
     "opt": "sgd", "momentum": 0.9, "weight-decay": 1e-4, "sched": "step", "lr": 0.01, "warmup-lr": 1e-4,
     "min-lr": 1e-5, "epochs": 200, "warmup-epochs": 3, "cooldown-epochs": 10, "batch-size": 32, "hflip": 0.5,

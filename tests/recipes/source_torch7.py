@@ -14,7 +14,7 @@ from recipes.observation import Training
 from recipes.source_torchvision import torchvision_network
 from recipes.transform_steps import Lighting, Pad
 
-STEPS = 8  # an epoch
+STEPS = 8  # per epoch
 
 
 def torch7(dataset: str) -> Training:

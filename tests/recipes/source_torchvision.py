@@ -19,7 +19,7 @@ from recipes.published_command import parse
 from recipes.source_timm import timm_mixing
 from recipes.transform_steps import Erasing
 
-STEPS = 8  # an epoch
+STEPS = 8  # per epoch
 
 # torchvision, references/classification/train.py at 017e9b99, get_args_parser; ra-sampler and ra-reps came with PR 5051
 TORCHVISION = {

@@ -82,9 +82,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         self._lock = open(f"{HOME}.lock", "w")
         try:
-            fcntl.flock(
-                self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # one cluster at a time; the lock ends with this process
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one cluster at a time; held by this process
         except BlockingIOError:
             raise RuntimeError(f"another process has its cluster in {HOME}: end that first") from None
         HOME.mkdir(exist_ok=True)
@@ -187,9 +185,7 @@ def remove_leftovers() -> None:
     for name in [line.split()[0] for line in output("ip", "netns").splitlines()]:
         if name.startswith(BRIDGE):
             remove_namespace(name)
-    for link in re.findall(
-        rf"\b{BRIDGE}\d*\b", output("ip", "-brief", "link")
-    ):  # a link inside a namespace is removed with it
+    for link in re.findall(rf"\b{BRIDGE}\d*\b", output("ip", "-brief", "link")):  # others go with their namespace
         subprocess.run(["ip", "link", "del", link], capture_output=True)
     for path in HOME.glob("*"):
         if path.name != "installed":
