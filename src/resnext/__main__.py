@@ -84,6 +84,8 @@ def _complete(arguments: list[str]) -> list[str] | None:
     if not space:
         print(" ".join(VERBS))
         return None
+    if words.split()[-1:] in (["--config-dir"], ["-cd"]):  # bash completes the folder
+        return None
     os.environ["COMP_LINE"] = f"{command} {words.lstrip()}"
     return ["train", *arguments] if verb == "train" else None
 

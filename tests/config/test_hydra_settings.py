@@ -208,8 +208,6 @@ def test_hydra_settings_in_other_files_are_refused(configs: Path, name: str):
         ["hydra/launcher=submitit_slurm", "hydra.launcher.timeout_min=soon"],
         ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=${oc.env:HOME}"],
         ["hydra/launcher=submitit_slurm", 'hydra.launcher.comment="a\ntouch canary"'],
-        ["--config-dir", "elsewhere"],
-        ["-cd", "elsewhere"],
         ["--config-path=elsewhere"],
         ["--config-name", "elsewhere"],
         ["--experimental-rerun", "canary.pkl"],

@@ -5,12 +5,12 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnext.config import compose as composition
 from resnext.config.batch import describe_split, describe_steps
+from resnext.config.compose import Composer, composer
 from resnext.config.describe import (
     describe_augmentation,
     describe_image_sizes,
@@ -21,6 +21,7 @@ from resnext.config.describe import (
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
+from resnext.config.folders import config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
@@ -28,17 +29,15 @@ from resnext.errors import UserError
 COLUMNS = 80
 EXPERIMENT = "resnext50_imagenet"  # what a recipe is composed with
 IMAGENET = 1_281_167  # training images of ImageNet-1k
-USAGE = """resnext recipes
+USAGE = """resnext recipes [--config-dir FOLDER]
        resnext recipes NAME [OPTIONS] [KEY=VALUE ...]
        resnext recipes --diff A B"""
 DESCRIPTION = "List all recipes, show the training plan of one (NAME), or compare two (--diff)."
 
-Compose = Callable[[list[str]], Config]
-
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
-    with composition.composer() as compose:
+    with composer(options.config_dir) as compose:
         if options.diff:
             _print_diff(options.diff, compose)
         elif options.recipe is None:
@@ -54,7 +53,10 @@ def main(arguments: list[str]) -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser("resnext recipes", usage=USAGE, description=DESCRIPTION)
     parser.add_argument(
-        "recipe", nargs="?", metavar="NAME", help="a recipe: a file name in configs/recipe/ without .yaml"
+        "recipe",
+        nargs="?",
+        metavar="NAME",
+        help="a recipe: a file name in configs/recipe/, or recipe/ of --config-dir, without .yaml",
     )
     parser.add_argument(
         "overrides",
@@ -63,6 +65,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="config override, as for resnext train; takes precedence over the options",
     )
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="show the fields in which recipes A and B differ")
+    parser.add_argument("--config-dir", metavar="FOLDER", help="a folder whose recipe/ has more recipes")
     plan = parser.add_argument_group("options for NAME")
     plan.add_argument("--network", help="same as model.name=NETWORK (default: resnext50_32x4d)")
     plan.add_argument(
@@ -92,17 +95,13 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"{override} conflicts with the recipe name {options.recipe}: remove {override}")
 
 
-def _names() -> list[str]:
-    return sorted(path.stem for path in (composition.CONFIGS / "recipe").glob("*.yaml") if path.is_file())
-
-
-def _compose(name: str, overrides: list[str], compose: Compose) -> Config:
+def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
     """The recipe `name` as `train` composes it.
 
     Raises:
         UserError: for an unknown name, a mistake in the recipe's file, which it names, or one in the overrides.
     """
-    if name not in (known := _names()):
+    if name not in (known := config_names(compose.folders, "recipe")):
         raise UserError(f"{name} is not a recipe; the recipes are {', '.join(known)}{nearest(name, known)}")
     try:
         return compose([f"experiment={EXPERIMENT}", f"recipe={name}", *overrides])
@@ -110,15 +109,21 @@ def _compose(name: str, overrides: list[str], compose: Compose) -> Config:
         if overrides:
             _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
             raise
-        if str(composition.CONFIGS) in str(error):  # the line names a file, with its line and column
+        if any(str(folder) in str(error) for folder in compose.folders):  # the line names a file and a position
             raise
-        raise UserError(f"configs/recipe/{name}.yaml: {error}") from error
+        raise UserError(f"{_file_name(name, compose.folders)}: {error}") from error
 
 
-def _print_table(compose: Compose) -> int:
+def _file_name(name: str, folders: list[Path]) -> str:
+    """`configs/recipe/NAME.yaml`, or the whole path in the folder of --config-dir."""
+    path = config_file(folders, f"recipe/{name}")
+    return str(path.relative_to(folders[0].parent) if path.is_relative_to(folders[0]) else path)
+
+
+def _print_table(compose: Composer) -> int:
     """Prints at least four lines per recipe, then the errors in recipe files. Returns 2 if there are errors, else 0."""
     mistakes: list[UserError] = []
-    names = _names()
+    names = config_names(compose.folders, "recipe")
     width = max(map(len, names), default=0) + 1
     print(f"{'recipe':{width}}{'optimizer':14}{'lr at batch':15}epochs")
     for name in names:
@@ -188,7 +193,7 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
             _print_wrapped(f"{label:9} {line}", indent=10)
 
 
-def _print_diff(names: list[str], compose: Compose) -> None:
+def _print_diff(names: list[str], compose: Composer) -> None:
     """A row for each field that differs: its key, and the two values."""
     one, other = (_fields(_compose(name, [], compose).recipe) for name in names)
     differences = [(key, as_typed(value), as_typed(their)) for key, value, their in find_differences(one, other)]

@@ -3,13 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from resnext.config.errors import has_key, unknown_key
+from resnext.config.folders import config_folders, config_names, experiments_with_data, with_config_dir
 from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
 from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config.redaction import is_secret_name
@@ -42,17 +43,19 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
         UserError: for a key, value, group or override that is wrong.
         UserError, RunFailed: the first that `task` raised, at the end.
     """
+    parser, asked = parse_arguments(arguments)
+    folders = config_folders(CONFIGS, asked.config_dir)
     errors: list[UserError | RunFailed] = []
 
     def job(composed: DictConfig) -> float | None:
         _register_resolvers()  # the job may be in another process
         try:
             try:
-                return task(_convert(composed))
+                return task(_convert(composed, folders))
             except OmegaConfBaseException as error:
                 if hides_interrupt(error):
                     raise KeyboardInterrupt from error
-                raise _refusal_within(error) or UserError(describe_mistake(error, CONFIGS)) from error
+                raise _refusal_within(error) or UserError(describe_mistake(error, folders)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
@@ -63,8 +66,9 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             errors.append(error)
             return None
 
-    with mistakes_in_one_line(CONFIGS, arguments):
-        _act(verb, arguments, job)
+    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
+    with mistakes_in_one_line(folders, arguments):
+        _act(parser, asked, folders, job)
     if errors:
         raise errors[0]
 
@@ -75,39 +79,48 @@ def compose(overrides: list[str]) -> Config:
         return compose_one(overrides)
 
 
+@dataclass(frozen=True)
+class Composer:
+    """Composes several configurations with one Hydra instance, from the files in `folders`."""
+
+    folders: list[Path]
+    hydra: Hydra
+
+    def __call__(self, overrides: list[str]) -> Config:
+        with mistakes_in_one_line(self.folders, overrides):
+            composed = self.hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
+            HydraConfig.instance().set_config(composed)  # for ${hydra:…}
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            return _convert(composed, self.folders)
+
+
 @contextmanager
-def composer() -> Iterator[Callable[[list[str]], Config]]:
-    """Yields a `compose` that reuses one Hydra instance, for composing several configurations."""
-    with _hydra() as hydra:
-
-        def compose_one(overrides: list[str]) -> Config:
-            with mistakes_in_one_line(CONFIGS, overrides):
-                composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
-                HydraConfig.instance().set_config(composed)  # for ${hydra:…}
-                OmegaConf.set_struct(composed, False)
-                del composed["hydra"]
-                return _convert(composed)
-
-        yield compose_one
+def composer(config_dir: str | None = None) -> Iterator[Composer]:
+    """A `Composer` for configs/ and `config_dir`."""
+    folders = config_folders(CONFIGS, config_dir)
+    with _hydra(folders) as hydra:
+        yield Composer(folders, hydra)
 
 
 @contextmanager
-def _hydra() -> Iterator[Hydra]:
-    """Hydra for configs/, with a loader that rejects configurations that could run code."""
+def _hydra(folders: Sequence[Path]) -> Iterator[Hydra]:
+    """Hydra for the files in `folders`, with a loader that rejects configurations that could run code."""
     _register_resolvers()
     ConfigStore.instance().store(name="schema", node=schema_defaults())
-    with initialize_config_dir(str(CONFIGS), job_name="resnext", version_base="1.3"):
+    with initialize_config_dir(str(folders[0]), job_name="resnext", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        hydra.config_loader = CheckedConfigLoader(hydra.config_loader.get_search_path())
+        search_path = with_config_dir(hydra.config_loader.get_search_path(), folders[1:])
+        hydra.config_loader = CheckedConfigLoader(search_path)
         yield hydra
 
 
-def _act(verb: str, arguments: list[str], job: Callable[[DictConfig], float | None]) -> None:
+def _act(
+    parser: ArgumentParser, asked: Namespace, folders: list[Path], job: Callable[[DictConfig], float | None]
+) -> None:
     """Runs the command that the arguments select, as hydra.main does."""
-    parser, asked = parse_arguments(arguments)
-    sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
-    with _hydra() as hydra:
+    with _hydra(folders) as hydra:
         if asked.help:
             hydra.app_help(MAIN, parser, asked)
         elif asked.hydra_help:
@@ -170,7 +183,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(describe_mistake(error, CONFIGS)) from error
+        raise UserError(describe_mistake(error, [CONFIGS])) from error
     return _parse(OmegaConf.to_container(tree))
 
 
@@ -179,43 +192,32 @@ def data_home() -> str:
     return os.environ.get("RESNEXT_DATA") or str(PROJECT / "data")
 
 
-def _convert(composed: DictConfig) -> Config:
-    missing = OmegaConf.missing_keys(composed)
-    if missing:
-        key = sorted(missing)[0]
+def _convert(composed: DictConfig, folders: Sequence[Path]) -> Config:
+    if missing := OmegaConf.missing_keys(composed):
+        key = min(missing)
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
     config = _parse(OmegaConf.to_container(composed, resolve=True))
-    _check_experiment()
+    _check_experiment(folders)
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
 
 
-def _check_experiment() -> None:
+def _check_experiment(folders: Sequence[Path]) -> None:
     """Raises UserError for data that was chosen without an experiment, or without both a network and a recipe."""
     hydra = HydraConfig.get()
     typed = {each.partition("=")[0].lstrip("+") for each in hydra.overrides.task}
     if "data" not in typed or "experiment" in typed or {"model", "recipe"} <= typed:
         return
     name, default = hydra.runtime.choices["data"], hydra.runtime.choices["experiment"]
-    experiments = sorted((CONFIGS / "experiment").glob("*.yaml"))
-    fitting = [path.stem for path in experiments if _data_of(path) == name]
+    fitting = experiments_with_data(folders, name)
     if default not in fitting:
-        names = " or ".join(fitting) or "|".join(path.stem for path in experiments)
+        names = " or ".join(fitting) or "|".join(config_names(folders, "experiment"))
         raise UserError(
             f"data={name} needs an experiment made for it: the default, {default}, has a network and a recipe for "
             f"other data; give experiment={names}, or both model=NAME and recipe=NAME"
         )
-
-
-def _data_of(experiment: Path) -> Any:
-    """The data set in its defaults list; None if it chooses none, or is not valid YAML."""
-    try:
-        defaults = yaml.safe_load(experiment.read_text(errors="replace"))["defaults"]
-        return next((each["override /data"] for each in defaults if "override /data" in each), None)
-    except (yaml.YAMLError, LookupError, TypeError):
-        return None
 
 
 def _parse(tree: Any) -> Config:

@@ -11,13 +11,14 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from resnext.config.errors import has_key, nearest, unknown_key
+from resnext.config.folders import config_names
 from resnext.config.schema import schema_defaults
 from resnext.errors import UserError
 
 
 @contextmanager
-def mistakes_in_one_line(configs: Path, arguments: Sequence[str]) -> Iterator[None]:
-    """Converts Hydra's errors about the files in `configs` or about `arguments` into UserError."""
+def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> Iterator[None]:
+    """Converts Hydra's errors about the files in `folders` or about `arguments` into UserError."""
     try:
         yield
     except (HydraException, OmegaConfBaseException, UserError) as error:
@@ -25,18 +26,18 @@ def mistakes_in_one_line(configs: Path, arguments: Sequence[str]) -> Iterator[No
             raise KeyboardInterrupt from error
         if isinstance(error, UserError):
             raise
-        raise UserError(describe_mistake(error, configs, arguments)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"a file in configs/ is not valid YAML; correct it: {error}") from error
+        raise UserError(describe_mistake(error, folders, arguments)) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"a configuration file is not valid YAML; correct it: {error}") from error
 
 
-def describe_mistake(error: Exception, configs: Path, arguments: Sequence[str] = ()) -> str:
+def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
     """One line for an error of Hydra or OmegaConf. Hydra's own hints would have the user add the typo."""
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'configuration'}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = list(error.options or sorted(path.stem for path in (configs / group).glob("*.yaml")))
+        options = list(error.options or config_names(folders, group))
         return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
     if isinstance(error, OverrideParseException):
         return (
@@ -44,10 +45,10 @@ def describe_mistake(error: Exception, configs: Path, arguments: Sequence[str] =
         )
     if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
         return unknown_key(str(key), schema_defaults())
-    return _find_mistake(configs, arguments) or _first_line(error)
+    return _find_mistake(folders, arguments) or _first_line(error)
 
 
-def _find_mistake(configs: Path, arguments: Sequence[str]) -> str | None:
+def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | None:
     """The first override that cannot be right: Hydra's error has it only in its text."""
     overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
     several = "-m" in arguments or "--multirun" in arguments
@@ -55,7 +56,8 @@ def _find_mistake(configs: Path, arguments: Sequence[str]) -> str | None:
         key = override.key_or_group
         if override.is_sweep_override() and not several:
             return f"{override.input_line}: several values make several runs, with -m"
-        if not has_key(key, schema_defaults()) and not (configs / key).is_dir() and not key.startswith("hydra"):
+        is_group = any((folder / key).is_dir() for folder in folders)
+        if not has_key(key, schema_defaults()) and not is_group and not key.startswith("hydra"):
             return unknown_key(key, schema_defaults())
     return None
 

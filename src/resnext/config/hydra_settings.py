@@ -6,6 +6,7 @@ where `hydra.run.dir` says. So each composition is compared with that of Hydra's
 
 import argparse
 import copy
+import os
 import re
 from pathlib import PurePath
 from typing import Any
@@ -19,6 +20,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from resnext.config.folders import PROVIDERS, NamedFiles, config_dir_in
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
 from resnext.errors import UserError, describe_error
@@ -63,7 +65,6 @@ INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 FILES_OF_ITS_OWN = (
     "config_path",
     "config_name",
-    "config_dir",
     "experimental_rerun",
 )  # Hydra's flags; the last unpickles
 SETTINGS = {  # Hydra writes no files or logs of its own, and a multirun's multirun.yaml into runs/
@@ -80,13 +81,18 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
     """Hydra's parser and what it makes of `arguments`, in which flags and overrides have any order.
 
     Raises:
-        UserError: for a flag that would load files from elsewhere.
+        UserError: for a flag that would load files from elsewhere, but for --config-dir, whose files are checked.
     """
     parser = get_args_parser()
     parsed = parser.parse_intermixed_args(arguments)
+    if parsed.shell_completion:
+        parsed.config_dir = config_dir_in(os.environ.get("COMP_LINE", ""))
     for flag in FILES_OF_ITS_OWN:
         if getattr(parsed, flag) is not None:
-            raise UserError(f"--{flag.replace('_', '-')} is not allowed: put the file into configs/, in its group")
+            raise UserError(
+                f"--{flag.replace('_', '-')} is not allowed: put the file into configs/, or into the folder of "
+                "--config-dir, in its group"
+            )
     return parser, parsed
 
 
@@ -98,6 +104,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
+        self.repository = NamedFiles(config_search_path)
         self._expected: dict[tuple[str, ...], DictConfig] = {}
 
     def load_configuration(
@@ -115,7 +122,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         try:
             composed = super().load_configuration(*arguments)
-        except HydraException:  # some of which are OSErrors
+        except (HydraException, UserError):  # some of Hydra's are OSErrors; ours are ValueErrors
             raise
         except (AttributeError, TypeError, ValueError, OSError, RecursionError) as error:
             # Hydra's own: for `hydra: null` and model=3, for a file that is a number, for one that includes itself
@@ -150,7 +157,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         key = tuple(chosen.values())
         if key not in self._expected:
             search_path = copy.deepcopy(self.config_search_path)
-            search_path.get_path()[:] = [each for each in search_path.get_path() if each.provider != "main"]
+            search_path.get_path()[:] = [each for each in search_path.get_path() if each.provider not in PROVIDERS]
             choices = [f"hydra/{group}={name}" for group, name in chosen.items()]
             composed = ConfigLoaderImpl(search_path).load_configuration(None, choices, RunMode.RUN)
             self._expected[key] = composed.hydra
