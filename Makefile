@@ -32,7 +32,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train slurm status resume evaluate prepare bench test test-faults test-slurm lint format
+.PHONY: help train slurm status resume evaluate prepare bench test test-faults test-slurm lint format docs
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
@@ -46,7 +46,7 @@ help:
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also 'pack SRC DST',"
 	@echo "                             cifar10, cifar100"
 	@echo "make bench DATA=PATH         compare data loading with torchvision's and timm's"
-	@echo "make test, make test-faults, make lint, make format"
+	@echo "make test, make test-faults, make lint, make format, make docs"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
@@ -92,6 +92,10 @@ lint: $(READY)
 format: $(READY)
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
+
+# What docs/architecture.md has from the code: the tree, the layers, the imports.
+docs: $(READY)
+	@$(VENV)/bin/python tests/support/architecture.py
 
 $(READY): pyproject.toml requirements.lock scripts/setup.sh
 	@scripts/setup.sh $(VENV)
