@@ -140,6 +140,7 @@ def test_completion_knows_the_folder_of_the_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(folder, "own")
+    Path("own/recipe/v1.yaml").write_text("ignored: and not worth a line here")
     expected = {
         "--config-dir own experiment=mi": ["experiment=mine"],
         "--config-dir=./own recipe=qu": ["recipe=quick"],

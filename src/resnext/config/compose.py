@@ -44,7 +44,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
         UserError, RunFailed: the first that `task` raised, at the end.
     """
     parser, asked = parse_arguments(arguments)
-    folders = config_folders(CONFIGS, asked.config_dir)
+    folders = config_folders(CONFIGS, asked.config_dir, warns=not asked.shell_completion)
     errors: list[UserError | RunFailed] = []
 
     def job(composed: DictConfig) -> float | None:

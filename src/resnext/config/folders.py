@@ -22,10 +22,10 @@ from resnext.errors import UserError, describe_error
 PROVIDERS = ("main", "command-line")  # what Hydra calls configs/ and --config-dir in its search path
 
 
-def config_folders(configs: Path, config_dir: str | None) -> list[Path]:
+def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True) -> list[Path]:
     """`configs` and the folder `config_dir`, as absolute paths in the order of the search path.
 
-    Prints a warning for the files of `config_dir` that are ignored.
+    If it `warns`, a line on stderr names the files of `config_dir` that are ignored.
 
     Raises:
         UserError: if `config_dir` is not a folder.
@@ -40,7 +40,8 @@ def config_folders(configs: Path, config_dir: str | None) -> list[Path]:
         )
     if folder.samefile(configs):
         return [configs]
-    _warn_of_ignored_files(configs, folder)
+    if warns:
+        _warn_of_ignored_files(configs, folder)
     return [configs, folder]
 
 
@@ -97,8 +98,8 @@ def _data_of(experiment: Path) -> Any:
 
 
 def _warn_of_ignored_files(configs: Path, folder: Path) -> None:
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
-    ignored = [name for name in names if (configs / name).is_file()]
+    names = sorted(path.relative_to(configs) for path in configs.rglob("*.yaml"))  # `folder` may be a whole home
+    ignored = [name for name in names if (folder / name).is_file()]
     if ignored:
         more = f" (and {len(ignored) - 1} more)" if len(ignored) > 1 else ""
         print(
