@@ -40,11 +40,15 @@ def save(folder: Path, step: int, name: str = "last.ckpt") -> AtomicCheckpointIO
 
 
 def test_the_one_before_is_kept(tmp_path: Path):
+    assert kept_after_three_saves(tmp_path) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
+
+
+def kept_after_three_saves(folder: Path) -> dict[str, int]:
+    """The step that each file holds."""
     for step in (1, 2, 3):
-        save(tmp_path, step)
-    save(tmp_path, 3, "best.ckpt")
-    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
-    assert [read_checkpoint(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt")] == [3, 2]
+        save(folder, step)
+    save(folder, 3, "best.ckpt")
+    return {path.name: read_checkpoint(path).step for path in folder.iterdir()}
 
 
 def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -52,7 +56,7 @@ def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    test_the_one_before_is_kept(tmp_path)
+    assert kept_after_three_saves(tmp_path) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
 
 
 def half_written(_content: object, file) -> None:

@@ -1,6 +1,8 @@
 """The learning rate in closed form and against torch's schedulers; parameter groups by hand."""
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import timm
@@ -153,13 +155,9 @@ def test_milestones_are_torchs(every: str):
         theirs.step()
 
 
-@pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
-@pytest.mark.parametrize("every", ["step", "epoch"])
-def test_any_timm_schedule_by_name(name: str, every: str):
-    """What timm's own training builds from the same words, over all steps."""
-    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
-    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
-    theirs, _ = timm.scheduler.create_scheduler_v2(
+def timms_rates(name: str, every: str, words: dict) -> tuple[Iterator[float], int]:
+    """The rate of each step by timm's scheduler, without end, and the epochs that timm counts."""
+    scheduler, epochs = timm.scheduler.create_scheduler_v2(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
         name,
         num_epochs=20,
@@ -168,10 +166,25 @@ def test_any_timm_schedule_by_name(name: str, every: str):
         updates_per_epoch=STEPS,
         **words,
     )
-    assert theirs is not None
-    for step in range(20 * STEPS):
-        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
-        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+    assert scheduler is not None
+
+    def rates() -> Iterator[float]:
+        for step in itertools.count():
+            scheduler.step_update(step) if every == "step" else scheduler.step(step // STEPS)
+            yield scheduler.optimizer.param_groups[0]["lr"]
+
+    return rates(), epochs
+
+
+@pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_any_timm_schedule_by_name(name: str, every: str):
+    """What timm's own training builds from the same words, over all steps."""
+    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
+    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
+    theirs, _ = timms_rates(name, every, words)
+    for step, expected in zip(range(20 * STEPS), theirs, strict=False):
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -180,21 +193,11 @@ def test_any_timm_schedule_by_name(name: str, every: str):
 def test_a_cool_down_is_timms(name: str, every: str, prefix: bool):
     """timm counts it, and a warm-up that is a prefix, on top of its epochs; ours are all of them, over every step."""
     words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": prefix, "cooldown_epochs": 4}
-    theirs, epochs = timm.scheduler.create_scheduler_v2(
-        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
-        name,
-        num_epochs=20,
-        min_lr=1e-4,
-        step_on_epochs=every == "epoch",
-        updates_per_epoch=STEPS,
-        **words,
-    )
-    assert theirs is not None
+    theirs, epochs = timms_rates(name, every, words)
     assert epochs == 20 + (3 if prefix else 0) + 4
     ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=epochs)
-    for step in range(epochs * STEPS):
-        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
-        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+    for step, expected in zip(range(epochs * STEPS), theirs, strict=False):
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
         assert (lr_at(step, ours, STEPS) == 1e-4) == (step >= (epochs - 4) * STEPS), step
 
 

@@ -72,9 +72,9 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        epoch_is_over = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
-        if not between_steps or epoch_is_over:
+        assert isinstance(pl_module, ClassificationTask)
+        epoch_is_over = trainer.should_stop or pl_module.ends_epoch(batch_idx)
+        if not pl_module.ends_step(batch_idx) or epoch_is_over:
             return
         assert self._agreement is not None
         late, signum = divmod(self._agreement.largest_before(self._is_late() * 256 + self.stop.signum), 256)

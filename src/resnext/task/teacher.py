@@ -28,8 +28,8 @@ class Teacher:
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.config = config
-        theirs, ours = (_channels(each) for each in (std, data.std))
-        self.scale, self.shift = ours / theirs, (_channels(data.mean) - _channels(mean)) / theirs
+        theirs, ours = (_per_channel(each) for each in (std, data.std))
+        self.scale, self.shift = ours / theirs, (_per_channel(data.mean) - _per_channel(mean)) / theirs
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
@@ -74,7 +74,7 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
     return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
 
 
-def _channels(values: Sequence[float]) -> Tensor:
+def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(values).view(1, -1, 1, 1)
 
 
