@@ -140,7 +140,7 @@ def test_a_shard_half_written_by_a_kill_is_not_taken_for_a_whole_one(image_folde
     pack(image_folder, tmp_path / "pack")
     (tmp_path / "pack/index").unlink()
     last = sorted((tmp_path / "pack").glob("val-*.tar"))[-1]
-    last.with_name(f".{last.name}.part").write_bytes(last.read_bytes()[:700])
+    last.with_name(f".{last.name}.partial").write_bytes(last.read_bytes()[:700])
     last.unlink()
     pack(image_folder, tmp_path / "pack")
     assert [files(index) for index in load(tmp_path / "pack")] == [files(index) for index in load(tmp_path / "whole")]
@@ -309,7 +309,7 @@ def test_a_full_disk_keeps_whole_shards(image_folder: Path, tmp_path: Path, monk
         patch.setattr(shard_writer.ShardWriter, "add", full)
         with pytest.raises(UserError, match="cannot be written: No space left on device; whole shards are kept"):
             pack(image_folder, tmp_path / "pack")
-    assert not list((tmp_path / "pack").glob(".*.part"))
+    assert not list((tmp_path / "pack").glob(".*"))
     assert pack(image_folder, tmp_path / "pack")[:2] == (12, 5)
 
 

@@ -89,6 +89,18 @@ def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
     assert io.failures == 0
 
 
+def test_a_save_that_does_not_reach_the_disk_costs_neither_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    for step in (1, 2):
+        save(tmp_path, step)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert save(tmp_path, 3).failures == 1
+    assert [read_checkpoint(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt")] == [2, 1]
+
+
 def test_a_disk_with_too_little_room_is_not_filled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
