@@ -317,7 +317,7 @@ def test_a_run_is_the_same_on_the_pack(image_folder: Path, tmp_path: Path):
     """Order and pixels of a whole epoch, bit for bit."""
     import torch
 
-    from resnext.data.datamodule import TrainImages
+    from resnext.data.dataset import TrainImages
     from resnext.data.sampler import RankBatches
 
     pack(image_folder, tmp_path / "pack")

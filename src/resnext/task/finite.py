@@ -10,6 +10,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from resnext.errors import RunFailed
+from resnext.runtime.collectives import min_over_ranks
 
 NO_STEP = 2**53  # later than any step
 MAX_SKIPPED = 100  # steps in a row: nothing is being learned any more
@@ -78,12 +79,8 @@ class FiniteGuard:
         return next((step for (step, _), good in zip(unseen, finite, strict=True) if not good), NO_STEP)
 
     def _smallest(self, value: int) -> int:
-        """Over the ranks."""
-        if not torch.distributed.is_initialized():
-            return value
-        tensor = torch.tensor(value, device=next(self.network.parameters()).device)
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
-        return int(tensor)
+        """Of all ranks, over the training's own group: the losses have just been waited for on the device."""
+        return min_over_ranks(value, next(self.network.parameters()).device)
 
 
 def _gradients(optimizer: Any) -> list[Tensor]:
