@@ -2,6 +2,8 @@
 
 Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array on a multiple of 64
 bytes.
+
+safetensors has no checksum and copies what it reads (docs/log.md).
 """
 
 import json
