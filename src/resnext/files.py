@@ -5,10 +5,14 @@ Only regular files are opened: a FIFO is waited for without end, and /dev/zero i
 
 import fcntl
 import os
+import shutil
 import stat
+import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from resnext.errors import UserError
 
@@ -47,22 +51,99 @@ def read_text(path: Path, errors: str = "strict") -> str:
     if (size := path.stat().st_size) > MAX_TEXT_BYTES:
         raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any such file: move it away")
     try:
-        return path.read_text(errors=errors)
+        return path.read_text(encoding="utf-8", errors=errors)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is damaged: byte {error.start:,} is not UTF-8 text; restore it, or move it away"
         ) from None
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """A reader, or a kill, finds the old file or the new one. Raises OSError."""
-    aside = path.with_name(f".{path.name}.partial")
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Replaces `path`: a reader, or a kill, finds the old file or the new one. Raises OSError."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[bytes]]:
+    """Yields a temporary file beside `path`, which replaces `path` at the end; an error removes it.
+
+    What a kill leaves is removed by the next call. With `several_writers`, each process has a temporary file of its
+    own, and a kill leaves that file for good.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex if several_writers else 'partial'}")
     aside.unlink(missing_ok=True)  # a FIFO would be waited for, a link followed
-    with open(aside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            sync(file)
+        os.replace(aside, path)
+    except BaseException:
+        with suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def sync(file: IO[bytes]) -> None:
+    """Returns when what was written is on the disk, and not only in memory."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """As `sync`, for the names in `folder`: before that, a power cut may bring a replaced file back."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_or_move(path: Path, other: Path) -> None:
+    """Gives `path` the second name `other`, replacing what is there; where there are no hard links, moves it.
+
+    At every instant the file has at least one of the two names.
+    """
+    aside = other.with_name(f".{other.name}.partial")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(path, aside)
+    except OSError:  # a file system without hard links
+        os.replace(path, other)
+        return
+    os.replace(aside, other)
+    aside.unlink(missing_ok=True)  # where both were already names of one file, the replacement does nothing
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which is renamed to `path` at the end; an error removes it.
+
+    Raises:
+        OSError: also if another process has made `path` meanwhile and `path` is not empty.
+    """
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
+    aside.chmod(0o755)
+    try:
+        yield aside
+        aside.rename(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def resumable_folder(path: Path) -> Iterator[Path]:
+    """Yields PATH.part, locked, which is renamed to `path` at the end; an error leaves it for the next call.
+
+    Raises:
+        UserError: if another process is writing it.
+    """
+    aside = path.with_name(f"{path.name}.part")
+    aside.mkdir(parents=True, exist_ok=True)
+    with folder_lock(aside):
+        yield aside
+        os.replace(aside, path)
 
 
 @contextmanager

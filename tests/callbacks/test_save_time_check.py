@@ -16,7 +16,7 @@ from resnext.data.index import identify_data
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import AtomicCheckpointIO
 from resnext.training.fit import fit
-from support.small_run import small_config
+from support.small_run import micro_steps_of, small_config
 
 
 @pytest.mark.parametrize(("seconds", "warnings"), [(1, 1), (60, 0)])
@@ -48,12 +48,13 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     def run(seconds: int, steps: list[tuple[float, int]]) -> str:
         nonlocal now
         trainer = SimpleNamespace(accumulate_grad_batches=2, is_global_zero=True)
+        task = micro_steps_of(trainer)
         check = SaveTimeCheck(seconds, SimpleNamespace(longest_save=1.0))
         for step, (duration, size) in enumerate(steps):
             for batch_idx in (2 * step, 2 * step + 1):
-                check.on_train_batch_start(trainer, None, (torch.empty(4, 3, size, size), None), batch_idx)
+                check.on_train_batch_start(trainer, task, (torch.empty(4, 3, size, size), None), batch_idx)
                 now += duration / 2
-                check.on_train_batch_end(trainer, None, None, None, batch_idx)
+                check.on_train_batch_end(trainer, task, None, None, batch_idx)
         return caplog.text
 
     caplog.set_level(logging.WARNING, "resnext")

@@ -11,7 +11,7 @@ from resnext.callbacks.throughput import Throughput
 from resnext.loggers.csv import read_rows
 from resnext.runtime.checkpoint import AtomicCheckpointIO
 from resnext.training.fit import fit
-from support.small_run import make_run, small_config
+from support.small_run import make_run, micro_steps_of, small_config
 
 
 def test_images_per_second_and_data_wait(monkeypatch: pytest.MonkeyPatch):
@@ -27,17 +27,17 @@ def test_images_per_second_and_data_wait(monkeypatch: pytest.MonkeyPatch):
         loggers=[logger],
         train_dataloader=SimpleNamespace(seconds_waited=0.0),
     )
-    throughput = Throughput(batch_size=64, log_every_steps=2)
-    throughput.on_train_start(trainer, None)
+    throughput, task = Throughput(batch_size=64, log_every_steps=2), micro_steps_of(trainer)
+    throughput.on_train_start(trainer, task)
     for batch_idx in range(9):
         waited = 50 if batch_idx == 0 else 0.25
         now += waited + 0.75
         trainer.train_dataloader.seconds_waited += waited
         trainer.global_step = (batch_idx + 1) // 2
-        throughput.on_train_batch_end(trainer, None, None, None, batch_idx)
+        throughput.on_train_batch_end(trainer, task, None, None, batch_idx)
         if batch_idx == 5:
             now += 1000  # a validation
-            throughput.on_validation_end(trainer, None)
+            throughput.on_validation_end(trainer, task)
     assert throughput.images_per_sec == pytest.approx(32)
     assert throughput.data_wait_percent == pytest.approx(25)
     assert [step for _, step in logged] == [2, 4]

@@ -22,9 +22,9 @@ def test_boxes_equal_timms(size: tuple[int, int]):
         random.seed(draw)
         theirs = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3))
         if min(theirs[2:]) > 0:  # timm may draw a box without pixels
-            assert box == theirs
-        assert 0 < box[2] <= height - box[0]
-        assert 0 < box[3] <= width - box[1]
+            assert (box.top, box.left, box.bottom - box.top, box.right - box.left) == theirs
+        assert 0 <= box.top < box.bottom <= height
+        assert 0 <= box.left < box.right <= width
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -37,10 +37,9 @@ def test_pixels_are_within_45_db_of_pillows_for_the_same_boxes(interpolation: st
     for pixels in (noise, photo):
         ratios = []
         for _ in range(50):
-            top, left, height, width = crop.draw_box(375, 500)
-            ours = resize(pixels[top : top + height, left : left + width], 224, 224, interpolation)
-            box = (left, top, left + width, top + height)
-            image = Image.fromarray(pixels).crop(box)
+            top, left, bottom, right = crop.draw_box(375, 500)
+            ours = resize(pixels[top:bottom, left:right], 224, 224, interpolation)
+            image = Image.fromarray(pixels).crop((left, top, right, bottom))
             theirs = np.asarray(image.resize((224, 224), Image.Resampling[interpolation.upper()]))
             ratios.append(10 * np.log10(255**2 / max(1e-9, np.mean((ours.astype(float) - theirs) ** 2))))
         assert np.mean(ratios) > 45

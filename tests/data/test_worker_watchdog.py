@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from resnext.data.datamodule import EvalImages, ImageLoader, _prepare_worker
+from resnext.data.dataset import EvalImages
 from resnext.data.decode import UnreadableImage
 from resnext.data.index import scan_splits
+from resnext.data.loader import ImageLoader, prepare_worker
 from resnext.data.worker_watchdog import LoaderFailed, WorkerWatchdog
 from resnext.errors import RunFailed, UserError
 
@@ -82,6 +83,6 @@ def test_a_signal_to_a_worker_does_not_reach_the_rank():
 
 
 def signal_itself() -> None:
-    _prepare_worker(0)
+    prepare_worker(0)
     signal.signal(signal.SIGUSR1, lambda *_: None)
     os.kill(os.getpid(), signal.SIGUSR1)

@@ -142,7 +142,7 @@ def test_an_incomplete_shard_after_a_kill_is_written_again(image_folder: Path, t
     pack(image_folder, tmp_path / "pack")
     (tmp_path / "pack/index").unlink()
     last = sorted((tmp_path / "pack").glob("val-*.tar"))[-1]
-    last.with_name(f".{last.name}.part").write_bytes(last.read_bytes()[:700])
+    last.with_name(f".{last.name}.partial").write_bytes(last.read_bytes()[:700])
     last.unlink()
     pack(image_folder, tmp_path / "pack")
     assert [files(index) for index in load(tmp_path / "pack")] == [files(index) for index in load(tmp_path / "whole")]
@@ -317,7 +317,7 @@ def test_a_full_disk_keeps_complete_shards(image_folder: Path, tmp_path: Path, m
         patch.setattr(shard_writer.ShardWriter, "add", full)
         with pytest.raises(UserError, match="cannot be written: No space left on device; whole shards are kept"):
             pack(image_folder, tmp_path / "pack")
-    assert not list((tmp_path / "pack").glob(".*.part"))
+    assert not list((tmp_path / "pack").glob(".*"))
     assert pack(image_folder, tmp_path / "pack")[:2] == (12, 5)
 
 
@@ -325,7 +325,7 @@ def test_batches_from_a_pack_equal_those_from_its_folder(image_folder: Path, tmp
     """Compares order and pixels of a whole epoch, bit for bit."""
     import torch
 
-    from resnext.data.datamodule import TrainImages
+    from resnext.data.dataset import TrainImages
     from resnext.data.sampler import RankBatches
 
     pack(image_folder, tmp_path / "pack")

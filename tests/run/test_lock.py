@@ -86,11 +86,19 @@ def test_a_living_holder_on_another_host_is_not_robbed_whatever_its_clock_says(
         pass
 
 
+def seconds_to_lock(path: Path) -> float:
+    """How long this process waits for a lock that it then holds."""
+    began = time.monotonic()
+    with RunLock(path):
+        waited = time.monotonic() - began
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    return waited
+
+
 def test_a_lock_of_days_ago_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
     write_holder(tmp_path / "lock", seconds_ago=3 * 86400)
-    with RunLock(tmp_path / "lock"):
-        pass
+    assert seconds_to_lock(tmp_path / "lock") < 60
 
 
 def test_a_dead_holder_on_this_host_is_followed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -98,8 +106,7 @@ def test_a_dead_holder_on_this_host_is_followed_at_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
     for seconds_ago in (0, -3600):
         write_holder(tmp_path / "lock", socket.gethostname(), seconds_ago=seconds_ago)
-        with RunLock(tmp_path / "lock"):
-            pass
+        assert seconds_to_lock(tmp_path / "lock") < 60
 
 
 def test_watching_a_heart_does_not_lose_the_lock(tmp_path: Path):

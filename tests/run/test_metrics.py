@@ -94,7 +94,8 @@ def test_readers_take_what_is_whole(parts: Run, how: str, capsys: pytest.Capture
 
 def test_a_damaged_file_is_sent_to_wandb(parts: Run):
     damage(parts.path / "metrics.csv", "zeros")
-    build_wandb_logger(parts.config, parts.path, "abcd1234")
+    sent = build_wandb_logger(parts.config, parts.path, "abcd1234").experiment.summary
+    assert {key: sent[key] for key in ("trainer/global_step", "epoch")} == {"trainer/global_step": 4, "epoch": 1}
     wandb.finish()
 
 

@@ -40,11 +40,15 @@ def save(folder: Path, step: int, name: str = "last.ckpt") -> AtomicCheckpointIO
 
 
 def test_the_one_before_is_kept(tmp_path: Path):
+    assert kept_after_three_saves(tmp_path) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
+
+
+def kept_after_three_saves(folder: Path) -> dict[str, int]:
+    """The step that each file holds."""
     for step in (1, 2, 3):
-        save(tmp_path, step)
-    save(tmp_path, 3, "best.ckpt")
-    assert sorted(os.listdir(tmp_path)) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
-    assert [read_checkpoint(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt")] == [3, 2]
+        save(folder, step)
+    save(folder, 3, "best.ckpt")
+    return {path.name: read_checkpoint(path).step for path in folder.iterdir()}
 
 
 def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -52,7 +56,7 @@ def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
-    test_the_one_before_is_kept(tmp_path)
+    assert kept_after_three_saves(tmp_path) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
 
 
 def half_written(_content: object, file) -> None:
@@ -83,6 +87,18 @@ def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
     assert os.listdir(tmp_path) == ["last.ckpt"]
     io.save_checkpoint(content(3), tmp_path / "last.ckpt")
     assert io.failures == 0
+
+
+def test_a_save_that_does_not_reach_the_disk_costs_neither_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    for step in (1, 2):
+        save(tmp_path, step)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        assert save(tmp_path, 3).failures == 1
+    assert [read_checkpoint(tmp_path / name).step for name in ("last.ckpt", "previous.ckpt")] == [2, 1]
 
 
 def test_a_disk_with_too_little_room_is_not_filled(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
-from resnext.runtime.collectives import Agreement
+from resnext.runtime.collectives import MaxOverRanks
 
 STEPS, STEP_SECONDS = 200, 0.02
 
@@ -28,11 +28,11 @@ def measure(ask: Callable[[int], int]) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    agreement = Agreement(timedelta(minutes=1))
+    agreement = MaxOverRanks(timedelta(minutes=1))
     nothing = measure(lambda _: 0)
-    for name, ask in (("waiting", agreement.largest), ("overlapped", agreement.largest_before)):
+    for name, ask in (("waiting", agreement.now), ("overlapped", agreement.of_last_call)):
         cost = measure(ask) - nothing
-        agreement.forget()
+        agreement.discard()
         if torch.distributed.get_rank() == 0:
             print(f"{torch.distributed.get_world_size()} ranks, {name}: {cost:.2f} ms a step")
     torch.distributed.destroy_process_group()

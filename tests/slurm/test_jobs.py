@@ -68,6 +68,7 @@ def results(
 
 @pytest.mark.parametrize("name", [each.__name__ for each in OTHERS])
 def test_a_scenario_has_its_expected_end(results: dict[str, Future], name: str):
+    """A scenario asserts what it shows; here its AssertionError is raised."""
     results[name].result()
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 warnings.simplefilter("error")  # before anything is imported, as in the tests
 
-from resnext.data.datamodule import TrainImages  # noqa: E402
+from resnext.data.dataset import TrainImages  # noqa: E402
 from resnext.errors import Interrupted  # noqa: E402
 from resnext.run.directory import Run  # noqa: E402
 from resnext.training.fit import fit  # noqa: E402

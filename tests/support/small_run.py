@@ -11,6 +11,7 @@ from resnext.config.schema import Config, parse_config
 
 if TYPE_CHECKING:
     from resnext.run.directory import Run
+    from resnext.task.classification import ClassificationTask
 
 
 def write_images(root: Path, counts: dict[str, int]) -> None:
@@ -55,6 +56,17 @@ def make_run(config: Config) -> "Run":
     from resnext.run.directory import Run
 
     return Run.create(config, identify_data(*load_images(config.data)), ["test"])
+
+
+def micro_steps_of(trainer: object) -> "ClassificationTask":
+    """A task without a network that counts the micro-steps of `trainer`."""
+    from torch import nn
+
+    from resnext.task.classification import ClassificationTask
+
+    task = ClassificationTask(nn.Identity(), small_config(Path()).recipe, seed=0, log_every_steps=1)
+    task.trainer = trainer  # type: ignore[assignment]
+    return task
 
 
 def read_metrics(run: "Run") -> list[dict[str, str]]:

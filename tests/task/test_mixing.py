@@ -7,7 +7,8 @@ from timm.data import Mixup
 from torchvision.transforms import v2
 
 from resnext.config.augmentation import MixingConfig
-from resnext.task.mixing import Box, Mix, draw_mix, mix_images, mix_targets
+from resnext.data.box import Box
+from resnext.task.mixing import Mix, draw_mix, mix_images, mix_targets
 
 CONFIGS = [
     MixingConfig(mixup_alpha=0.4),
@@ -46,7 +47,7 @@ def test_mixup_of_each_image_equals_the_closed_form():
     blended = mix_images(images.clone(), Mix(0.75))
     assert blended[0].unique().tolist() == [0.25]
     assert blended[1].unique().tolist() == [0.75]
-    cut = mix_images(images.clone(), Mix(0.75, Box(0, 2, 1, 3)))
+    cut = mix_images(images.clone(), Mix(0.75, Box(top=0, left=1, bottom=2, right=3)))
     assert cut[0, 0].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0], [0] * 4, [0] * 4]
     assert cut[1, 0].tolist() == [[1, 0, 0, 1], [1, 0, 0, 1], [1] * 4, [1] * 4]
     assert mix_targets(torch.tensor([0, 2]), Mix(0.75), 3).tolist() == [[0.75, 0, 0.25], [0.25, 0, 0.75]]
@@ -76,7 +77,7 @@ def test_mixed_images_equal_torchvisions(monkeypatch: pytest.MonkeyPatch):
     """For two images, the reversed batch equals torchvision's roll by one. Uses torchvision's random draws."""
     torch.manual_seed(0)
     images, targets = torch.randn(2, 3, 20, 30), torch.tensor([1, 3])
-    share, box = 0.3, Box(2, 17, 4, 25)
+    share, box = 0.3, Box(top=2, left=4, bottom=17, right=25)
     cut_share = 1 - 15 * 21 / 600
     for kind, drawn, mix in (
         (v2.MixUp, {"lam": share}, Mix(share)),

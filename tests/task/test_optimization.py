@@ -1,6 +1,8 @@
 """Learning rates compared with closed forms and torch's and timm's schedulers; parameter groups by hand."""
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import pytest
 import timm
@@ -153,13 +155,9 @@ def test_milestones_equal_torchs(every: str):
         theirs.step()
 
 
-@pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
-@pytest.mark.parametrize("every", ["step", "epoch"])
-def test_timms_schedules_equal_timms_own_training(name: str, every: str):
-    """Compares all steps with the schedule that timm's own training builds from the same options."""
-    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
-    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
-    theirs, _ = timm.scheduler.create_scheduler_v2(
+def timms_rates(name: str, every: str, words: dict) -> tuple[Iterator[float], int]:
+    """The learning rate of each step by timm's scheduler (endless), and the number of epochs that timm counts."""
+    scheduler, epochs = timm.scheduler.create_scheduler_v2(
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
         name,
         num_epochs=20,
@@ -168,10 +166,25 @@ def test_timms_schedules_equal_timms_own_training(name: str, every: str):
         updates_per_epoch=STEPS,
         **words,
     )
-    assert theirs is not None
-    for step in range(20 * STEPS):
-        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
-        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+    assert scheduler is not None
+
+    def rates() -> Iterator[float]:
+        for step in itertools.count():
+            scheduler.step_update(step) if every == "step" else scheduler.step(step // STEPS)
+            yield scheduler.optimizer.param_groups[0]["lr"]
+
+    return rates(), epochs
+
+
+@pytest.mark.parametrize("name", ["step", "cosine", "tanh", "poly", "wsd", "rsqrt", "constant"])
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_timms_schedules_equal_timms_own_training(name: str, every: str):
+    """Compares all steps with the schedule that timm's own training builds from the same options."""
+    words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": False, "decay_epochs": 7, "decay_rate": 0.5}
+    ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=20)
+    theirs, _ = timms_rates(name, every, words)
+    for step, expected in zip(range(20 * STEPS), theirs, strict=False):
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
 
 
 @pytest.mark.parametrize("prefix", [True, False])
@@ -180,21 +193,11 @@ def test_timms_schedules_equal_timms_own_training(name: str, every: str):
 def test_a_cool_down_equals_timms(name: str, every: str, prefix: bool):
     """timm adds the cool-down, and a warm-up that is a prefix, to its epochs. Our number of epochs includes both."""
     words: dict = {"warmup_epochs": 3, "warmup_lr": 0.001, "warmup_prefix": prefix, "cooldown_epochs": 4}
-    theirs, epochs = timm.scheduler.create_scheduler_v2(
-        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1),
-        name,
-        num_epochs=20,
-        min_lr=1e-4,
-        step_on_epochs=every == "epoch",
-        updates_per_epoch=STEPS,
-        **words,
-    )
-    assert theirs is not None
+    theirs, epochs = timms_rates(name, every, words)
     assert epochs == 20 + (3 if prefix else 0) + 4
     ours = recipe(recipe__schedule={"name": name, "every": every, "min_lr": 1e-4, **words}, epochs=epochs)
-    for step in range(epochs * STEPS):
-        theirs.step_update(step) if every == "step" else theirs.step(step // STEPS)
-        assert lr_at(step, ours, STEPS) == pytest.approx(theirs.optimizer.param_groups[0]["lr"], rel=1e-9), step
+    for step, expected in zip(range(epochs * STEPS), theirs, strict=False):
+        assert lr_at(step, ours, STEPS) == pytest.approx(expected, rel=1e-9), step
         assert (lr_at(step, ours, STEPS) == 1e-4) == (step >= (epochs - 4) * STEPS), step
 
 

@@ -218,13 +218,13 @@ def test_ranks_that_read_different_checkpoints_do_not_train(tmp_path: Path, thei
     position = 2 * theirs[0] + theirs[1]
 
     class Peer:
-        def largest(self, value: int) -> int:
+        def now(self, value: int) -> int:
             return max(value, position if value > 0 else -position)
 
     saver = LastCheckpoint(
         tmp_path / "last.ckpt", CheckpointConfig(), StopRequest(), timedelta(seconds=1), RunMark("a", "b")
     )
-    saver._agreement = Peer()  # pyright: ignore[reportAttributeAccessIssue]
+    saver._ranks = Peer()  # pyright: ignore[reportAttributeAccessIssue]
     if not differs:
         saver._check_same_position(4)
         return

@@ -139,7 +139,7 @@ def test_a_hubs_teacher_sees_images_as_it_was_trained(digits, monkeypatch):
     network = timm.create_model("test_resnet", num_classes=10).eval()
     network.pretrained_cfg = network.pretrained_cfg | {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
     monkeypatch.setattr("resnext.task.teacher.build_model", lambda *_arguments: network)
-    monkeypatch.setattr("resnext.task.teacher.load_weights", lambda _name: network.state_dict())
+    monkeypatch.setattr("resnext.task.teacher.load_weights", lambda _name, _section: network.state_dict())
     data = small_config(digits, data__mean=[0.1, 0.2, 0.3], data__std=[0.5, 0.5, 0.5]).data
     teacher = build_teacher(TeacherConfig(name="timm/test_resnet", weight=1.0), 10, data)
     assert teacher is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from resnext.data.datamodule import TrainImages
+from resnext.data.dataset import TrainImages
 from resnext.data.sampler import epoch_order
 from resnext.errors import Interrupted
 from resnext.report.comparison import compare

@@ -22,10 +22,11 @@ from torchvision.transforms import v2
 
 from resnext.config.recipe import OptimizerConfig, RecipeConfig
 from resnext.config.schema import DataConfig
-from resnext.data.datamodule import ImageLoader, TrainImages
+from resnext.data.dataset import TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.image_file import read_image_file
 from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
+from resnext.data.loader import ImageLoader
 from resnext.data.pack import is_pack, load_pack
 from resnext.data.sampler import Sample
 from resnext.errors import UserError

@@ -36,9 +36,8 @@ class WeightEma(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, ClassificationTask)
-        ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         step = trainer.global_step - 1
-        if ends_step and step % self.recipe.ema.every_steps == 0:
+        if pl_module.ends_step(batch_idx) and step % self.recipe.ema.every_steps == 0:
             warmup_steps = self.recipe.ema.warmup_epochs * pl_module.steps_per_epoch
             decay = self.recipe.ema_decay if step >= max(warmup_steps, 1) else 0.0
             assert decay is not None, "fit builds this callback for a recipe with an average"

@@ -13,7 +13,7 @@ from resnext.errors import Interrupted, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
 from resnext.runtime.checkpoint import AtomicCheckpointIO
-from resnext.runtime.collectives import Agreement
+from resnext.runtime.collectives import MaxOverRanks
 from resnext.runtime.signals import StopRequest
 from resnext.task.classification import ClassificationTask
 
@@ -33,7 +33,7 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         path: of last.ckpt.
-        timeout: for the ranks' agreement; a rank that does not answer for so long ends the training.
+        timeout: a rank that does not answer for so long ends the training.
         mark: what every checkpoint carries of its run.
     """
 
@@ -44,7 +44,7 @@ class LastCheckpoint(Checkpoint):
         self._validated = True
         self._saved_at = time.monotonic()
         self.longest_save = 0.0  # seconds
-        self._agreement: Agreement | None = None
+        self._ranks: MaxOverRanks | None = None
         self._common_batches = 0
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class LastCheckpoint(Checkpoint):
         self._validated = checkpoint["validated"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._agreement = Agreement(self.timeout)
+        self._ranks = MaxOverRanks(self.timeout)
         if (logger := _csv_logger(trainer)) is not None:
             _io(trainer).before_save = logger.write_all  # no checkpoint is ahead of metrics.csv
         self.stop.defer()
@@ -67,20 +67,20 @@ class LastCheckpoint(Checkpoint):
             self._validate(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._agreement = None  # its process group must not outlive the training
+        self._ranks = None  # its process group must not outlive the training
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        epoch_is_over = trainer.should_stop or batch_idx + 1 == trainer.num_training_batches
-        if not between_steps or epoch_is_over:
+        assert isinstance(pl_module, ClassificationTask)
+        epoch_is_over = trainer.should_stop or pl_module.ends_epoch(batch_idx)
+        if not pl_module.ends_step(batch_idx) or epoch_is_over:
             return
-        assert self._agreement is not None
-        late, signum = divmod(self._agreement.largest_before(self._is_late() * 256 + self.stop.signum), 256)
+        assert self._ranks is not None
+        late, signum = divmod(self._ranks.of_last_call(self._is_late() * 256 + self.stop.signum), 256)
         if late or signum or self._is_due(trainer.global_step):
             self._save(trainer, pl_module)
-            self._agreement.forget()  # it is of before the save
+            self._ranks.discard()  # it is of before the save
         if signum:
             raise Interrupted(signum)
 
@@ -91,7 +91,7 @@ class LastCheckpoint(Checkpoint):
         self._validate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._common_batches = -self._agree(-int(sum(trainer.num_val_batches)))
+        self._common_batches = -self._max_over_ranks(-int(sum(trainer.num_val_batches)))
 
     def on_validation_batch_end(
         self,
@@ -133,7 +133,7 @@ class LastCheckpoint(Checkpoint):
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:
         """Raises SaveFailed, on every rank, when `allowed` saves in a row have failed."""
-        failures = self._agree(_io(trainer).failures)
+        failures = self._max_over_ranks(_io(trainer).failures)
         if failures >= allowed:
             raise SaveFailed(
                 f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
@@ -143,19 +143,19 @@ class LastCheckpoint(Checkpoint):
     def _check_same_position(self, step: int) -> None:
         """Each rank reads the newest checkpoint that it sees; a network file system may show some an older one."""
         position = 2 * step + self._validated
-        if self._agree(position) != -self._agree(-position):
+        if self._max_over_ranks(position) != -self._max_over_ranks(-position):
             raise RunFailed(
                 f"the ranks read different checkpoints (this one step {step}): the file system does not show all of "
                 "them the newest yet; resume the run"
             )
 
     def _stop_if_asked(self) -> None:
-        if signum := self._agree(self.stop.signum):
+        if signum := self._max_over_ranks(self.stop.signum):
             raise Interrupted(signum)
 
-    def _agree(self, value: int) -> int:
-        assert self._agreement is not None, "made when the training starts"
-        return self._agreement.largest(value)
+    def _max_over_ranks(self, value: int) -> int:
+        assert self._ranks is not None, "made when the training starts"
+        return self._ranks.now(value)
 
     def _is_late(self) -> bool:
         """By the clock, which the ranks have to agree on."""

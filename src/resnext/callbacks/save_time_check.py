@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import Callback
 
 from resnext.callbacks.last_checkpoint import LastCheckpoint
 from resnext.loggers.wandb import seconds_to_finish
+from resnext.task.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ class SaveTimeCheck(Callback):
         self._warned = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx % trainer.accumulate_grad_batches == 0:
+        assert isinstance(pl_module, ClassificationTask)
+        if pl_module.micro_step(batch_idx) == 0:
             self._began, self._compiles = time.monotonic(), False
         shape = tuple(batch[0].shape)
         self._compiles = self._compiles or shape not in self._shapes
@@ -41,7 +43,8 @@ class SaveTimeCheck(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches or self._compiles:
+        assert isinstance(pl_module, ClassificationTask)
+        if not pl_module.ends_step(batch_idx) or self._compiles:
             return
         self._longest_step = max(self._longest_step, time.monotonic() - self._began)
         if self.saver.longest_save and not self._warned and trainer.is_global_zero:

@@ -6,6 +6,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from resnext.task.classification import ClassificationTask
+
 
 class Throughput(Callback):
     """Times every batch from the end of the one before. Validation and the start's first batch do not count.
@@ -35,6 +37,7 @@ class Throughput(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, ClassificationTask)
         loader: Any = trainer.train_dataloader  # a TrainLoader
         now, waited = time.perf_counter(), loader.seconds_waited
         if self._warm:
@@ -45,9 +48,8 @@ class Throughput(Callback):
             self.data_wait_percent = self._recent.wait_percent
         self._warm = True
         self._mark, self._waited = now, waited
-        between_steps = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        ends_epoch = batch_idx + 1 == trainer.num_training_batches
-        if ends_epoch or (between_steps and trainer.global_step % self.log_every_steps == 0):
+        is_due = pl_module.ends_step(batch_idx) and trainer.global_step % self.log_every_steps == 0
+        if is_due or pl_module.ends_epoch(batch_idx):
             self._log(trainer)
 
     def _log(self, trainer: Trainer) -> None:

@@ -2,6 +2,8 @@
 
 Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array on a multiple of 64
 bytes.
+
+safetensors has no checksum and copies what it reads (docs/log.md).
 """
 
 import json
@@ -9,7 +11,6 @@ import math
 import mmap
 import os
 import struct
-import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from resnext.files import check_regular
+from resnext.files import atomic_file, check_regular
 
 MAGIC = b"resnext2"
 START = struct.Struct("<8sQQ")
@@ -34,20 +35,12 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
         places[name] = (block.dtype.str, block.shape, at)
         at += _padded(block.nbytes)
     text = json.dumps({"header": header, "arrays": places, "bytes": at, "checksum": checksum}).encode()
-    aside = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with aside.open("wb") as file:
-            file.write(START.pack(MAGIC, len(text), zlib.crc32(text)) + text)
-            file.write(bytes(_first(len(text)) - file.tell()))
-            for block in blocks.values():
-                file.write(block.data)
-                file.write(bytes(_padded(block.nbytes) - block.nbytes))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with atomic_file(path, several_writers=True) as file:  # all runs of a user share the index of a data set
+        file.write(START.pack(MAGIC, len(text), zlib.crc32(text)) + text)
+        file.write(bytes(_first(len(text)) - file.tell()))
+        for block in blocks.values():
+            file.write(block.data)
+            file.write(bytes(_padded(block.nbytes) - block.nbytes))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

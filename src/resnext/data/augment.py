@@ -76,7 +76,7 @@ def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
 def normalize(images: Tensor, data: DataConfig) -> Tensor:
     """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in the channels-last memory format, (x / 255 - mean) / std."""
     images = images.permute(0, 3, 1, 2)
-    return images.float().sub_(_channels(data.mean, images.device)).div_(_channels(data.std, images.device))
+    return images.float().sub_(_levels(data.mean, images.device)).div_(_levels(data.std, images.device))
 
 
 def _build_crop(config: AugmentationConfig, image_size: int, data: DataConfig) -> Transform:
@@ -147,6 +147,6 @@ def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callab
 
 
 @functools.cache
-def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+def _levels(values: tuple[float, float, float], device: torch.device) -> Tensor:
     """[1, 3, 1, 1] in units of a level, copied to the device once."""
     return torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1)

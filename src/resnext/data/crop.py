@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-Box = tuple[int, int, int, int]  # top, left, height, width
+from resnext.data.box import Box
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class RandomResizedCrop:
     interpolation: str
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        top, left, height, width = self.draw_box(pixels.shape[0], pixels.shape[1])
+        box = self.draw_box(pixels.shape[0], pixels.shape[1])
         mode = random.choice(("bilinear", "bicubic")) if self.interpolation == "random" else self.interpolation
-        return resize(pixels[top : top + height, left : left + width], self.size, self.size, mode)
+        return resize(pixels[box.top : box.bottom, box.left : box.right], self.size, self.size, mode)
 
     def draw_box(self, height: int, width: int) -> Box:
         """After ten boxes that did not fit: the largest centred one of an allowed aspect ratio, as timm does."""
@@ -44,11 +44,12 @@ class RandomResizedCrop:
             ratio = math.exp(random.uniform(*log_ratio))
             box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < box_width <= width and 0 < box_height <= height:
-                top = random.randint(0, height - box_height)
-                return top, random.randint(0, width - box_width), box_height, box_width
+                top, left = random.randint(0, height - box_height), random.randint(0, width - box_width)
+                return Box(top, left, top + box_height, left + box_width)
         box_width = min(width, max(1, round(height * self.ratio[1])))
         box_height = min(height, max(1, round(width / self.ratio[0])))
-        return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+        top, left = (height - box_height) // 2, (width - box_width) // 2
+        return Box(top, left, top + box_height, left + box_width)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 1,797 grey images of 8×8 pixels with 17 levels, 10 classes (Alpaydin and Kaynak 1998, UCI optical recognition).
 """
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from resnext.files import atomic_folder
 
 VAL_FRACTION = 0.2
 SPLIT_SEED = 0
@@ -25,16 +25,13 @@ def prepare_digits(root: Path) -> None:
     pixels = np.round(np.asarray(levels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     splits = train_test_split(np.arange(len(pixels)), test_size=VAL_FRACTION, stratify=digits, random_state=SPLIT_SEED)
     root.parent.mkdir(parents=True, exist_ok=True)  # an OSError names the folder
-    aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    for split, numbers in zip(("train", "val"), splits, strict=True):
-        for number in numbers:
-            folder = aside / split / str(digits[number])
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels[number]).save(folder / f"{number:04d}.png")
-    aside.chmod(0o755)
     try:
-        aside.rename(root)
-    except OSError:  # another process was faster
-        shutil.rmtree(aside)
-        if not root.is_dir():
+        with atomic_folder(root) as aside:
+            for split, numbers in zip(("train", "val"), splits, strict=True):
+                for number in numbers:
+                    folder = aside / split / str(digits[number])
+                    folder.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(pixels[number]).save(folder / f"{number:04d}.png")
+    except OSError:
+        if not root.is_dir():  # else another process was faster
             raise

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor
 
 from resnext.config.augmentation import AugmentationConfig
+from resnext.data.box import Box
 
 AREA = (0.02, 1 / 3)  # of a box, as a share of the image; timm's defaults, as the log ratio and the attempts are
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))
 ATTEMPTS = 10
+NO_BOX = Box(0, 0, 0, 0)
 POOL = 2**22  # numbers, 16 MiB: 28 images of 224 pixels
-
-Box = tuple[int, int, int, int]
 
 
 class Erasing(NamedTuple):
     """What is erased of an image; collated: of a batch, with one more dimension in front.
 
     Attributes:
-        boxes: int64 [count, 4]: top, left, bottom and right, of which the two last are outside; zeros for no box.
+        boxes: int64 [count, 4]: the fields of a Box; zeros for no box.
         colors: float32 [count, 3], for the mode rand.
         noise: where the image's noise begins in the pool, for the mode pixel; collated int64.
     """
@@ -42,7 +42,7 @@ def draw_erasing(seed: int, size: int, config: AugmentationConfig) -> Erasing:
     """The same boxes as timm's RandomErasing on an image [3, size, size] after `random.seed(seed)`."""
     draws, count = random.Random(seed), config.erasing_count
     boxes = _draw_boxes(draws, size, config)
-    boxes += [(0, 0, 0, 0)] * (count - len(boxes))
+    boxes += [NO_BOX] * (count - len(boxes))
     values = draws.gauss if config.erasing_mode == "rand" else _zero
     colors = [[values() for _ in range(3)] for _ in range(count)]
     return Erasing(torch.tensor(boxes), torch.tensor(colors), draws.randrange(POOL))
@@ -87,7 +87,7 @@ def _draw_box(draws: random.Random, size: int, count: int) -> Box | None:
         height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if width < size and height < size:
             top, left = draws.randint(0, size - height), draws.randint(0, size - width)
-            return top, left, top + height, left + width
+            return Box(top, left, top + height, left + width)
     return None
 
 

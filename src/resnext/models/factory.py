@@ -42,21 +42,31 @@ def build_model(
     return network
 
 
-def check_model_name(name: str) -> None:
-    """Raises UserError unless `name` is resnext, one of our variants, or timm/ and a name that timm knows."""
+def check_model_name(name: str, section: str = "model") -> None:
+    """Raises UserError unless `name` is resnext, one of our variants, or timm/ and a name that timm knows.
+
+    `section` is that of the configuration which has the name.
+    """
     if name.startswith(TIMM_PREFIX):
         known = [TIMM_PREFIX + each for each in timm.list_models()]
         if not timm.is_model(name.removeprefix(TIMM_PREFIX)):
-            raise UserError(f"model.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
+            raise UserError(f"{section}.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
     elif name not in NAMES and name != "resnext":
         hint = nearest(name, [*NAMES]) or f" ({', '.join([*NAMES, 'resnext'])})"
-        raise UserError(f"model.name={name} is not a network of ours, and timm's are {TIMM_PREFIX}NAME{hint}")
+        raise UserError(f"{section}.name={name} is not a network of ours, and timm's are {TIMM_PREFIX}NAME{hint}")
 
 
-def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfig, *, new_head: bool = True) -> None:
+def load_into(
+    network: nn.Module,
+    weights: dict[str, Tensor],
+    config: ModelConfig,
+    *,
+    new_head: bool = True,
+    section: str = "model",
+) -> None:
     """Copies `weights` into `network`, strictly; only a head of another size keeps its fresh values, and that is said.
 
-    Without `new_head`, it must fit as well.
+    Without `new_head`, it must fit as well. `section` is that of the configuration which has `config`.
 
     Raises:
         UserError: if a weight is missing, unexpected, or of another shape.
@@ -75,7 +85,7 @@ def load_into(network: nn.Module, weights: dict[str, Tensor], config: ModelConfi
     }
     if any(differences.values()):
         listed = "; ".join(f"{len(keys)} {word} (such as {keys[0]})" for word, keys in differences.items() if keys)
-        raise UserError(f"model.weights={config.weights} does not fit model.name={config.name}: {listed}")
+        raise UserError(f"{section}.weights={config.weights} does not fit {section}.name={config.name}: {listed}")
     network.load_state_dict(weights)
     if fresh_head:
         log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))

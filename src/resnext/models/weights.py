@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlparse
 
 import huggingface_hub
@@ -32,52 +32,64 @@ FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 T = TypeVar("T")
 
 
-def load_weights(name: str) -> dict[str, Tensor]:
+class _Asked(NamedTuple):
+    """Weights by the configuration key that asks for them, and its value."""
+
+    key: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.name}"
+
+
+def load_weights(name: str, section: str = "model") -> dict[str, Tensor]:
     """The weights that `name` names, on the CPU.
 
     `torchvision:resnext50_32x4d` is its default weights, `torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1` a
-    certain one; `timm:resnext50_32x4d.a1_in1k` is a timm network with its tag.
+    certain one; `timm:resnext50_32x4d.a1_in1k` is a timm network with its tag. `section` is that of the
+    configuration which has `name`.
 
     Raises:
         UserError: if they are unknown, cannot be downloaded or read, or a cached file is not what its name says.
     """
+    asked = _Asked(f"{section}.weights", name)
     hub, _, hub_name = name.partition(":")
     if hub == "torchvision":
-        return _load_from_torchvision(name, hub_name)
+        return _load_from_torchvision(asked, hub_name)
     if hub == "timm":
-        return _load_from_timm(name, hub_name)
-    return _read_file(name)
+        return _load_from_timm(asked, hub_name)
+    return _read_file(asked)
 
 
-def _load_from_torchvision(name: str, hub_name: str) -> dict[str, Tensor]:
+def _load_from_torchvision(asked: _Asked, hub_name: str) -> dict[str, Tensor]:
     """torchvision itself would unpickle whatever its cache holds under the name."""
-    url = _torchvision_entry(name, hub_name).url
+    url = _torchvision_entry(asked, hub_name).url
     path = _path_in_hub(url)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(name, lambda: torch.hub.download_url_to_file(url, str(path), _digits(path)))
+        _fetch(asked, lambda: torch.hub.download_url_to_file(url, str(path), _digits(path)))
     _check_hash(path)
-    return _read_file(str(path))
+    return _read_file(asked._replace(name=str(path)))
 
 
-def _load_from_timm(name: str, hub_name: str) -> dict[str, Tensor]:
+def _load_from_timm(asked: _Asked, hub_name: str) -> dict[str, Tensor]:
     if not timm.is_model(hub_name):
         known = [f"timm:{each}" for each in timm.list_pretrained()]
-        raise UserError(f"model.weights={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
+        raise UserError(f"{asked} is not a network of timm {timm.__version__}{nearest(asked.name, known)}")
     for path in _timms_cached_files(hub_name):
         _check_hash(path)
     with _tensors_only():
-        return _fetch(name, lambda: timm.create_model(hub_name, pretrained=True).state_dict())
+        return _fetch(asked, lambda: timm.create_model(hub_name, pretrained=True).state_dict())
 
 
-def _torchvision_entry(name: str, hub_name: str) -> Any:
+def _torchvision_entry(asked: _Asked, hub_name: str) -> Any:
     try:
         if "." in hub_name:
             return torchvision.models.get_weight(hub_name)
         return torchvision.models.get_model_weights(hub_name).DEFAULT  # pyright: ignore[reportAttributeAccessIssue]
     except (ValueError, KeyError):
         known = [f"torchvision:{each}" for each in torchvision.models.list_models(module=torchvision.models)]
-        raise UserError(f"model.weights={name} is unknown to torchvision{nearest(name, known)}") from None
+        raise UserError(f"{asked} is unknown to torchvision{nearest(asked.name, known)}") from None
 
 
 def _timms_cached_files(hub_name: str) -> Iterator[Path]:
@@ -131,33 +143,33 @@ def _tensors_only() -> Iterator[None]:
             os.environ[FORCE_TENSORS_ONLY] = before
 
 
-def _fetch(name: str, get: Callable[[], T]) -> T:
+def _fetch(asked: _Asked, get: Callable[[], T]) -> T:
     """From the hub's cache, or over the network: that may take a minute to fail."""
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it announces every retry
-    log.info("weights   %s", name)
+    log.info("weights   %s", asked.name)
     try:
         return get()
     except Exception as error:  # whatever a hub's client raises
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
-            f"model.weights={name} cannot be loaded ({type(error).__name__}: {reason[0][:120]}); "
-            "check the network, or download them elsewhere and give the file as model.weights=PATH"
+            f"{asked} cannot be loaded ({type(error).__name__}: {reason[0][:120]}); "
+            f"check the network, or download them elsewhere and give the file as {asked.key}=PATH"
         ) from error
 
 
-def _read_file(name: str) -> dict[str, Tensor]:
-    path = Path(name)
+def _read_file(asked: _Asked) -> dict[str, Tensor]:
+    path = Path(asked.name)
     if not path.is_file():
-        raise UserError(f"model.weights={name} is not a file, and neither torchvision:NAME nor timm:NAME")
+        raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how to read what it refuses
             content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise UserError(f"model.weights={name} holds more than tensors and is not read: it could run code") from None
+        raise UserError(f"{asked} holds more than tensors and is not read: it could run code") from None
     except Exception as error:  # truncated, empty, or no checkpoint at all: torch raises many types
-        raise UserError(f"model.weights={name} cannot be read as weights ({type(error).__name__})") from error
-    return _network_weights(name, content)
+        raise UserError(f"{asked} cannot be read as weights ({type(error).__name__})") from error
+    return _network_weights(asked, content)
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,18 +178,18 @@ def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(NETWORK_PREFIX): value for key, value in own.items()}
 
 
-def _network_weights(name: str, content: Any) -> dict[str, Tensor]:
+def _network_weights(asked: _Asked, content: Any) -> dict[str, Tensor]:
     """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are.
 
     Where one of ours or timm's holds an average of the weights, that is taken: it was validated as the best.
     """
     if isinstance(content, dict):
         if isinstance(content.get(EMA_KEY), dict):
-            log.info("weights   the average (EMA) in %s", name)
+            log.info("weights   the average (EMA) in %s", asked.name)
         for key in (EMA_KEY, "state_dict", "model"):
             content = content.get(key, content) if isinstance(content.get(key), dict) else content
         if any(str(key).startswith(NETWORK_PREFIX) for key in content):
             content = network_weights(content)
         if content and all(isinstance(value, Tensor) for value in content.values()):
             return content
-    raise UserError(f"model.weights={name} holds no weights: expected a dict of tensors, or one under state_dict")
+    raise UserError(f"{asked} holds no weights: expected a dict of tensors, or one under state_dict")

@@ -1,11 +1,10 @@
 """prepare_cifar: CIFAR-10 or CIFAR-100 by torchvision's own download, as an image folder of PNG files."""
 
-import os
 import shutil
 from pathlib import Path
 
 from resnext.errors import UserError
-from resnext.files import folder_lock
+from resnext.files import resumable_folder
 from resnext.terminal import progress
 
 
@@ -23,10 +22,9 @@ def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
         raise UserError(f"{target} exists already: remove it to write it again, or give another folder")
     target = target.absolute()
     dataset = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    aside = target.with_name(f"{target.name}.part")
-    download = aside / ".download"
-    download.mkdir(parents=True, exist_ok=True)
-    with folder_lock(aside):
+    with resumable_folder(target) as aside:
+        download = aside / ".download"
+        download.mkdir(exist_ok=True)
         counts = []
         for split in ("train", "val"):
             try:
@@ -44,5 +42,4 @@ def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
                     advance(1)
             counts.append(len(images))
         shutil.rmtree(download)
-        os.replace(aside, target)
     return counts[0], counts[1]

@@ -17,7 +17,7 @@ from io import BytesIO
 from pathlib import Path
 
 from resnext.errors import UserError
-from resnext.files import atomic_write, folder_lock
+from resnext.files import atomic_write, resumable_folder
 from resnext.terminal import progress
 
 CHUNK = 2**22
@@ -49,7 +49,6 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
         UserError: if `source` has neither layout, an archive is damaged, a label is missing, or a count is wrong.
     """
     release, target = release or Release(), target.absolute()
-    aside = target.with_name(f"{target.name}.part")
     if target.exists() and any(target.iterdir()):
         return _check_counts(target, release, "it is not a complete ImageNet; give another folder")
     if not source.is_dir():
@@ -59,8 +58,7 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
             f"{source} has neither {release.train[0]} nor {KAGGLE_IMAGES}/: give the folder with the three archives of "
             f"ILSVRC2012 (image-net.org), or the unpacked download of Kaggle's imagenet-object-localization-challenge"
         )
-    aside.mkdir(parents=True, exist_ok=True)
-    with folder_lock(aside):
+    with resumable_folder(target) as aside:
         try:
             if (source / release.train[0]).is_file():
                 _from_archives(source, aside, release)
@@ -71,7 +69,6 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
             raise UserError(f"{source}: an archive is damaged ({reason}): download it again") from error
         counts = _check_counts(aside, release, f"{source} is incomplete; complete it, and the same command goes on")
         (aside / STAMPS).unlink(missing_ok=True)
-        os.replace(aside, target)
     return counts
 
 
@@ -161,7 +158,7 @@ def _extract_train(archive: Path, train: Path, classes: int) -> None:
                 with tarfile.open(fileobj=outer.extractfile(member)) as inner:
                     for image in _files(inner, archive / member.name):
                         _extract(inner, image, aside)
-                os.replace(aside, folder)
+                aside.rename(folder)
             advance(1)
 
 

@@ -131,20 +131,15 @@ def _pack_split(
     """Adds to `names` and `bad`; returns the arrays of the pack's index."""
     writer = ShardWriter(target, split, settings["shard_bytes"], names)
     todo = [image for image in range(len(index)) if image not in writer.places]
-    with progress(f"packing {split}", len(index)) as advance:
+    with progress(f"packing {split}", len(index)) as advance, writer:
         advance(len(index) - len(todo))
-        try:
-            encoded = _map_in_order(lambda image: _encode(index, image, settings["short_side"]), todo)
-            for image, data in zip(todo, encoded, strict=True):
-                if isinstance(data, UserError):
-                    bad.append(str(data))
-                else:
-                    label = int(index.labels[image])
-                    writer.add(image, _member(index, image, data), data, label)
-                advance(1)
-            writer.end_shard()
-        finally:
-            writer.abandon_shard()
+        encoded = _map_in_order(lambda image: _encode(index, image, settings["short_side"]), todo)
+        for image, data in zip(todo, encoded, strict=True):
+            if isinstance(data, UserError):
+                bad.append(str(data))
+            else:
+                writer.add(image, _member(index, image, data), data, int(index.labels[image]))
+            advance(1)
     return _arrays(index, writer.places)
 
 

@@ -1,11 +1,14 @@
 """Tar shards in WebDataset's naming: CLASS/NUMBER.jpg and CLASS/NUMBER.cls, which holds the label."""
 
-import os
 import tarfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from types import TracebackType
+from typing import IO, NamedTuple, Self
+
+from resnext.files import atomic_file
 
 END = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -22,6 +25,8 @@ class Place(NamedTuple):
 class ShardWriter:
     """The shards of one split, each under a temporary name until it is whole. Takes up what an earlier call ended.
 
+    A context manager: at its end the open shard is whole too; after an error it is removed, which frees its space.
+
     Attributes:
         names: the whole shards' names, after those of other splits.
         places: image → where it lies.
@@ -32,7 +37,8 @@ class ShardWriter:
     shard_bytes: int
     names: list[str]
     places: dict[int, Place] = field(default_factory=dict)
-    _file: IO[bytes] | None = None
+    _shard: ExitStack = field(default_factory=ExitStack)
+    _file: IO[bytes] | None = None  # of the open shard
     _first: int = 0
 
     def __post_init__(self) -> None:
@@ -41,43 +47,32 @@ class ShardWriter:
             self.places |= found
             self.names.append(self._name())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shard.__exit__(kind, error, trace)
+
     def add(self, image: int, member: str, data: bytes, label: int) -> None:
-        file = self._file or self._begin()
+        self._file = file = self._file or self._shard.enter_context(self._open_shard())
         start = self._add_member(file, member, data)
         self._add_member(file, f"{member.rpartition('.')[0]}.cls", str(label).encode())
         self.places[image] = Place(len(self.names), start, len(data))
         if file.tell() >= self.shard_bytes:
-            self.end_shard()
+            self._shard.close()
+            self._file = None
 
-    def end_shard(self) -> None:
-        """Makes the open shard, if there is one, a whole one."""
-        if self._file is None:
-            return
-        self._file.write(END)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.replace(self._aside, self.root / self._name())
-        self._file = None
+    @contextmanager
+    def _open_shard(self) -> Iterator[IO[bytes]]:
+        with atomic_file(self.root / self._name()) as file:
+            yield file
+            file.write(END)
         self.names.append(self._name())
-
-    def abandon_shard(self) -> None:
-        """Leaves no half-written shard, and gives its space back."""
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._aside.unlink(missing_ok=True)
-
-    @property
-    def _aside(self) -> Path:
-        return self.root / f".{self._name()}.part"
 
     def _name(self) -> str:
         return f"{self.split}-{len(self.names) - self._first:06d}.tar"
-
-    def _begin(self) -> IO[bytes]:
-        self._file = self._aside.open("wb")
-        return self._file
 
     @staticmethod
     def _add_member(file: IO[bytes], name: str, data: bytes) -> int:

@@ -8,14 +8,11 @@
       summary.json   status and results so far
       checkpoints/   metrics.csv   perf.csv   log.txt   wandb/   lock
 
-A run is built aside and renamed into place, so that half a run never exists. Imports no torch.
+new_run.py makes one. Imports no torch.
 """
 
-import errno
 import logging
 import re
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +22,8 @@ from resnext.config.schema import Config, to_dict
 from resnext.errors import UserError
 from resnext.run.identity import DataIdentity, RunMark, describe_difference, identity_digest, with_epochs
 from resnext.run.lock import RunLock
-from resnext.run.provenance import describe_code, describe_machine, new_wandb_id, write_diff
+from resnext.run.new_run import free_name, make_run
+from resnext.run.provenance import describe_code, describe_machine
 from resnext.run.run_files import (
     check_files,
     is_run,
@@ -61,9 +59,9 @@ class Run:
             UserError: if NAME is another run, and how it differs; if another process is training it.
         """
         RUNS.mkdir(parents=True, exist_ok=True)
-        path = RUNS / (config.run or free_name(config.experiment))
+        path = RUNS / (config.run or free_name(RUNS, config.experiment))
         if not path.exists():
-            if _make(replace(config, run=path.name), data, command, path):
+            if make_run(path, replace(config, run=path.name), data, command):
                 return cls(path, start=1)
             if config.run is None:  # another process took the name meanwhile
                 return cls.create(config, data, command)
@@ -230,50 +228,9 @@ def find_unfinished() -> Run:
     raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
 
 
-def free_name(experiment: str) -> str:
-    """EXPERIMENT-YYYYMMDD-HHMMSS, with a suffix where that is taken."""
-    name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
-    taken = {path.name for path in RUNS.glob(f"{name}*")}
-    return next(each for each in (name, *(f"{name}-{count}" for count in range(2, 10_000))) if each not in taken)
-
-
 def _changed_at(path: Path) -> float:
     """0 where that cannot be told."""
     try:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _make(config: Config, data: DataIdentity, command: list[str], path: Path) -> bool:
-    """Whether this process made the run; False if another was faster."""
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=RUNS))
-    aside.chmod(0o755)
-    try:
-        _write_new_run(aside, config, data, command)
-        aside.rename(path)
-    except OSError as error:
-        shutil.rmtree(aside)
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        raise
-    return True
-
-
-def _write_new_run(folder: Path, config: Config, data: DataIdentity, command: list[str]) -> None:
-    write_yaml(folder / "config.yaml", to_dict(config))
-    (folder / "starts").mkdir()
-    write_yaml(folder / "starts" / "1.yaml", to_dict(config))
-    (folder / "checkpoints").mkdir()
-    info = {
-        "name": config.run,
-        "wandb_id": new_wandb_id(),
-        "command": command,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "code": describe_code(),
-        "data": {"fingerprint": data.fingerprint, "classes": data.classes},
-        "starts": [],
-    }
-    write_diff(folder / "code.diff")
-    write_json(folder / "run.json", info)
-    write_json(folder / "summary.json", {"status": "new"})

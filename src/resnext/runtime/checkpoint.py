@@ -7,7 +7,6 @@ stays one that `torch.load(path, weights_only=True)` takes. torch itself does no
 import errno
 import io
 import logging
-import os
 import pickle
 import shutil
 import time
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
-from resnext.files import check_regular
+from resnext.files import atomic_file, check_regular, link_or_move, sync, sync_folder
 from resnext.run.identity import RunMark, check_mark
 
 OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -215,23 +214,16 @@ def _is_state_dict(value: Any) -> bool:
 
 def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
     """Of bytes, as they are: a checkpoint that `_to_bytes` made."""
-    aside = target.with_name(f".{target.name}.partial")  # one writer: the run's lock
-    aside.unlink(missing_ok=True)
-    _check_free_space(checkpoint, target.parent)
-    try:
-        with open(aside, "wb") as file:
-            if isinstance(checkpoint, bytes):
-                file.write(checkpoint)
-            else:
-                _save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with atomic_file(target) as file:  # one writer: the run's lock
+        _check_free_space(checkpoint, target.parent)  # with the space of a killed save, which was removed
+        if isinstance(checkpoint, bytes):
+            file.write(checkpoint)
+        else:
+            _save(checkpoint, file)
         if target.name == LAST and target.exists():
-            _keep(target, target.with_name(PREVIOUS))
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+            sync(file)  # a save that fails here must not cost previous.ckpt
+            link_or_move(target, target.with_name(PREVIOUS))
+    sync_folder(target.parent)
 
 
 def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
@@ -260,19 +252,6 @@ def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
         raise OSError(f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free")
 
 
-def _keep(path: Path, other: Path) -> None:
-    """`path` under a second name, at every instant under one at least."""
-    aside = other.with_name(f".{other.name}.partial")
-    aside.unlink(missing_ok=True)
-    try:
-        os.link(path, aside)
-    except OSError:  # a file system without hard links
-        os.replace(path, other)
-        return
-    os.replace(aside, other)
-    aside.unlink(missing_ok=True)  # where both were already names of one file, the replacement does nothing
-
-
 def _set_aside(path: Path, error: UserError) -> None:
     aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
     try:
@@ -280,14 +259,6 @@ def _set_aside(path: Path, error: UserError) -> None:
         log.warning("%s; it is now %s, and passed over", error, aside.name)
     except OSError as reason:
         log.warning("%s; it is passed over, but cannot be renamed: %s", error, reason.strerror)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:

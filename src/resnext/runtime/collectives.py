@@ -1,4 +1,4 @@
-"""The ranks agree on one number, over CPU memory: no GPU is ever waited for."""
+"""Reductions of one number over the ranks. Each is a collective: every rank makes the same calls in the same order."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,11 +8,23 @@ import torch.distributed
 from torch import Tensor
 
 
-class Agreement:
-    """The largest value that any rank brings, on every rank. Its methods are collectives: every rank calls the same.
+def min_over_ranks(value: int, device: torch.device) -> int:
+    """The smallest value of any rank, on every rank.
 
-    `largest` waits for the answer; `largest_before` sends a value and gives the answer to the one before, which has
-    come in while the step was computed (docs/performance.md has what that spares).
+    Over the training's own process group (nccl on GPUs), which queues it behind the step's kernels: for a caller that
+    waits for the device anyway. A caller that must not wait takes MaxOverRanks.
+    """
+    if not torch.distributed.is_initialized():
+        return value
+    tensor = torch.tensor(value, device=device)
+    torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
+    return int(tensor)
+
+
+class MaxOverRanks:
+    """The largest value of any rank, on every rank, over CPU memory: no GPU is ever waited for.
+
+    It has a gloo group of its own. A rank that does not answer within `timeout` ends the training.
     """
 
     def __init__(self, timeout: timedelta) -> None:
@@ -20,23 +32,28 @@ class Agreement:
         self._group: Any = torch.distributed.new_group(backend="gloo", timeout=timeout) if distributed else None
         self._pending: tuple[Any, Tensor] | None = None
 
-    def largest(self, value: int) -> int:
+    def now(self, value: int) -> int:
+        """Waits for the answer."""
         if self._group is None:
             return value
         work, tensor = self._send(value)
         work.wait()
         return int(tensor)
 
-    def largest_before(self, value: int) -> int:
-        """0 where there was no call before, or `forget` came after it; alone, `value` itself."""
+    def of_last_call(self, value: int) -> int:
+        """Sends `value`, and returns the answer to the call before, which has arrived while the step was computed.
+
+        Returns 0 if there was no call before, or `discard` came after it; with one process, `value` itself.
+        docs/performance.md has what this saves.
+        """
         if self._group is None:
             return value
-        answer = self.forget()
+        answer = self.discard()
         self._pending = self._send(value)
         return answer
 
-    def forget(self) -> int:
-        """The answer that is still to be given, which then is not."""
+    def discard(self) -> int:
+        """Waits for the answer that `of_last_call` would return next, and returns it; 0 if there is none."""
         if self._pending is None:
             return 0
         (work, tensor), self._pending = self._pending, None

@@ -71,6 +71,17 @@ class ClassificationTask(LightningModule):
     def steps_per_epoch(self) -> int:
         return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
 
+    def micro_step(self, batch_idx: int) -> int:
+        """The place of a batch in its optimizer step, counted from 0."""
+        return batch_idx % self.trainer.accumulate_grad_batches
+
+    def ends_step(self, batch_idx: int) -> bool:
+        """Whether a batch is the last one of its optimizer step. After any other, gradients are still being summed."""
+        return self.micro_step(batch_idx + 1) == 0
+
+    def ends_epoch(self, batch_idx: int) -> bool:
+        return batch_idx + 1 == self.trainer.num_training_batches
+
     @property
     def epoch(self) -> int:
         """The epoch of the last step that was done, counted from 1."""
@@ -90,7 +101,7 @@ class ClassificationTask(LightningModule):
         self.trainer.should_stop = self.is_done
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        step, micro_step = self.global_step, batch_idx % self.trainer.accumulate_grad_batches
+        step, micro_step = self.global_step, self.micro_step(batch_idx)
         network_seed, self._mixing_seed = derive_seeds(2, self.seed, step, micro_step, self.global_rank)
         torch.manual_seed(network_seed)
         set_lr(self.trainer.optimizers[0], lr_at(step, self.recipe, self.steps_per_epoch))
@@ -101,8 +112,8 @@ class ClassificationTask(LightningModule):
         loss = self._loss(*batch)
         self._losses.append(loss.detach())
         self.guard.add(self.global_step + 1, loss)
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
-            self._end_step(self.global_step + 1, ends_epoch=batch_idx + 1 == self.trainer.num_training_batches)
+        if self.ends_step(batch_idx):
+            self._end_step(self.global_step + 1, ends_epoch=self.ends_epoch(batch_idx))
         return loss
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch.distributed
 from torch import Tensor, nn
 
 from resnext.errors import RunFailed
+from resnext.runtime.collectives import min_over_ranks
 
-NEVER = 2**53  # later than any step
+NO_STEP = 2**53  # later than any step
 MAX_SKIPPED = 100  # steps in a row: nothing is being learned any more
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ class FiniteGuard:
     def check(self, step: int) -> None:
         """Raises NonFiniteLoss if a loss up to `step` or a weight now is not finite. A collective."""
         first = self._first_nonfinite()
-        if first == NEVER and not _are_finite([p.detach() for p in self.network.parameters()]):
+        if first == NO_STEP and not _are_finite([p.detach() for p in self.network.parameters()]):
             first = step
         first = self._smallest(first)
-        if first != NEVER:
+        if first != NO_STEP:
             raise NonFiniteLoss(
                 f"the loss of step {first} is not finite, and nothing after it is saved; lower recipe.optimizer.lr, "
                 "take trainer.precision=32-true, or resume with trainer.on_nonfinite=skip"
@@ -57,7 +58,7 @@ class FiniteGuard:
     def take_step(self, step: int, optimizer: Any, closure: Callable[[], Any], *, scaled: bool) -> None:
         """Takes or skips `step`. `scaled` gradients are the scaler's: it looks at them, skips, and scales less."""
         loss = closure()
-        finite = self._first_nonfinite() == NEVER and (scaled or _are_finite(_gradients(optimizer)))
+        finite = self._first_nonfinite() == NO_STEP and (scaled or _are_finite(_gradients(optimizer)))
         if self._smallest(int(finite)) == 1:
             optimizer.step(closure=lambda: loss)
             self._skipped = 0
@@ -73,17 +74,13 @@ class FiniteGuard:
     def _first_nonfinite(self) -> int:
         unseen, self._unseen = self._unseen, []
         if not unseen:
-            return NEVER
+            return NO_STEP
         finite = torch.stack([loss for _, loss in unseen]).isfinite().tolist()
-        return next((step for (step, _), good in zip(unseen, finite, strict=True) if not good), NEVER)
+        return next((step for (step, _), good in zip(unseen, finite, strict=True) if not good), NO_STEP)
 
     def _smallest(self, value: int) -> int:
-        """Over the ranks."""
-        if not torch.distributed.is_initialized():
-            return value
-        tensor = torch.tensor(value, device=next(self.network.parameters()).device)
-        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
-        return int(tensor)
+        """Of all ranks, over the training's own group: the losses have just been waited for on the device."""
+        return min_over_ranks(value, next(self.network.parameters()).device)
 
 
 def _gradients(optimizer: Any) -> list[Tensor]:

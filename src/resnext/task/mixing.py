@@ -7,15 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnext.config.augmentation import MixingConfig
-
-
-class Box(NamedTuple):
-    """Rows top to bottom and columns left to right, the ends excluded."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
+from resnext.data.box import Box
 
 
 class Mix(NamedTuple):
@@ -67,4 +59,4 @@ def _draw_cut(random: np.random.RandomState, lam: float, height: int, width: int
     y, x = random.randint(0, height), random.randint(0, width)
     top, bottom = max(y - box_height // 2, 0), min(y + (box_height + 1) // 2, height)
     left, right = max(x - box_width // 2, 0), min(x + (box_width + 1) // 2, width)
-    return Mix(1 - (bottom - top) * (right - left) / (height * width), Box(top, bottom, left, right))
+    return Mix(1 - (bottom - top) * (right - left) / (height * width), Box(top, left, bottom, right))

@@ -1,7 +1,6 @@
 """The teacher of a knowledge distillation: a frozen network whose answers the student learns."""
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 from resnext.config.recipe import TeacherConfig
 from resnext.config.schema import DataConfig, ModelConfig
 from resnext.errors import UserError
-from resnext.models.factory import TIMM_PREFIX, build_model, load_into
+from resnext.models.factory import TIMM_PREFIX, build_model, check_model_name, load_into
 from resnext.models.weights import load_weights
 from resnext.task.loss import distillation_loss
+
+SECTION = "recipe.teacher"  # of the configuration
 
 
 class Teacher:
@@ -28,8 +29,8 @@ class Teacher:
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.config = config
-        theirs, ours = (_channels(each) for each in (std, data.std))
-        self.scale, self.shift = ours / theirs, (_channels(data.mean) - _channels(mean)) / theirs
+        theirs, ours = (_per_channel(each) for each in (std, data.std))
+        self.scale, self.shift = ours / theirs, (_per_channel(data.mean) - _per_channel(mean)) / theirs
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
@@ -63,24 +64,20 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
     if config.name is None:
         return None
     model = ModelConfig(name=config.name, weights=config.weights or _own_weights(config.name))
-    try:
-        network = build_model(replace(model, weights=None), num_classes)
-        load_into(network, load_weights(str(model.weights)), model, new_head=False)
-    except UserError as error:
-        raise UserError(re.sub(r"\bmodel\.(name|weights)=", r"recipe.teacher.\1=", str(error))) from error
+    check_model_name(config.name, SECTION)
+    network = build_model(replace(model, weights=None), num_classes)
+    load_into(network, load_weights(str(model.weights), SECTION), model, new_head=False, section=SECTION)
     weights = Path(str(model.weights))
     trained_with_data = weights.is_file() and ("." not in config.name or weights.suffix == ".ckpt")
     pretrained = {} if trained_with_data else getattr(network, "pretrained_cfg", None) or {}
     return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
 
 
-def _channels(values: Sequence[float]) -> Tensor:
+def _per_channel(values: Sequence[float]) -> Tensor:
     return torch.tensor(values).view(1, -1, 1, 1)
 
 
 def _own_weights(name: str) -> str:
     if not name.startswith(TIMM_PREFIX):
-        raise UserError(
-            f"recipe.teacher.name={name} needs recipe.teacher.weights, such as runs/NAME/checkpoints/best.ckpt"
-        )
+        raise UserError(f"{SECTION}.name={name} needs {SECTION}.weights, such as runs/NAME/checkpoints/best.ckpt")
     return f"timm:{name.removeprefix(TIMM_PREFIX)}"

@@ -22,8 +22,6 @@ from resnext.runtime.lightning_private import silence_signals
 from resnext.runtime.slurm_job import is_slurm_rank
 from resnext.runtime.world import World
 
-NEVER = sys.maxsize
-
 
 def build_trainer(
     config: Config, world: World, folder: Path, *, callbacks: list[Callback], loggers: list[Logger]
@@ -39,7 +37,7 @@ def build_trainer(
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
         gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
         max_epochs=-1,  # ClassificationTask counts the steps, and ends
-        check_val_every_n_epoch=NEVER,  # LastCheckpoint validates
+        check_val_every_n_epoch=sys.maxsize,  # never: LastCheckpoint validates
         deterministic=trainer.deterministic,  # also Inductor's deterministic mode: torch sets both
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
         plugins=[AtomicCheckpointIO(), _find_environment(world)],

@@ -1,0 +1,12 @@
+"""Box: a rectangle of pixels, as crops, random erasing and CutMix draw it."""
+
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """Rows from `top` to `bottom` and columns from `left` to `right`; `bottom` and `right` are outside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int

@@ -1,0 +1,100 @@
+"""DataLoaders that can be watched, saved and resumed."""
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from resnext.data.corrupt_images import CorruptImageBudget
+from resnext.data.dataset import ImageDataset, TrainBatch, TrainImages
+from resnext.data.image_check import ImageCheck
+from resnext.data.sampler import RankBatches
+from resnext.data.worker_watchdog import WorkerWatchdog, die_with_rank
+
+
+class ImageLoader(DataLoader[Any]):
+    """A DataLoader that raises LoaderFailed where a process dies or a batch takes more than `worker_timeout` s."""
+
+    def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
+        super().__init__(images, collate_fn=_unchanged, **loading)
+        self._guard = WorkerWatchdog(worker_timeout) if self.num_workers else None
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self._guard is None:
+            yield from super().__iter__()
+            return
+        with self._guard.watching():
+            with self._guard.waiting():
+                batches = super().__iter__()
+            self._guard.watch_children()
+            while True:
+                with self._guard.waiting():
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                if isinstance(batch, Exception):
+                    raise batch
+                yield batch
+
+
+class TrainLoader(ImageLoader):
+    """A DataLoader over RankBatches that Lightning can save and seek.
+
+    The position is counted when the trainer receives a batch, not when a worker prefetches it, and is reset where an
+    iteration begins, because a checkpoint is also written after the last batch of an epoch.
+    """
+
+    def __init__(
+        self,
+        images: TrainImages,
+        batches: RankBatches,
+        skips: CorruptImageBudget,
+        check: ImageCheck | None,
+        **loading: Any,
+    ) -> None:
+        super().__init__(images, batch_sampler=batches, **loading)
+        self.batches, self.skips, self.check = batches, skips, check
+        self.received = 0
+        self.seconds_waited = 0.0  # since the start
+        self._resume_at = 0
+
+    def __iter__(self) -> Iterator[TrainBatch]:
+        """A generator: it asks for the first batch only after Lightning has announced the epoch."""
+        self.batches.start = self.received = self._resume_at
+        self._resume_at = 0
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            found = next(batches, None)
+            self.seconds_waited += time.perf_counter() - began
+            if found is None:
+                return
+            batch, skipped = found
+            self.skips.count(skipped)
+            if self.check is not None:
+                self.check.start()
+                self.check.report()
+            self.received += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"step": self.received // self.batches.accumulation}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._resume_at = state["step"] * self.batches.accumulation
+
+
+def prepare_worker(_worker: int) -> None:
+    """DataLoader's worker_init_fn."""
+    torch.set_num_threads(1)
+    # The rank's descriptor is inherited by a fork: the rank would take a TERM of this process for its own and end.
+    signal.set_wakeup_fd(-1)
+    die_with_rank()
+
+
+def _unchanged(batch: Any) -> Any:
+    """In place of DataLoader's collate_fn: the dataset gives whole batches."""
+    return batch
