@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnext.data.augment import build_train_transforms
 from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.datamodule import ImageDataModule, TrainImages, TrainLoader
 from resnext.data.index import scan_splits
@@ -29,7 +30,8 @@ def build_loader(root: Path, *, workers: int = 0, max_skipped: int = 0, cached: 
     config = small_config(root, recipe__augmentation=AUGMENTATION, data__max_skipped=max_skipped)
     index = scan_splits(root).train
     cache = RamCache(index, devices=1) if cached else None
-    images = TrainImages(index, cache, config.recipe, config.data, 5)
+    transforms = build_train_transforms(config.recipe, config.data)
+    images = TrainImages(index, cache, config.recipe, config.data, transforms, 5)
     batches = RankBatches(5, len(index), 4, 0, 1, 1, repeats=2)
     return TrainLoader(
         images,
@@ -135,7 +137,7 @@ def test_a_process_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, m
 def test_garbage_is_destroyed_before_processes_are_forked(image_folder: Path, tmp_path: Path):
     """A forked copy of a process group hangs in its destructor."""
     config, splits = small_config(image_folder), scan_splits(image_folder)
-    module = ImageDataModule(config.data, config.recipe, *splits[:2], seed=0, skipped=tmp_path / "skipped.txt")
+    module = ImageDataModule(config.data, config.recipe, *splits[:2], {}, seed=0, skipped=tmp_path / "skipped.txt")
     module.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
     garbage = torch.nn.Module()
     garbage.__dict__["itself"] = garbage

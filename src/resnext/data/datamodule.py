@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import DataConfig
-from resnext.data.augment import Transform, build_eval_transform, build_train_transform, normalize
+from resnext.data.augment import Transform, build_eval_transform, normalize
 from resnext.data.cores import count_cores
 from resnext.data.corrupt_images import CorruptImage, CorruptImageBudget
 from resnext.data.decode import UnreadableImage
@@ -43,15 +43,24 @@ class ImageDataModule(LightningDataModule):
     Args:
         data, recipe: their slices of the configuration.
         train, val: the images of the splits.
+        transforms: of the training images, by their size; none are needed to validate.
         seed: the run's; the order and everything random in a sample follow from it.
         skipped: the file that lists training images which could not be read.
     """
 
     def __init__(
-        self, data: DataConfig, recipe: RecipeConfig, train: ImageIndex, val: ImageIndex, *, seed: int, skipped: Path
+        self,
+        data: DataConfig,
+        recipe: RecipeConfig,
+        train: ImageIndex,
+        val: ImageIndex,
+        transforms: dict[int, Transform],
+        *,
+        seed: int,
+        skipped: Path,
     ) -> None:
         super().__init__()
-        self.data, self.recipe, self.seed = data, recipe, seed
+        self.data, self.recipe, self.transforms, self.seed = data, recipe, transforms, seed
         self.train, self.val = train, val
         self.skips = CorruptImageBudget(skipped, data.max_skipped)
         self.eval_transform = build_eval_transform(recipe.evaluation, recipe.eval_image_size)
@@ -67,7 +76,8 @@ class ImageDataModule(LightningDataModule):
             self.trainer.accumulate_grad_batches,
             self.recipe.augmentation.repeats,
         )
-        images = TrainImages(self.train, self._cache(self.train), self.recipe, self.data, self.seed)
+        cache = self._cache(self.train)
+        images = TrainImages(self.train, cache, self.recipe, self.data, self.transforms, self.seed)
         return TrainLoader(images, batches, self.skips, self._image_check(), **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -155,12 +165,17 @@ class TrainImages(ImageDataset):
     """
 
     def __init__(
-        self, index: ImageIndex, cache: RamCache | None, recipe: RecipeConfig, data: DataConfig, seed: int
+        self,
+        index: ImageIndex,
+        cache: RamCache | None,
+        recipe: RecipeConfig,
+        data: DataConfig,
+        transforms: dict[int, Transform],
+        seed: int,
     ) -> None:
         super().__init__(index, cache)
         self.size_at, self.seed, self.may_skip = recipe.train_image_size, seed, data.max_skipped > 0
-        self.augmentation = recipe.augmentation
-        self.transforms = {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
+        self.augmentation, self.transforms = recipe.augmentation, transforms
 
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
         try:
