@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.serialization import config as serialization_config
 
 from resnext.errors import UserError
 from resnext.files import check_regular
@@ -112,7 +113,9 @@ def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
             for name in archive.namelist():
                 if name.endswith(".pkl"):
                     archive.read(name)  # raises BadZipFile if its checksum is wrong
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        without_headers = {"load.calculate_storage_offsets": True}  # torch would read one for each tensor
+        with serialization_config.patch(without_headers):  # pyright: ignore[reportAttributeAccessIssue]
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     found = parse_checkpoint(path, content)
     if mark is not None:
         check_mark(path, content, mark)
