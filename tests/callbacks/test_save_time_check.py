@@ -14,7 +14,7 @@ from resnext.callbacks.save_time_check import SaveTimeCheck
 from resnext.data.images import load_images
 from resnext.data.index import identify_data
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.training.fit import fit
 from support.small_run import micro_steps_of, small_config
 

@@ -9,7 +9,7 @@ import pytest
 from resnext.callbacks import throughput as module
 from resnext.callbacks.throughput import Throughput
 from resnext.loggers.csv import read_rows
-from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.training.fit import fit
 from support.small_run import make_run, micro_steps_of, small_config
 

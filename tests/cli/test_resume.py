@@ -43,7 +43,7 @@ def test_other_run_names_are_not_taken_for_a_multirun(image_folder: Path, name: 
 
 def test_a_run_whose_name_has_an_equals_sign_is_not_an_override(image_folder: Path, monkeypatch, capsys):
     resumed: list[Run] = []
-    monkeypatch.setattr("resnext.launch.local.launch", resumed.append)
+    monkeypatch.setattr("resnext.launch.local.launch", lambda run, _parts: resumed.append(run))
     config = small_config(image_folder, recipe__batch_size=8)
     for each in ("other", "seed=1", "a=b-0"):
         make_run(dataclasses.replace(config, run=each))
@@ -62,7 +62,7 @@ def test_a_run_whose_name_has_an_equals_sign_is_not_an_override(image_folder: Pa
 def test_after_a_job_fails_the_others_are_resumed(sweep: list[Run], monkeypatch, capsys):
     turns: list[str] = []
 
-    def launch(run: Run) -> None:
+    def launch(run: Run, _parts: object) -> None:
         turns.append(run.path.name)
         if run.path.name == "lr-1":
             raise UserError("it is being trained by somebody")

@@ -84,7 +84,7 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
         seen.extend(job.return_value for job in jobs)
         return jobs
 
-    def train_without_training(run) -> None:
+    def train_without_training(run, _parts) -> None:
         if run.path.name == "s-1":
             raise RunFailed("out of luck")
         if run.path.name != "s-2":

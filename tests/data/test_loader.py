@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from resnext.data.augment import build_train_transforms
 from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.dataset import TrainImages
 from resnext.data.index import scan_splits
@@ -27,7 +28,8 @@ def build_loader(root: Path, *, workers: int = 0, max_skipped: int = 0, cached: 
     config = small_config(root, recipe__augmentation=AUGMENTATION, data__max_skipped=max_skipped)
     index = scan_splits(root).train
     cache = RamCache(index, devices=1) if cached else None
-    images = TrainImages(index, cache, config.recipe, config.data, 5)
+    transforms = build_train_transforms(config.recipe, config.data)
+    images = TrainImages(index, cache, config.recipe, config.data, transforms, 5)
     batches = RankBatches(5, len(index), 4, 0, 1, 1, repeats=2)
     return TrainLoader(
         images,

@@ -325,14 +325,16 @@ def test_batches_from_a_pack_equal_those_from_its_folder(image_folder: Path, tmp
     """Compares order and pixels of a whole epoch, bit for bit."""
     import torch
 
+    from resnext.data.augment import build_train_transforms
     from resnext.data.dataset import TrainImages
     from resnext.data.sampler import RankBatches
 
     pack(image_folder, tmp_path / "pack")
     config = small_config(image_folder)
+    transforms = build_train_transforms(config.recipe, config.data)
     epochs = []
     for root in (image_folder, tmp_path / "pack"):
-        images = TrainImages(load(root)[0], None, config.recipe, config.data, 3)
+        images = TrainImages(load(root)[0], None, config.recipe, config.data, transforms, 3)
         epochs.append([images[sample] for batch in RankBatches(3, 12, 4, 0, 1, 1) for sample in batch])
     for folder, packed in zip(*epochs, strict=True):
         assert torch.equal(folder[0], packed[0])

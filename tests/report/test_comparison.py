@@ -12,7 +12,7 @@ from resnext.cli.compare import main
 from resnext.errors import UserError
 from resnext.report.comparison import compare
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.training.fit import fit
 from support.small_run import small_config
 from support.stopping import make_run

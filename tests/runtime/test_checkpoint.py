@@ -14,15 +14,15 @@ import torch
 
 from resnext.errors import UserError
 from resnext.run.identity import RunMark
-from resnext.runtime import checkpoint as module
+from resnext.runtime import checkpoint_io
 from resnext.runtime.checkpoint import (
-    AtomicCheckpointIO,
     DamagedCheckpoint,
     check_network,
     find_latest,
     load_checkpoint,
     read_checkpoint,
 )
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from support.kills import kill_at_file_operation
 
 MARK = RunMark("abcd1234", "digest")
@@ -105,7 +105,7 @@ def test_a_disk_with_too_little_room_is_not_filled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / ".last.ckpt.partial").touch()  # of a killed save
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(100, 90, 10))
+    monkeypatch.setattr(checkpoint_io.shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(100, 90, 10))
     monkeypatch.setattr(torch, "save", lambda *_: pytest.fail("written"))
     assert save(tmp_path, 1).failures == 1
     assert "0.0 MB are needed and 0.0 MB are free" in caplog.text
@@ -307,9 +307,10 @@ def test_one_without_weights_is_damage(tmp_path: Path):
 )
 def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, found: str):
     save(tmp_path, 1)
-    check_network(tmp_path / "last.ckpt", {"w": torch.zeros(8)})
+    checkpoint = read_checkpoint(tmp_path / "last.ckpt")
+    check_network(checkpoint, {"w": torch.zeros(8)})
     with pytest.raises(UserError, match=rf"last.ckpt is of another network: {found}"):
-        check_network(tmp_path / "last.ckpt", network)
+        check_network(checkpoint, network)
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])

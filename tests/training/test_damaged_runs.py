@@ -252,7 +252,7 @@ def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
     hurt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str
 ):
     resumed: list[Run] = []
-    monkeypatch.setattr("resnext.launch.local.launch", resumed.append)
+    monkeypatch.setattr("resnext.launch.local.launch", lambda run, _parts: resumed.append(run))
     (hurt / file).write_text("")
     os.utime(hurt / "summary.json", (2e9, 2e9))
     assert run_verb(["resume"]) == 0

@@ -23,6 +23,7 @@ from resnext.runtime.checkpoint import read_checkpoint
 from resnext.runtime.world import World
 from resnext.task.accuracy import EvaluationScores
 from resnext.task.classification import ClassificationTask
+from resnext.training import ending
 from resnext.training import fit as fit_module
 from resnext.training.fit import fit
 from support.small_run import make_run, read_metrics, small_config, write_images
@@ -121,7 +122,7 @@ def test_wandb_that_breaks_at_the_end_changes_nothing(
         raise BrokenPipeError(32, "Broken pipe")
 
     run = make_run(small_config(digits, recipe__max_steps=2))
-    monkeypatch.setattr(fit_module.wandb, "finish", fail)
+    monkeypatch.setattr(wandb, "finish", fail)
     if not steps:
         monkeypatch.setattr(ClassificationTask, "on_train_start", lambda _task: 1 / 0)
         with pytest.raises(RunFailed, match="ZeroDivisionError"):
@@ -206,12 +207,12 @@ def test_rank_0_says_itself_why_it_has_no_store(rank: int, silent: bool):
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DistNetworkError) as error:
         TCPStore("127.0.0.1", server.getsockname()[1], 2, is_master=True, wait_for_workers=False)
     world = replace(World.from_environment(), size=2, rank=rank)
-    assert fit_module._is_said_elsewhere(error.value, world) == silent
+    assert ending._is_said_elsewhere(error.value, world) == silent
 
 
 def test_a_file_with_gloo_in_its_name_is_not_silent():
     error = FileNotFoundError(2, "No such file or directory", "/data/gloo/train")
-    assert not fit_module._is_said_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
+    assert not ending._is_said_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
 
 
 def test_data_that_changed_is_refused(image_folder: Path):

@@ -19,7 +19,7 @@ from resnext.loggers import csv as csv_logger
 from resnext.run.directory import Run
 from resnext.run.identity import RunMark
 from resnext.run.metrics import read_rows
-from resnext.runtime import checkpoint as checkpoint_module
+from resnext.runtime import checkpoint_io
 from resnext.runtime.checkpoint import load_checkpoint, read_checkpoint
 from resnext.runtime.signals import StopRequest
 from resnext.task.finite import MAX_SKIPPED
@@ -96,7 +96,7 @@ def test_skipping_ends_where_nothing_is_learned(digits: Path):
 def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
     """Every save but the first `after` ones fails."""
     saves: list[int] = []
-    write = checkpoint_module._write
+    write = checkpoint_io._write
 
     def write_or_fail(content: Any, target: Path) -> None:
         saves.append(-1 if isinstance(content, bytes) else content["global_step"])
@@ -104,7 +104,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(content, target)
 
-    monkeypatch.setattr(checkpoint_module, "_write", write_or_fail)
+    monkeypatch.setattr(checkpoint_io, "_write", write_or_fail)
     return saves
 
 

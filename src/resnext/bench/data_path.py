@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from resnext.config.recipe import OptimizerConfig, RecipeConfig
 from resnext.config.schema import DataConfig
+from resnext.data.augment import build_train_transforms
 from resnext.data.dataset import TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.image_file import read_image_file
@@ -142,7 +143,8 @@ def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
 def _our_dataset(images: HeldImages) -> TrainImages:
     """What a training with random resized crop and flip takes its samples from."""
     recipe = RecipeConfig(epochs=1, batch_size=BATCH, image_size=SIZE, optimizer=OptimizerConfig(name="sgd", lr=0.1))
-    return TrainImages(images, None, recipe, DataConfig(name="image_folder", root=str(images.root)), 0)
+    data = DataConfig(name="image_folder", root=str(images.root))
+    return TrainImages(images, None, recipe, data, build_train_transforms(recipe, data), 0)
 
 
 def _ours(images: HeldImages) -> Callable[[int], Any]:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from resnext.errors import UserError
 from resnext.run.directory import Run
 from resnext.run.metrics import Row, find_best, read_rows
-from resnext.runtime.checkpoint import BEST, Best, DamagedCheckpoint, read_checkpoint
+from resnext.runtime.checkpoint import BEST, Best, DamagedCheckpoint, read_position
 from resnext.task.classification import ClassificationTask
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
 
 
 def _read_best(path: Path) -> Best | None:
+    """Every byte of the file was checked when the training was planned, or it was written since."""
     try:
-        return read_checkpoint(path).best
+        return read_position(path).best
     except (FileNotFoundError, DamagedCheckpoint):
         return None
 

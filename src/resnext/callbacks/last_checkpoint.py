@@ -12,7 +12,7 @@ from resnext.config.schema import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
-from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.runtime.collectives import MaxOverRanks
 from resnext.runtime.signals import StopRequest
 from resnext.task.classification import ClassificationTask

@@ -11,6 +11,7 @@ from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from resnext.run.directory import Run
+    from resnext.training.parts import Parts
 
 
 def main(arguments: list[str]) -> int:
@@ -37,13 +38,13 @@ def main(arguments: list[str]) -> int:
         overrides, options.run = [options.run, *overrides], None
     if not jobs:
         run = Run.open(Path(options.run)) if options.run else find_unfinished()
-        launch(_add_start(run, overrides) if overrides else run)
+        launch(*_add_start(run, overrides))
         return 0
     errors: list[UserError | RunFailed] = []
     for run in jobs:
         try:
             is_open = run.summary["status"] != "finished"
-            launch(_add_start(run, overrides) if overrides and is_open else run)
+            launch(*_add_start(run, overrides if is_open else []))
         except (UserError, RunFailed) as error:  # the others have their turn
             print(f"resnext resume: {run.path}: {error}", file=sys.stderr)
             errors.append(error)
@@ -70,7 +71,11 @@ def names_run(name: str) -> bool:
     return is_run(Path(name)) or is_run(RUNS / name)
 
 
-def _add_start(run: "Run", overrides: list[str]) -> "Run":
+def _add_start(run: "Run", overrides: list[str]) -> "tuple[Run, Parts | None]":
+    """The start with `overrides`, if there are any, and what was built to check it."""
+    if not overrides:
+        return run, None
+
     from resnext.config.compose import apply_overrides
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
@@ -82,6 +87,7 @@ def _add_start(run: "Run", overrides: list[str]) -> "Run":
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
-    check_before_run(replace(config, model=replace(config.model, weights=None)), *images)  # the checkpoint has them
     check_epochs(run, config, images[0])
-    return run.add_start(config)
+    without_weights = replace(config, model=replace(config.model, weights=None))  # the checkpoint has them
+    parts = check_before_run(without_weights, *images)
+    return run.add_start(config), parts

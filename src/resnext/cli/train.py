@@ -31,10 +31,10 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.run.directory import Run
     from resnext.training.preflight import check_before_run
 
-    check_before_run(config, *images)
+    parts = check_before_run(config, *images)
     run = Run.create(config, identify_data(*images), command)
     try:
-        launch(run)
+        launch(run, parts)
     except Interrupted as error:
         if "SUBMITIT_EXECUTOR" in os.environ:
             _leave_submitit(error.signum)

@@ -38,6 +38,11 @@ LIGHTING_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.81
 LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
+def build_train_transforms(recipe: RecipeConfig, data: DataConfig) -> dict[int, Transform]:
+    """Those of all epochs, by the size of their images; raises as `build_train_transform` does."""
+    return {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
+
+
 def build_train_transform(recipe: RecipeConfig, data: DataConfig, image_size: int) -> Transform:
     """Crop, flip, `auto_augment` or colour jitter, lighting: uint8 [H, W, 3] → uint8 [image_size, image_size, 3].
 

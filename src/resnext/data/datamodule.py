@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import DataConfig
-from resnext.data.augment import build_eval_transform, normalize
+from resnext.data.augment import Transform, build_eval_transform, normalize
 from resnext.data.cores import count_cores
 from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.dataset import Batch, EvalImages, TrainBatch, TrainImages
@@ -32,15 +32,24 @@ class ImageDataModule(LightningDataModule):
     Args:
         data, recipe: their slices of the configuration.
         train, val: the images of the splits.
+        transforms: of the training images, by their size; none are needed to validate.
         seed: the run's; the order and everything random in a sample follow from it.
         skipped: the file that lists training images which could not be read.
     """
 
     def __init__(
-        self, data: DataConfig, recipe: RecipeConfig, train: ImageIndex, val: ImageIndex, *, seed: int, skipped: Path
+        self,
+        data: DataConfig,
+        recipe: RecipeConfig,
+        train: ImageIndex,
+        val: ImageIndex,
+        transforms: dict[int, Transform],
+        *,
+        seed: int,
+        skipped: Path,
     ) -> None:
         super().__init__()
-        self.data, self.recipe, self.seed = data, recipe, seed
+        self.data, self.recipe, self.transforms, self.seed = data, recipe, transforms, seed
         self.train, self.val = train, val
         self.skips = CorruptImageBudget(skipped, data.max_skipped)
         self.eval_transform = build_eval_transform(recipe.evaluation, recipe.eval_image_size)
@@ -56,7 +65,8 @@ class ImageDataModule(LightningDataModule):
             self.trainer.accumulate_grad_batches,
             self.recipe.augmentation.repeats,
         )
-        images = TrainImages(self.train, self._cache(self.train), self.recipe, self.data, self.seed)
+        cache = self._cache(self.train)
+        images = TrainImages(self.train, cache, self.recipe, self.data, self.transforms, self.seed)
         return TrainLoader(images, batches, self.skips, self._image_check(), **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import DataConfig
-from resnext.data.augment import Transform, build_train_transform
+from resnext.data.augment import Transform
 from resnext.data.corrupt_images import CorruptImage
 from resnext.data.decode import UnreadableImage
 from resnext.data.erasing import Erasing, draw_erasing
@@ -67,12 +67,17 @@ class TrainImages(ImageDataset):
     """
 
     def __init__(
-        self, index: ImageIndex, cache: RamCache | None, recipe: RecipeConfig, data: DataConfig, seed: int
+        self,
+        index: ImageIndex,
+        cache: RamCache | None,
+        recipe: RecipeConfig,
+        data: DataConfig,
+        transforms: dict[int, Transform],
+        seed: int,
     ) -> None:
         super().__init__(index, cache)
         self.size_at, self.seed, self.may_skip = recipe.train_image_size, seed, data.max_skipped > 0
-        self.augmentation = recipe.augmentation
-        self.transforms = {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
+        self.augmentation, self.transforms = recipe.augmentation, transforms
 
     def __getitem__(self, sample: Sample) -> tuple[Any, ...]:
         try:

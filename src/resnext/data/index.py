@@ -1,5 +1,6 @@
 """Every image of a split: class folders in, flat arrays out. What was scanned once is kept (index_cache.py)."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -66,6 +67,10 @@ class ImageIndex:
     @property
     def fingerprint(self) -> str:
         """Changes with any class, path or label: 16 hexadecimal digits."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256("\0".join(self.classes).encode(errors="surrogateescape"))
         for part in (self.paths, self.offsets, self.labels):
             digest.update(part.data)

@@ -43,7 +43,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     if not path.exists():
         raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
     content = load_checkpoint(path)
-    step = parse_checkpoint(path, content).step
+    found = parse_checkpoint(path, content)
     check_mark(path, content, run.mark, required=False)
     train, val = load_images(config.data)
     run.check_data(identify_data(train, val))
@@ -51,16 +51,17 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
-    check_network(path, task.state_dict())
+    check_network(found, task.state_dict())
+    task.load_state_dict(content["state_dict"])
     if config.recipe.ema.decay is not None:
         task.validate_also("val_ema", copy.deepcopy(network))
         task.validated["val_ema"].load_state_dict(network_weights(content[EMA_KEY]))
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(
-        config.data, config.recipe, train, val, seed=config.seed, skipped=run.path / "skipped.txt"
+        config.data, config.recipe, train, val, {}, seed=config.seed, skipped=run.path / "skipped.txt"
     )
     with warnings.catch_warnings(), StopRequest().received(deferred=False):
         ignore_harmless_warnings()
-        trainer.validate(task, datamodule, ckpt_path=path, verbose=False, weights_only=True)
-    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), step)
+        trainer.validate(task, datamodule, verbose=False)
+    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step)

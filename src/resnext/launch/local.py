@@ -15,6 +15,7 @@ from resnext.runtime.device import count_devices
 from resnext.runtime.logs import logging_to
 from resnext.runtime.parent_death import LAUNCHER
 from resnext.training.fit import fit
+from resnext.training.parts import Parts
 
 SECONDS_TO_SAVE = (
     600  # a rank may be far from its next optimizer step when the signal comes; torchrun's own limit is 30
@@ -23,8 +24,8 @@ SECONDS_TO_SAVE = (
 log = logging.getLogger(__name__)
 
 
-def launch(run: Run) -> None:
-    """Trains `run` to its end, and raises what `fit` raises.
+def launch(run: Run, parts: Parts | None = None) -> None:
+    """Trains `run` to its end, and raises what `fit` raises. `parts` are what this process has built for it.
 
     With several devices, or where a lost process is to be started again (trainer.max_restarts), under torchrun. All
     its processes are then started again: each goes on from the newest checkpoint.
@@ -32,7 +33,7 @@ def launch(run: Run) -> None:
     trainer = run.config.trainer
     devices = count_devices(trainer)
     if devices == 1 and not trainer.max_restarts:
-        return fit(run)
+        return fit(run, parts=parts)
     with run.lock():
         pass  # refused here if another process trains the run, before any rank is started
     for restart in range(1, trainer.max_restarts + 1):

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, and read only after every byte of them was checked.
+"""Checkpoint files as they are read: once, and only after every byte was checked.
 
 torch writes a zip archive, which carries a CRC-32 of each of its records: the checksum is in the file, and the file
 stays one that `torch.load(path, weights_only=True)` takes. torch itself does not look at it.
@@ -8,24 +8,26 @@ import errno
 import io
 import logging
 import pickle
-import shutil
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils.serialization import config as serialization_config
 
 from resnext.errors import UserError
-from resnext.files import atomic_file, check_regular, link_or_move, sync, sync_folder
+from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
 
 OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,12 @@ class Best(NamedTuple):
     score: float
 
 
-class Checkpoint(NamedTuple):
-    """A whole checkpoint: how many optimizer steps are done, and whether the validation due at that step is.
+@dataclass(frozen=True)
+class Checkpoint:
+    """How many optimizer steps are done, and whether the validation due at that step is.
 
-    `best` is what best.ckpt held when this one was written, `metrics` the text of metrics.csv.
+    `best` is what best.ckpt held when this one was written, `metrics` the text of metrics.csv. `content` is all that is
+    in the file; it is empty where only the position was read.
     """
 
     path: Path
@@ -49,81 +53,45 @@ class Checkpoint(NamedTuple):
     validated: bool
     best: Best | None
     metrics: str
+    content: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def take_content(self) -> dict[str, Any]:
+        """The content, once: this object does not keep its tensors in memory any longer."""
+        content = dict(self.content)
+        self.content.clear()
+        return content
 
 
 class DamagedCheckpoint(UserError):
     """A file that is truncated, empty, altered, or not a checkpoint."""
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was.
-
-    The last.ckpt before becomes previous.ckpt. A save that fails is a warning, and `failures` counts them in a row: the
-    training goes on, and whoever called decides for how long. An OSError of `before_save` is such a failure too.
-
-    A best.ckpt that cannot be written is kept in memory, and written before any other file: so no last.ckpt counts on
-    a best.ckpt that is not there, and a run that is killed meanwhile validates that epoch again.
-    """
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.before_save: Callable[[], None] = lambda: None
-        self._kept_best: tuple[Path, bytes] | None = None
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        target = Path(path)
-        if target.name == BEST:
-            self._kept_best = None  # an earlier one is no longer the best
-        try:
-            self.before_save()
-            self._write_kept_best()
-            _write(checkpoint, target)
-            self.failures = 0
-        except OSError as error:
-            self.failures += 1
-            if target.name == BEST:
-                self._kept_best = target, _to_bytes(checkpoint)
-            log.warning(
-                "%s could not be saved: %s; the file before is whole and the training goes on (failure %d in a row)",
-                target,
-                error.strerror or error,
-                self.failures,
-            )
-
-    def _write_kept_best(self) -> None:
-        if self._kept_best is None:
-            return
-        path, content = self._kept_best
-        try:
-            _write(content, path)
-        except OSError as error:
-            raise OSError(f"{BEST} comes first, and: {error.strerror or error}") from error
-        self._kept_best = None
-        log.info("%s is saved now", path)
-
-
 def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint | None:
-    """The newest whole checkpoint in `folder`, if there is one. Damaged ones are passed over.
+    """The newest checkpoint in `folder` that is not damaged, with its content; None if there is none.
 
-    Every rank calls it, and one of them, with `set_aside`, says so and gives them another name.
+    The positions decide which file is read; an older one is read only if that is damaged. Every rank calls it. One of
+    them, with `set_aside`, logs and renames damaged files. It checks best.ckpt too, which the run is judged by.
 
     Raises:
-        UserError: for one that is whole and not of the run with `mark`, or holds more than tensors and plain values.
+        UserError: for one that is not of the run with `mark`, or holds more than tensors and plain values.
     """
-    found: list[Checkpoint] = []
-    for name in (LAST, PREVIOUS, BEST):
-        try:
-            found.append(read_checkpoint(folder / name, mark))
-        except FileNotFoundError:
-            continue
-        except DamagedCheckpoint as error:
-            if set_aside:
-                _set_aside(folder / name, error)
-    return max(found, key=lambda each: (each.step, each.validated), default=None)
+    positions = find_positions(folder, mark, set_aside=set_aside)
+    loaded = (_read_unless_damaged(read_checkpoint, each.path, mark, set_aside=set_aside) for each in positions)
+    found = next(filter(None, loaded), None)
+    if set_aside and found is not None and found.path.name != BEST:
+        _read_unless_damaged(_check_bytes, folder / BEST, mark, set_aside=set_aside)
+    return found
+
+
+def find_positions(folder: Path, mark: RunMark, *, set_aside: bool = False) -> list[Checkpoint]:
+    """The checkpoints in `folder`, the newest first, without their content; raises as `find_latest` does."""
+    paths = (folder / name for name in (LAST, PREVIOUS, BEST))
+    positions = (_read_unless_damaged(read_position, path, mark, set_aside=set_aside) for path in paths)
+    return sorted(filter(None, positions), key=lambda each: (each.step, each.validated), reverse=True)
 
 
 def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
-    """Checks the whole file and reads its position; with `mark`, also whose it is.
+    """Reads the file, once, and checks every byte of it; with `mark`, also which run it is of.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -137,6 +105,23 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
     return found
 
 
+def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
+    """As `read_checkpoint`, but the tensors are neither read nor checked, and the content is left out."""
+    with _naming_damage(path):
+        with zipfile.ZipFile(path) as archive:
+            _check_kind(archive, path)
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    archive.read(name)  # raises BadZipFile if its checksum is wrong
+        without_headers = {"load.calculate_storage_offsets": True}  # torch would read one for each tensor
+        with serialization_config.patch(without_headers):  # pyright: ignore[reportAttributeAccessIssue]
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    found = parse_checkpoint(path, content)
+    if mark is not None:
+        check_mark(path, content, mark)
+    return replace(found, content={})
+
+
 def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
     """The position in `content`, read from `path`; raises DamagedCheckpoint for what is missing or of another type."""
     if (fault := _find_fault(content)) is not None:
@@ -147,34 +132,72 @@ def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
         validated=bool(content["validated"]),
         best=Best(**content["best"]) if content.get("best") else None,
         metrics=content.get("metrics", ""),
+        content=content,
     )
 
 
-def check_network(path: Path, network: Mapping[str, Tensor]) -> None:
-    """Raises UserError with the first difference if the weights in `path` are not of this network."""
-    theirs = {name: list(value.shape) for name, value in load_checkpoint(path)["state_dict"].items()}
+def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor]) -> None:
+    """Raises UserError with the first difference if the weights in `checkpoint` are not of this network."""
+    theirs = {name: list(value.shape) for name, value in checkpoint.content["state_dict"].items()}
     ours = {name: list(value.shape) for name, value in network.items()}
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             raise UserError(
-                f"{path} is of another network: {name} is {theirs.get(name, 'missing')} in it and "
+                f"{checkpoint.path} is of another network: {name} is {theirs.get(name, 'missing')} in it and "
                 f"{ours.get(name, 'missing')} in this run; put the run's own file back, or remove it"
             )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """All that is in it, tensors mapped from the file; raises as `read_checkpoint` does."""
+    """All that is in the file, on the CPU; raises as `read_checkpoint` does."""
+    with _naming_damage(path), open(path, "rb") as file:
+        with zipfile.ZipFile(file) as archive:  # reads its end alone: a file that is not an archive may be huge
+            _check_kind(archive, path)
+        file.seek(0)
+        content = io.BytesIO(file.read())  # what is checked is what is loaded
+        with zipfile.ZipFile(content) as archive:
+            _check_records(archive, path)
+        content.seek(0)
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def _check_bytes(path: Path, _mark: RunMark) -> None:
+    """As `read_checkpoint`, but nothing is loaded."""
+    with _naming_damage(path), zipfile.ZipFile(path) as archive:
+        _check_records(archive, path)
+
+
+def _check_records(archive: zipfile.ZipFile, path: Path) -> None:
+    if damaged := archive.testzip():
+        raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
+
+
+def _check_kind(archive: zipfile.ZipFile, path: Path) -> None:
+    if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+        raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
+
+
+def _read_unless_damaged(read: Callable[[Path, RunMark], T], path: Path, mark: RunMark, *, set_aside: bool) -> T | None:
+    """None if the file does not exist or is damaged."""
+    try:
+        return read(path, mark)
+    except FileNotFoundError:
+        return None
+    except DamagedCheckpoint as error:
+        if set_aside:
+            _set_aside(path, error)
+        return None
+
+
+@contextmanager
+def _naming_damage(path: Path) -> Iterator[None]:
+    """Tells a damaged file from storage that fails, and names it; a file that is not regular is not opened."""
     try:
         check_regular(path)
     except UserError as error:
         raise DamagedCheckpoint(str(error)) from None
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        yield
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise
     except OSError as error:
@@ -210,46 +233,6 @@ def _find_fault(content: Any) -> str | None:
 
 def _is_state_dict(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, Tensor) for each in value.values())
-
-
-def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
-    """Of bytes, as they are: a checkpoint that `_to_bytes` made."""
-    with atomic_file(target) as file:  # one writer: the run's lock
-        _check_free_space(checkpoint, target.parent)  # with the space of a killed save, which was removed
-        if isinstance(checkpoint, bytes):
-            file.write(checkpoint)
-        else:
-            _save(checkpoint, file)
-        if target.name == LAST and target.exists():
-            sync(file)  # a save that fails here must not cost previous.ckpt
-            link_or_move(target, target.with_name(PREVIOUS))
-    sync_folder(target.parent)
-
-
-def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """The file's content: a copy on the CPU, which the training does not change any more."""
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    return content.getvalue()
-
-
-def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    """torch.save, with the OSError that its own RuntimeError about the position in the file hides."""
-    try:
-        torch.save(checkpoint, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
-
-
-def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
-    """Before the disk is full to the brim: the run's other files are on it."""
-    tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor)]
-    needed = len(checkpoint) if isinstance(checkpoint, bytes) else sum(tensor.nbytes for tensor in tensors)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free")
 
 
 def _set_aside(path: Path, error: UserError) -> None:

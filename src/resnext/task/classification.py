@@ -16,7 +16,7 @@ from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.finite import FiniteGuard
 from resnext.task.loss import classification_loss
 from resnext.task.mixing import draw_mix, mix_images, mix_targets
-from resnext.task.optimization import build_optimizer, lr_at, set_lr, total_steps
+from resnext.task.optimization import lr_at, set_lr, total_steps
 from resnext.task.teacher import Teacher
 
 
@@ -31,6 +31,7 @@ class ClassificationTask(LightningModule):
         recipe: its slice of the configuration.
         seed: the run's; dropout, mixing and the like follow from (seed, step, micro-step, rank).
         log_every_steps: between two lines; an epoch's last step is always logged.
+        optimizer: of the network's parameters; a task that only validates has none.
         teacher: whose answers are learned besides the targets.
         skip_nonfinite: a step whose loss is not finite changes nothing, instead of ending the training.
     """
@@ -42,13 +43,14 @@ class ClassificationTask(LightningModule):
         *,
         seed: int,
         log_every_steps: int,
+        optimizer: Optimizer | None = None,
         teacher: Teacher | None = None,
         skip_nonfinite: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
-        self.teacher = teacher
+        self.optimizer, self.teacher = optimizer, teacher
         self.validated = {"val": network}  # by the prefix of its metrics
         self.guard = FiniteGuard(network, skip=skip_nonfinite)
         self.scores = nn.ModuleDict({"val": EvaluationScores()})
@@ -60,7 +62,8 @@ class ClassificationTask(LightningModule):
         return self.network(images)
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.network, self.recipe.optimizer)
+        assert self.optimizer is not None, "only a training has one"
+        return self.optimizer
 
     def validate_also(self, prefix: str, network: nn.Module) -> None:
         """Validates `network`, which is not trained, beside the one that is, into metrics that begin with `prefix`."""

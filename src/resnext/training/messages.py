@@ -7,38 +7,35 @@ from typing import Any
 
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.describe import describe_image_sizes, describe_recipe, doubt_lr
-from resnext.config.schema import Config, to_dict
-from resnext.data.index import ImageIndex
-from resnext.data.sampler import steps_per_epoch
+from resnext.config.schema import to_dict
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint import Checkpoint
 from resnext.runtime.slurm_job import SlurmJob
 from resnext.runtime.world import World
-from resnext.task.optimization import lr_at, total_steps
+from resnext.task.optimization import lr_at
 from resnext.terminal import pluralize
+from resnext.training.plan import TrainingPlan
 
 log = logging.getLogger(__name__)
 
 
-def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: ImageIndex, done: int) -> None:
-    """The first lines: what is trained, on what, how; in a SLURM job also where, and from where on (`done` steps)."""
+def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
+    """The first lines: what is trained, on what, how; in a SLURM job also where, and from which step on."""
+    config, train, val = plan.config, plan.parts.train, plan.parts.val
     recipe, trainer = config.recipe, config.trainer
-    per_epoch = steps_per_epoch(len(train), recipe.batch_size)
-    total = total_steps(recipe, per_epoch)
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
     _log_lines(
         run=run.path,
         model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
-        batch=describe_split(config.split_batch(world.size), world.size),
-        steps=describe_steps(total, recipe.epochs, per_epoch),
+        batch=describe_split(plan.split, world.size),
+        steps=describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
         **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
     seen = set(val.labels.tolist())
     if job := SlurmJob.current():
-        _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {done:,}")
+        _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {plan.steps_done:,}")
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
         log.warning(
@@ -47,18 +44,21 @@ def log_header(run: Run, config: Config, world: World, train: ImageIndex, val: I
     if (doubt := doubt_lr(recipe)) is not None:
         log.warning(doubt)
     warmup = recipe.schedule.warmup_epochs
-    if warmup * per_epoch >= total:
+    if warmup * plan.steps_per_epoch >= plan.steps:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
 
 
-def log_resume(run: Run, config: Config, checkpoint: Checkpoint, per_epoch: int) -> None:
+def log_resume(run: Run, plan: TrainingPlan) -> None:
     """From where the training goes on, and whether more epochs change its learning rate."""
+    checkpoint, recipe = plan.checkpoint, plan.config.recipe
+    if checkpoint is None:
+        return
     missing = "" if checkpoint.validated else ", with the validation"
     _log_lines(resumed=f"from step {checkpoint.step:,}{missing}: {checkpoint.path.name}")
-    before, recipe = run.find_last_start(), config.recipe
+    before = run.find_last_start()
     if before is None or before.recipe.epochs == recipe.epochs:
         return
-    rates = [lr_at(checkpoint.step, each, per_epoch) for each in (before.recipe, recipe)]
+    rates = [lr_at(checkpoint.step, each, plan.steps_per_epoch) for each in (before.recipe, recipe)]
     if rates[0] != rates[1]:
         log.warning(
             "recipe.epochs was %d and is now %d: the learning rate goes on at %.3g instead of %.3g",

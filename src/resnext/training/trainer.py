@@ -16,7 +16,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import Strategy
 
 from resnext.config.schema import Config, TrainerConfig
-from resnext.runtime.checkpoint import AtomicCheckpointIO
+from resnext.runtime.checkpoint import Checkpoint
+from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.runtime.gradient_buckets import FixedBucketsDDP
 from resnext.runtime.lightning_private import silence_signals
 from resnext.runtime.slurm_job import is_slurm_rank
@@ -24,9 +25,18 @@ from resnext.runtime.world import World
 
 
 def build_trainer(
-    config: Config, world: World, folder: Path, *, callbacks: list[Callback], loggers: list[Logger]
+    config: Config,
+    world: World,
+    folder: Path,
+    *,
+    callbacks: list[Callback],
+    loggers: list[Logger],
+    checkpoint: Checkpoint | None = None,
 ) -> Trainer:
-    """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left."""
+    """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left.
+
+    `checkpoint` is what `Trainer.fit` is given the path of.
+    """
     trainer = config.trainer
     built = Trainer(
         accelerator=trainer.accelerator,
@@ -40,7 +50,7 @@ def build_trainer(
         check_val_every_n_epoch=sys.maxsize,  # never: LastCheckpoint validates
         deterministic=trainer.deterministic,  # also Inductor's deterministic mode: torch sets both
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
-        plugins=[AtomicCheckpointIO(), _find_environment(world)],
+        plugins=[AtomicCheckpointIO(checkpoint), _find_environment(world)],
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=folder,

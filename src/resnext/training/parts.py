@@ -1,0 +1,47 @@
+"""Parts: what a configuration and its images make. They are built once in a process, also before there is a run."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from resnext.config.schema import Config, ModelConfig
+from resnext.data.augment import Transform, build_train_transforms
+from resnext.data.index import ImageIndex
+from resnext.models.factory import build_model
+from resnext.task.optimization import build_optimizer
+from resnext.task.teacher import Teacher, build_teacher
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is trained, and on what.
+
+    The network is as `model` describes it, on the CPU, neither compiled nor in another memory format.
+    """
+
+    model: ModelConfig
+    train: ImageIndex
+    val: ImageIndex
+    transforms: dict[int, Transform]
+    network: nn.Module
+    optimizer: Optimizer
+    teacher: Teacher | None
+
+
+def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
+    """Raises UserError for the first part that cannot be built."""
+    recipe, num_classes = config.recipe, len(train.classes)
+    transforms = build_train_transforms(recipe, config.data)
+    torch.manual_seed(config.seed)
+    network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate, init=recipe.init)
+    return Parts(
+        model=config.model,
+        train=train,
+        val=val,
+        transforms=transforms,
+        network=network,
+        optimizer=build_optimizer(network, recipe.optimizer),
+        teacher=build_teacher(recipe.teacher, num_classes, config.data),
+    )

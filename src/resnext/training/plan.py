@@ -1,0 +1,104 @@
+"""plan_training: what follows from a run and this machine, before anything is trained."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from resnext.config.batch import BatchSplit
+from resnext.config.schema import Config
+from resnext.data.images import load_images
+from resnext.data.index import identify_data
+from resnext.data.sampler import steps_per_epoch
+from resnext.errors import UserError
+from resnext.models.weights import NETWORK_PREFIX
+from resnext.run.directory import Run
+from resnext.runtime.checkpoint import Checkpoint, check_network, find_latest
+from resnext.runtime.device import resolve_auto, resolved_values
+from resnext.runtime.world import World
+from resnext.task.optimization import total_steps
+from resnext.task.teacher import Teacher
+from resnext.training.parts import Parts, build_parts
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What is trained, on what, from where to where.
+
+    Attributes:
+        config: of this start; nothing in it is `auto`.
+        split: of the global batch among the ranks.
+        checkpoint: what the training goes on from; None at the first start.
+        steps_per_epoch, steps: optimizer steps of an epoch, and of the whole training.
+    """
+
+    config: Config
+    parts: Parts
+    split: BatchSplit
+    checkpoint: Checkpoint | None
+    steps_per_epoch: int
+    steps: int
+
+    @property
+    def steps_done(self) -> int:
+        return self.checkpoint.step if self.checkpoint is not None else 0
+
+    @property
+    def validated(self) -> bool:
+        """Whether no validation is missing at `steps_done`."""
+        return self.checkpoint is None or self.checkpoint.validated
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.checkpoint is not None and self.steps_done >= self.steps and self.validated
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        return self.checkpoint.path if self.checkpoint is not None else None
+
+
+def plan_training(run: Run, world: World, parts: Parts | None = None) -> TrainingPlan:
+    """Every rank calls it. `parts` are those that the checks before the run built in this process.
+
+    The first start's rank 0 keeps in run.json what was resolved and which teacher there is.
+
+    Raises:
+        UserError: if the data, the checkpoint, the teacher or the machine are not those of the run, or a part cannot
+            be built.
+    """
+    config = _resolve(run, world)
+    world.check(config.trainer)
+    split = config.split_batch(world.size)  # on all ranks, before one of them waits for another
+    train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
+    run.check_data(identify_data(train, val))
+    checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)
+    model = config.model if checkpoint is None else replace(config.model, weights=None)  # the checkpoint has them
+    if parts is None or (checkpoint is None and parts.model != model):
+        parts = build_parts(replace(config, model=model), train, val)
+    if checkpoint is not None:
+        state = parts.network.state_dict()
+        check_network(checkpoint, {NETWORK_PREFIX + name: value for name, value in state.items()})
+    if parts.teacher is not None:
+        _check_teacher(run, config, parts.teacher, is_writer=world.rank == 0)
+    per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
+    return TrainingPlan(config, parts, split, checkpoint, per_epoch, total_steps(config.recipe, per_epoch))
+
+
+def _resolve(run: Run, world: World) -> Config:
+    """The configuration of the newest start, with what is `auto` as the first start found it on its machine."""
+    config, kept = run.config, run.info.get("resolved")
+    trainer = resolve_auto(config.trainer, kept)
+    if kept is None and world.rank == 0:
+        run.update_info(resolved=resolved_values(trainer))
+    return replace(config, trainer=trainer)
+
+
+def _check_teacher(run: Run, config: Config, teacher: Teacher, *, is_writer: bool) -> None:
+    """Raises UserError if its weights are not those that the run began with."""
+    fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
+    if kept not in (None, fingerprint):
+        raise UserError(
+            f"the weights of recipe.teacher.name={config.recipe.teacher.name} are not those that {run.path} began "
+            "with: restore them, or start another RUN (run=NAME)"
+        )
+    if kept is None and is_writer:
+        run.update_info(teacher=fingerprint)

@@ -1,0 +1,56 @@
+"""What rank 0 says of a training, and writes into the run directory, before its first step and after its last."""
+
+import time
+
+from resnext.callbacks.best_checkpoint import describe_lost_best
+from resnext.callbacks.summary import summarize
+from resnext.errors import UserError
+from resnext.loggers.csv import restore_metrics
+from resnext.run.directory import Run
+from resnext.run.metrics import parse_rows
+from resnext.runtime.device import describe_device, resolved_values
+from resnext.runtime.world import World
+from resnext.training.messages import log_header, log_result, log_resume
+from resnext.training.plan import TrainingPlan
+
+
+def restore_record(run: Run, plan: TrainingPlan, world: World) -> None:
+    """Writes the rows of metrics.csv again that the file has lost since the checkpoint was written."""
+    if world.rank == 0 and plan.checkpoint is not None:
+        restore_metrics(run.path / "metrics.csv", plan.checkpoint.metrics, plan.checkpoint.path.name)
+
+
+def announce(run: Run, plan: TrainingPlan, world: World) -> None:
+    if world.rank == 0:
+        log_header(run, plan, world)
+        log_resume(run, plan)
+
+
+def record_start(run: Run, plan: TrainingPlan, world: World) -> None:
+    """This start, in run.json and summary.json."""
+    if world.rank > 0:
+        return
+    trainer = plan.config.trainer
+    facts = {"world_size": world.size, "from_step": plan.steps_done, "steps": plan.steps, "lr": plan.config.recipe.lr}
+    run.record_start(**facts, device=describe_device(trainer), **resolved_values(trainer))
+    run.update_summary(status="running")
+
+
+def record_complete(run: Run, plan: TrainingPlan, world: World) -> None:
+    """The results, in summary.json, of a training that was done before this start.
+
+    Raises:
+        UserError: on every rank, if best.ckpt was lost.
+    """
+    assert plan.checkpoint is not None
+    rows, best_by = parse_rows(plan.checkpoint.metrics), plan.config.recipe.best_by
+    if world.rank == 0:
+        run.update_summary(steps=plan.steps_done, **summarize(rows, best_by))
+    if (lost := describe_lost_best(run, rows, best_by)) is not None:
+        raise UserError(lost)
+
+
+def announce_result(run: Run, world: World, began: float) -> None:
+    """`began` is a time.monotonic()."""
+    if world.rank == 0:
+        log_result(run, time.monotonic() - began)

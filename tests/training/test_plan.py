@@ -1,0 +1,143 @@
+"""A training is planned once: what the checks before a run build is what is trained, and no file is read twice."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.optim import Lamb
+
+from resnext.__main__ import run_verb
+from resnext.data import images as images_module
+from resnext.data.crop import RandomResizedCrop
+from resnext.data.images import load_images
+from resnext.models.resnext import ResNeXt
+from resnext.report.comparison import compare
+from resnext.run.directory import Run
+from resnext.runtime.world import World
+from resnext.task.teacher import Teacher
+from resnext.training.fit import fit
+from resnext.training.parts import build_parts
+from resnext.training.plan import plan_training
+from resnext.training.preflight import check_before_run
+from support.small_run import make_run, small_config, write_images
+from support.stopping import IMAGES, Stopper, with_callbacks
+
+ONE_OF_EACH = {"network": 1, "optimizer": 1, "teacher": 1, "teacher's network": 1, "transform": 1, "index": 1}
+OVERRIDES = ["experiment=image_folder", "model=resnext_small", "recipe=small", "data.root=images", "data.workers=0"]
+OVERRIDES += ["model.layers=[1,1]", "model.cardinality=2", "model.base_width=16", "model.width=64"]
+OVERRIDES += ["recipe.epochs=2", "recipe.batch_size=16", "recipe.image_size=8", "recipe.ema.decay=0.9"]
+OVERRIDES += ["recipe.optimizer={name:lamb,lr:0.01,momentum:null}", "recipe.drop_path_rate=0.2"]
+OVERRIDES += ["recipe.teacher.name=timm/test_resnet", "recipe.teacher.weights=teacher.pt"]
+OVERRIDES += ["logger.mode=disabled", "logger.every_steps=1", "trainer.accelerator=cpu", "trainer.devices=1"]
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many of each were made in this process."""
+    counts: Counter[str] = Counter()
+
+    def count(name: str, owner: Any, attribute: str) -> None:
+        function = getattr(owner, attribute)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(owner, attribute, counted)
+
+    count("network", ResNeXt, "__init__")
+    count("optimizer", Lamb, "__init__")
+    count("teacher", Teacher, "__init__")
+    count("teacher's network", timm, "create_model")
+    count("transform", RandomResizedCrop, "__init__")
+    count("index", images_module, "load_splits")
+    return counts
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`resnext train run=NAME` in this process, on images/."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    write_images(Path("images"), IMAGES)
+    torch.save(timm.create_model("test_resnet", num_classes=2).state_dict(), "teacher.pt")
+    return lambda name, *more: run_verb(["train", *OVERRIDES, f"run={name}", *more])
+
+
+@contextmanager
+def stopped_after(steps: int) -> Iterator[None]:
+    with with_callbacks(Stopper("on_train_batch_start", steps)):
+        yield
+
+
+def bytes_read() -> int:
+    """By this process, from whatever file."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["rchar"])
+
+
+def test_everything_is_made_once_and_read_once(train: Any, counts: Counter[str]):
+    """For a first start, for one that goes on by `train` or by `resume`; and the result is that of `fit` alone."""
+    with stopped_after(5):
+        assert train("parts") == 130
+    assert counts == ONE_OF_EACH
+    run, teacher = Run(Path("runs/parts")), Path("teacher.pt").stat().st_size
+    sizes = {path.name: path.stat().st_size for path in run.checkpoints.iterdir()}
+    assert sizes.keys() == {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    small = sizes["previous.ckpt"] // 2  # all other files together are less
+
+    going_on = lambda: run_verb(["resume", "runs/parts", "checkpoint.every_minutes=60"])  # noqa: E731
+    for verb, steps, code in ((lambda: train("parts"), 6, 130), (going_on, 99, 0)):
+        counts.clear()
+        before = bytes_read()
+        with stopped_after(steps):
+            assert verb() == code
+        once = teacher + sizes["last.ckpt"] + sizes["best.ckpt"]  # which is checked, as the run is judged by it
+        assert once < bytes_read() - before < once + small
+        assert counts == ONE_OF_EACH
+
+    counts.clear()
+    before = bytes_read()
+    whole = Run.create(replace(run.made, run="whole"), run.data_identity, ["test"])
+    fit(whole)
+    assert counts == ONE_OF_EACH
+    assert bytes_read() - before < teacher + small
+    assert [part for part in compare(run, whole) if not part.same] == []
+
+
+def test_what_was_checked_is_as_it_was_built(image_folder: Path):
+    """Batch statistics, modes and random numbers do not know of the checks."""
+    config = small_config(image_folder, recipe__batch_size=4, recipe__drop_path_rate=0.2)
+    splits = load_images(config.data)
+    fresh, state = build_parts(config, *splits), torch.get_rng_state()
+    parts = check_before_run(config, *splits)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert parts is not None
+    assert all(module.training for module in parts.network.modules())
+    ours, theirs = parts.network.state_dict(), fresh.network.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_several_ranks_build_their_own(image_folder: Path):
+    config = small_config(image_folder, recipe__batch_size=4, trainer__devices=2)
+    assert check_before_run(config, *load_images(config.data)) is None
+
+
+def test_parts_without_weights_are_not_trained_where_no_checkpoint_has_them(image_folder: Path):
+    """`resume` leaves model.weights out; a run that was stopped before its first save needs them still."""
+    config = small_config(image_folder, recipe__batch_size=4)
+    weights = build_parts(replace(config, seed=7), *load_images(config.data)).network.state_dict()
+    torch.save(weights, "weights.pt")
+    run = make_run(replace(config, model=replace(config.model, weights="weights.pt")))
+    parts = check_before_run(config, *load_images(config.data))
+    plan = plan_training(run, World(0, 1), parts)
+    assert (plan.steps_done, plan.steps_per_epoch, plan.steps, plan.is_complete) == (0, 3, 6, False)
+    assert all(torch.equal(value, weights[name]) for name, value in plan.parts.network.state_dict().items())
