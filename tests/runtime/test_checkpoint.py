@@ -14,13 +14,16 @@ import torch
 
 from resnext.errors import UserError
 from resnext.run.identity import RunMark
+from resnext.runtime import checkpoint as checkpoint_reading
 from resnext.runtime import checkpoint_io
 from resnext.runtime.checkpoint import (
     DamagedCheckpoint,
     check_network,
     find_latest,
+    find_positions,
     load_checkpoint,
     read_checkpoint,
+    read_position,
 )
 from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from support.kills import kill_at_file_operation
@@ -203,6 +206,50 @@ def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
     found = find_latest(tmp_path, MARK, set_aside=True)
     assert found is not None
     assert (found.path.name, found.step) == ("best.ckpt", 4)
+
+
+def flip_a_weight(path: Path) -> None:
+    """One bit of a tensor: the position is still read."""
+    whole = bytearray(path.read_bytes())
+    whole[whole.index((torch.arange(8.0) * read_position(path).step).numpy().tobytes()) + 6] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("set_aside", [False, True])
+def test_older_files_are_read_only_if_the_newest_is_damaged(
+    tmp_path: Path, set_aside: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever their bytes; but best.ckpt is checked by the rank that sets aside, as the run is judged by it."""
+    read: list[str] = []
+    load = checkpoint_reading.load_checkpoint
+    monkeypatch.setattr(checkpoint_reading, "load_checkpoint", lambda path: read.append(path.name) or load(path))
+    save(tmp_path, 2, "best.ckpt")
+    save(tmp_path, 2)
+    save(tmp_path, 3)
+    for name in ("best.ckpt", "previous.ckpt"):
+        flip_a_weight(tmp_path / name)
+    assert [each.path.name for each in find_positions(tmp_path, MARK)] == ["last.ckpt", "previous.ckpt", "best.ckpt"]
+    assert read == []
+
+    found = find_latest(tmp_path, MARK, set_aside=set_aside)
+    assert found is not None
+    assert torch.equal(found.content["state_dict"]["w"], torch.arange(8.0) * 3)
+    assert read == ["last.ckpt"]
+    assert len(list(tmp_path.glob("*.damaged-*"))) == set_aside
+    assert (tmp_path / "best.ckpt").exists() != set_aside
+
+    flip_a_weight(tmp_path / "last.ckpt")
+    assert find_latest(tmp_path, MARK, set_aside=set_aside) is None
+    assert len(list(tmp_path.glob("*.damaged-*"))) == 3 * set_aside
+
+
+def test_a_checkpoint_is_handed_over_and_not_kept(tmp_path: Path):
+    save(tmp_path, 3)
+    found = read_checkpoint(tmp_path / "last.ckpt")
+    weights = found.content["state_dict"]
+    (tmp_path / "last.ckpt").unlink()
+    assert AtomicCheckpointIO(found).load_checkpoint(tmp_path / "last.ckpt")["state_dict"] is weights
+    assert (found.step, found.content) == (3, {})
 
 
 class Payload:
