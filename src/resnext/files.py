@@ -1,6 +1,6 @@
 """Reads, replaces and locks files: the only place that replaces a file or locks a folder. Imports nothing heavy.
 
-Only regular files are opened: a FIFO is waited for without end, and /dev/zero is read without end.
+Only regular files are opened: opening a FIFO may wait forever, and reading /dev/zero never ends.
 """
 
 import fcntl
@@ -16,16 +16,16 @@ from typing import IO
 
 from resnext.errors import UserError
 
-MAX_TEXT_BYTES = 2**28  # the largest honest file is a run.json: 20,000 classes and 100,000 starts take 100 MB
+MAX_TEXT_BYTES = 2**28  # the largest real file is a run.json: 20,000 classes and 100,000 starts take 100 MB
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
 def check_regular(path: Path) -> None:
-    """Follows links.
+    """Checks that `path` is a regular file, or a link to one.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        UserError: for a folder, a FIFO, a device, or a link to one or to nothing.
+        FileNotFoundError: if `path` does not exist.
+        UserError: if it is a folder, a FIFO, a socket or a device, a link to one of these, or a broken link.
     """
     try:
         mode = path.stat().st_mode
@@ -41,15 +41,15 @@ def check_regular(path: Path) -> None:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """The whole text.
+    """The whole text of a file.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        UserError: if it is not a regular file, too large to be what is expected, or (if `errors` is strict) not UTF-8.
+        FileNotFoundError: if `path` does not exist.
+        UserError: if it is not a regular file, has more than MAX_TEXT_BYTES, or (if `errors` is strict) is not UTF-8.
     """
     check_regular(path)
     if (size := path.stat().st_size) > MAX_TEXT_BYTES:
-        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any such file: move it away")
+        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any file of this kind: move it away")
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except UnicodeDecodeError as error:
@@ -148,13 +148,13 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder`, until this process ends at the latest. Raises UserError if another process holds it."""
+    """Locks `folder`. The lock ends with this process at the latest. Raises UserError if another process has it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserError(f"{folder} is being written by another process: wait for it, or end it") from None
+        raise UserError(f"{folder} is being written by another process: wait for it, or stop it") from None
     except OSError:  # a file system without locks
         pass
     try:
