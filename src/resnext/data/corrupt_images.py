@@ -37,9 +37,8 @@ class CorruptImageBudget:
         for path in fresh:
             log.warning("skipped, because it cannot be read: train/%s (%s)", path, self.path)
         with self.path.open("a") as file:
-            file.write(
-                "".join(f"{path}\t{reason}\n" for path, reason in fresh.items())
-            )  # in one write: other ranks append too
+            # in one write: other ranks append too
+            file.write("".join(f"{path}\t{reason}\n" for path, reason in fresh.items()))
         found = len(self._read())
         if found > self.limit:
             raise UserError(

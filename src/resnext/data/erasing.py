@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al. 2017): workers draw the boxes like timm, and the device erases them in a whole batch.
+"""Random erasing (Zhong et al. 2017): workers draw boxes like timm, and the device erases those of a whole batch.
 
 The boxes are a few numbers per image, and depend only on the sample's seed. `erase` needs as many operations for a
 batch as for one image, and does not wait for the device. It only compares and copies, so it gives the same bits on
@@ -58,9 +58,7 @@ def erase(images: Tensor, erasing: Erasing, mode: str) -> Tensor:
     rows = images.permute(0, 2, 3, 1).flatten(2)
     boxes = _masks(erasing.boxes, height, width, channels)
     if mode == "rand":
-        for box, color in zip(
-            boxes.unbind(1), erasing.colors.unbind(1), strict=True
-        ):  # a later box covers earlier ones
+        for box, color in zip(boxes.unbind(1), erasing.colors.unbind(1), strict=True):  # a later box covers others
             torch.where(box, color.repeat(1, width)[:, None], rows, out=rows)
     elif mode == "pixel":
         torch.where(boxes.any(1), _noise(erasing.noise, rows), rows, out=rows)

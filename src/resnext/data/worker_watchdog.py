@@ -37,11 +37,7 @@ def carried(error: Exception) -> UserError | RunFailed:
     picklable: a LoaderFailed names them. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    kept = (
-        error
-        if ours
-        else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; the traceback is in log.txt")
-    )
+    kept = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
     kept.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
     return kept
 

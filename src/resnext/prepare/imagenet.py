@@ -69,9 +69,7 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
         except tarfile.TarError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{source}: an archive is damaged ({reason}): download it again") from error
-        counts = _check_counts(
-            aside, release, f"{source} is incomplete; complete it and continue with the same command"
-        )
+        counts = _check_counts(aside, release, f"{source} is incomplete; complete it and run the same command again")
         (aside / STAMPS).unlink(missing_ok=True)
     return counts
 

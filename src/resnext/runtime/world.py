@@ -48,7 +48,7 @@ class World:
         if config.devices not in ("auto", self.devices) and is_slurm_rank():
             raise UserError(
                 f"trainer.devices={config.devices}, but the SLURM job has {self.devices} tasks on each node; "
-                "take trainer.devices=auto"
+                "use trainer.devices=auto"
             )
         if config.nodes not in (1, self.nodes):
             raise UserError(

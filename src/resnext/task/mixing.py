@@ -13,7 +13,7 @@ from resnext.data.box import Box
 class Mix(NamedTuple):
     """How a batch is mixed: each image and target has the weight `lam`, and its partner has 1 - `lam`.
 
-    With a `box`, the partner's pixels replace those in the box (CutMix). Without a box, all pixels are blended (mixup).
+    With a `box`, the partner's pixels replace the box (CutMix). Without a box, all pixels are blended (mixup).
     """
 
     lam: float

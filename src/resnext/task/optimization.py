@@ -103,12 +103,10 @@ def _norm_parameters(network: nn.Module, weight_decay_on: str) -> set[str]:
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
-    """Momentum, betas and eps, checked here: timm silently ignores those that an optimizer does not have."""
+    """Momentum, betas and eps. They are checked here: timm silently ignores one that the optimizer does not have."""
     info = get_optimizer_info(config.name)
     if info.second_order:
-        raise UserError(
-            f"recipe.optimizer.name={config.name} needs second derivatives, which a training does not compute"
-        )
+        raise UserError(f"recipe.optimizer.name={config.name} needs second derivatives, which are not computed here")
     names = ("momentum", "betas", "eps")
     options = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     for name in options:
