@@ -86,7 +86,7 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
 
 
 def _read_best(path: Path) -> Best | None:
-    """Every byte of the file was checked when the training was planned, or it was written since."""
+    """Without a check of every byte: the plan of the training checked them, or the file is newer."""
     try:
         return read_position(path).best
     except (FileNotFoundError, DamagedCheckpoint):

@@ -39,7 +39,7 @@ LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
 def build_train_transforms(recipe: RecipeConfig, data: DataConfig) -> dict[int, Transform]:
-    """Those of all epochs, by the size of their images; raises as `build_train_transform` does."""
+    """Image size → transform, for all epochs. Raises the errors of `build_train_transform`."""
     return {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
 
 
