@@ -1,15 +1,18 @@
-"""The three ways in which a command ends early; `resnext.__main__` maps each to its exit code."""
+"""The three exceptions that end a command early. `resnext.__main__` maps each to an exit code."""
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one line that says what was found and what to do. Exit code 2."""
+    """A mistake that the user can correct. The message is one line: what was found and what to do. Exit code 2."""
 
     def __str__(self) -> str:
         return _one_line(super().__str__())
 
 
 class RunFailed(RuntimeError):
-    """A training that broke: one line, or none where a rank has said it; the traceback is in the run's log.txt."""
+    """The training failed. The traceback is in the run's log.txt.
+
+    The message is one line, or empty if a rank has already printed it.
+    """
 
     def __init__(self, message: str = "", exit_code: int = 1) -> None:
         super().__init__(message)
@@ -20,9 +23,9 @@ class RunFailed(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop, and it did so at a safe point. Exit code 128 + signum.
+    """A signal asked the run to stop, and the run stopped at a safe point. Exit code 128 + signum.
 
-    Like KeyboardInterrupt it is not an Exception: a library that goes on after errors does not go on after this.
+    A BaseException, like KeyboardInterrupt: a library that catches every Exception does not catch it.
     """
 
     def __init__(self, signum: int) -> None:
@@ -31,16 +34,16 @@ class Interrupted(BaseException):
 
 
 def describe_error(error: Exception) -> str:
-    """A library's error in one line: its type and the beginning of its message."""
+    """A library's error in one line: its type and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def describe_os_error(error: OSError) -> str:
-    """A file or folder that cannot be read or made, and why."""
+    """The file or folder that cannot be read or created, and the reason."""
     return f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"
 
 
 def _one_line(text: str) -> str:
-    """All lines of `text`: a message may quote a library's, which may have several."""
+    """Joins the lines of `text`: a message may quote a library's message of several lines."""
     return " ".join(line.strip() for line in text.splitlines() if line.strip())

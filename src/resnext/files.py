@@ -1,6 +1,6 @@
 """Reads, replaces and locks files: the only place that replaces a file or locks a folder. Imports nothing heavy.
 
-Only regular files are opened: a FIFO is waited for without end, and /dev/zero is read without end.
+Only regular files are opened: opening a FIFO may wait forever, and reading /dev/zero never ends.
 """
 
 import fcntl
@@ -16,16 +16,16 @@ from typing import IO
 
 from resnext.errors import UserError
 
-MAX_TEXT_BYTES = 2**28  # the largest honest file is a run.json: 20,000 classes and 100,000 starts take 100 MB
+MAX_TEXT_BYTES = 2**28  # the largest real file is a run.json: 20,000 classes and 100,000 starts take 100 MB
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
 def check_regular(path: Path) -> None:
-    """Follows links.
+    """Checks that `path` is a regular file, or a link to one.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        UserError: for a folder, a FIFO, a device, or a link to one or to nothing.
+        FileNotFoundError: if `path` does not exist.
+        UserError: if it is a folder, a FIFO, a socket or a device, a link to one of these, or a broken link.
     """
     try:
         mode = path.stat().st_mode
@@ -41,15 +41,15 @@ def check_regular(path: Path) -> None:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """The whole text.
+    """The whole text of a file.
 
     Raises:
-        FileNotFoundError: if nothing is there.
-        UserError: if it is not a regular file, too large to be what is expected, or (if `errors` is strict) not UTF-8.
+        FileNotFoundError: if `path` does not exist.
+        UserError: if it is not a regular file, has more than MAX_TEXT_BYTES, or (if `errors` is strict) is not UTF-8.
     """
     check_regular(path)
     if (size := path.stat().st_size) > MAX_TEXT_BYTES:
-        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any such file: move it away")
+        raise UserError(f"{path} is damaged: it has {size:,} bytes, more than any file of this kind: move it away")
     try:
         return path.read_text(encoding="utf-8", errors=errors)
     except UnicodeDecodeError as error:
@@ -59,7 +59,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Replaces `path`: a reader, or a kill, finds the old file or the new one. Raises OSError."""
+    """Replaces `path`: readers see the old file or the new one, also after a kill. Raises OSError."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -68,11 +68,11 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[bytes]]:
     """Yields a temporary file beside `path`, which replaces `path` at the end; an error removes it.
 
-    What a kill leaves is removed by the next call. With `several_writers`, each process has a temporary file of its
-    own, and a kill leaves that file for good.
+    After a kill, the next call removes the temporary file. With `several_writers`, each process has its own temporary
+    file, and no call removes it after a kill.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex if several_writers else 'partial'}")
-    aside.unlink(missing_ok=True)  # a FIFO would be waited for, a link followed
+    aside.unlink(missing_ok=True)  # open would wait for a FIFO, and follow a link
     try:
         with open(aside, "wb") as file:
             yield file
@@ -85,13 +85,13 @@ def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[byt
 
 
 def sync(file: IO[bytes]) -> None:
-    """Returns when what was written is on the disk, and not only in memory."""
+    """Waits until the written data is on the disk, and not only in memory."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """As `sync`, for the names in `folder`: before that, a power cut may bring a replaced file back."""
+    """Like `sync`, for the names in `folder`: without it, a power cut may bring back a replaced file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -100,9 +100,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_or_move(path: Path, other: Path) -> None:
-    """Gives `path` the second name `other`, replacing what is there; where there are no hard links, moves it.
+    """Adds the name `other` to the file `path`, and replaces an older `other`. Without hard links, moves the file.
 
-    At every instant the file has at least one of the two names.
+    The file always has at least one of the two names.
     """
     aside = other.with_name(f".{other.name}.partial")
     aside.unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def link_or_move(path: Path, other: Path) -> None:
         os.replace(path, other)
         return
     os.replace(aside, other)
-    aside.unlink(missing_ok=True)  # where both were already names of one file, the replacement does nothing
+    aside.unlink(missing_ok=True)  # if both are already names of one file, os.replace does nothing
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which is renamed to `path` at the end; an error removes it.
 
     Raises:
-        OSError: also if another process has made `path` meanwhile and `path` is not empty.
+        OSError: also if another process has created a `path` that is not empty.
     """
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
     aside.chmod(0o755)
@@ -134,7 +134,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def resumable_folder(path: Path) -> Iterator[Path]:
-    """Yields PATH.part, locked, which is renamed to `path` at the end; an error leaves it for the next call.
+    """Yields the folder PATH.part, locked, and renames it to `path` at the end. An error leaves it for the next call.
 
     Raises:
         UserError: if another process is writing it.
@@ -148,13 +148,13 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds `folder`, until this process ends at the latest. Raises UserError if another process holds it."""
+    """Locks `folder`. The lock ends with this process at the latest. Raises UserError if another process has it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise UserError(f"{folder} is being written by another process: wait for it, or end it") from None
+        raise UserError(f"{folder} is being written by another process: wait for it, or stop it") from None
     except OSError:  # a file system without locks
         pass
     try:

@@ -1,4 +1,4 @@
-"""What a command prints: progress of long work (a bar on a terminal, a line now and then elsewhere), and counts."""
+"""Terminal output: counts, and the progress of long work (a bar on a terminal, else a line every 30 s)."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ SECONDS_BETWEEN_LINES = 30
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes how much more is done; the bar leaves no trace when it ends. To stderr."""
+    """Yields a function to call with the number of newly finished items. On stderr; the bar is removed at the end."""
     if not sys.stderr.isatty():
         yield _lines(description, total)
         return
@@ -29,13 +29,13 @@ def pluralize(count: int, noun: str, several: str | None = None) -> str:
 
 
 def _lines(description: str, total: int) -> Callable[[int], None]:
-    done, said = 0, time.monotonic()
+    done, last_print = 0, time.monotonic()
 
     def advance(more: int) -> None:
-        nonlocal done, said
+        nonlocal done, last_print
         done += more
-        if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+        if time.monotonic() - last_print >= SECONDS_BETWEEN_LINES:
+            last_print = time.monotonic()
             print(f"{description}: {done:,} of {total:,}", file=sys.stderr, flush=True)
 
     return advance

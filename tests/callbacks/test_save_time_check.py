@@ -64,11 +64,15 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
 def test_steps_that_compile_do_not_count(run_steps):
     """The first of each size of images does."""
     assert run_steps(10, [(300, 128), (2, 128), (300, 160), (3, 160), (2, 128)]) == ""
-    assert "leaving takes up to 11 s (two steps of 5.0 s, a save of 1.0 s)" in run_steps(10, [(5, 128), (5, 128)])
+    assert "saving and exiting take up to 11 s (two steps of 5.0 s, a save of 1.0 s)" in run_steps(
+        10, [(5, 128), (5, 128)]
+    )
 
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_the_end_of_wandb_counts(run_steps, monkeypatch: pytest.MonkeyPatch, offline: bool):
     monkeypatch.setattr(wandb, "run", SimpleNamespace(offline=offline))
     said = run_steps(60, [(2, 128), (2, 128)])
-    assert ("leaving takes up to 65 s (two steps of 2.0 s, a save of 1.0 s, W&B's last 60 s)" in said) is not offline
+    assert (
+        "saving and exiting take up to 65 s (two steps of 2.0 s, a save of 1.0 s, 60 s for W&B)" in said
+    ) is not offline

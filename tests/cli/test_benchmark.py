@@ -62,7 +62,7 @@ def test_benchmark_index_prints_its_lines(
     image_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     assert run_verb(["benchmark", "index", str(image_folder)]) == 2
-    assert "was not kept: it changed just now (try again)" in capsys.readouterr().err
+    assert "was not saved: the folder has just changed (try again)" in capsys.readouterr().err
     monkeypatch.setattr(index_cache, "CLOCK_TICK_NS", 0)
     assert run_verb(["benchmark", "index", str(image_folder)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -47,7 +47,7 @@ def test_bad_images_are_counted_in_the_output(image_folder: Path, tmp_path: Path
     ("arguments", "message"),
     [
         (["pack", "nowhere", "there"], "nowhere is not a folder: give the one that holds train/CLASS/ and val/CLASS/"),
-        (["imagenet", "nowhere", "there"], "nowhere is not a folder: give the one with the archives"),
+        (["imagenet", "nowhere", "there"], "nowhere is not a folder: give the folder with the archives"),
         (["cifar10", "."], ". exists already: remove it"),
     ],
 )

@@ -274,7 +274,7 @@ def test_a_learning_rate_for_another_batch_size_gives_a_warning(capsys: pytest.C
         (["v1", "hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere cannot be set"),
         (
             ["v1", "--devices", "3"],
-            "recipe.batch_size=256 does not divide among 3 devices; the nearest that do: 255 or",
+            "recipe.batch_size=256 cannot be divided among 3 devices; the nearest sizes that can: 255 or",
         ),
         (["v1", "--network", "resnet"], "model.name=resnet is not a network of ours"),
         (["v1", "recipe.epoch=3"], "recipe.epoch is not a configuration key; did you mean recipe.epochs?"),

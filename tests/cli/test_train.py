@@ -161,7 +161,7 @@ def test_mistakes_give_one_line_and_exit_code_2(overrides: list[str], message: s
         (["recipe.augmentation.auto_augment=foo"], "recipe.augmentation.auto_augment=foo is unknown"),
         (["trainer.accelerator=gpu"], "trainer.accelerator=gpu, but torch finds no CUDA device here"),
         (["data.num_classes=3"], "data.num_classes=3, but"),
-        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true"),
+        (["trainer.precision=16-mixed"], "trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true"),
         (["trainer.devices=1000"], "trainer.devices=1000, but this machine has"),
         (["model.name=timm/vgg11", "recipe.drop_path_rate=0.1"], "model.name=timm/vgg11 takes no drop_path_rate"),
         (["model.name=timm/vit_tiny_patch16_224", "recipe.image_size=96"], "does not take images of 96 pixels"),

@@ -24,7 +24,7 @@ def test_micro_times_world_times_accumulation_is_the_global_batch(
 @pytest.mark.parametrize(
     ("micro", "world_size", "remedy"),
     [
-        (None, 3, "recipe.batch_size=256 does not divide among 3 devices; the nearest that do: 255 or 258"),
+        (None, 3, "recipe.batch_size=256 cannot be divided among 3 devices; the nearest sizes that can: 255 or 258"),
         (48, 2, "trainer.micro_batch_size=32 or 64, or recipe.batch_size=192 or 288"),
         (512, 1, "trainer.micro_batch_size=128 or 256, or recipe.batch_size=512"),
         (8, 3, "the nearest that work: recipe.batch_size=240 or 264"),

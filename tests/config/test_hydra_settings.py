@@ -259,7 +259,7 @@ def test_a_shell_line_that_could_change_after_the_check_is_refused(configs: Path
     (configs / "slurm/ours.yaml").write_text('defaults: [cpu, _self_]\nprologue: ["module load ${slurm.account}"]\n')
     (configs / "experiment/account.yaml").write_text(EVIL + 'slurm:\n  account: "x;touch canary"\n')
     assert refusal("experiment=late").startswith("slurm.prologue holds shell lines")
-    assert refusal("experiment=account", "slurm=ours").startswith("slurm.prologue holds ${…}, whose value")
+    assert refusal("experiment=account", "slurm=ours").startswith("slurm.prologue holds ${…}, which another file")
 
 
 @pytest.mark.parametrize("text", ["slurm: null", "hydra: null", "# \xe9"])

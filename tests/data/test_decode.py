@@ -80,7 +80,7 @@ def test_16_bits_are_scaled_to_8(kind: str):
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_pixel_types_without_a_fixed_range_are_refused(dtype: type):
     data = encode(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
-    with pytest.raises(UserError, match="says not which level is white: convert it to 8 bits"):
+    with pytest.raises(UserError, match="does not define which level is white: convert it to 8 bits"):
         decode_image(data, "image")
 
 
@@ -107,9 +107,9 @@ def test_extra_bytes_between_the_headers_change_no_pixel():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no format that Pillow knows"),
-        (b"hello", "no format that Pillow knows"),
-        (b"\xff\xd8", "no format that Pillow knows"),
+        (b"", "a format that Pillow does not know"),
+        (b"hello", "a format that Pillow does not know"),
+        (b"\xff\xd8", "a format that Pillow does not know"),
         (encode(NOISE, "JPEG")[:1500], "Premature end of JPEG file"),
         (encode(NOISE, "JPEG")[:300], "[Tt]runcated"),
         (encode(NOISE, "JPEG", progressive=True)[:-300], "Premature end of JPEG file"),
@@ -119,7 +119,7 @@ def test_extra_bytes_between_the_headers_change_no_pixel():
 )
 def test_one_line_names_a_broken_file(content: bytes, reason: str):
     with pytest.raises(
-        UserError, match=rf"^cat/broken.jpg .*({reason}).*: replace it, or begin a run without it$"
+        UserError, match=rf"^cat/broken.jpg .*({reason}).*: replace it, or start a new run without it$"
     ) as error:
         decode_image(content, "cat/broken.jpg")
     assert "\n" not in str(error.value)
@@ -153,5 +153,5 @@ def decodes(data: bytes) -> bool:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
-    with pytest.raises(UserError, match=r"bomb cannot be read .*60×40 pixels are more than 1000"):
+    with pytest.raises(UserError, match=r"bomb cannot be read .*60×40 pixels are more than the limit of 1000"):
         decode_image(encode(Image.fromarray(PIXELS), kind), "bomb")

@@ -79,10 +79,10 @@ def test_several_damaged_images_are_counted_and_listed(image_folder: Path):
 def test_more_damaged_training_images_than_the_budget_are_refused(image_folder: Path, caplog: pytest.LogCaptureFixture):
     for number in range(2):
         truncate(image_folder / f"train/cat/{number}.png")
-    with pytest.raises(UserError, match=r"^2 training images .*; data.max_skipped=2 would leave 2 training images out"):
+    with pytest.raises(UserError, match=r"^2 training images .*; data.max_skipped=2 would skip 2 training images"):
         check_images(image_folder, allowed=1)
     check_images(image_folder, allowed=2)
-    assert "2 training images cannot be read and will be left out: damaged.txt" in caplog.text
+    assert "2 training images cannot be read and will be skipped; see damaged.txt" in caplog.text
 
 
 def test_a_file_that_only_looks_damaged_gives_no_error(image_folder: Path):
@@ -105,7 +105,7 @@ def test_failing_storage_is_not_reported_as_damage(
         check.start()
         check._thread.join()
     check.report()
-    assert "not every image was looked at" in caplog.text
+    assert "not every image was checked" in caplog.text
 
 
 def test_later_starts_replace_the_list(image_folder: Path, caplog: pytest.LogCaptureFixture):
@@ -142,7 +142,7 @@ def test_any_other_error_gives_a_warning(
     monkeypatch.setattr(image_check, "keep_damaged", lambda *arguments: kept.append(arguments))
     monkeypatch.setattr(image_check, broken, fail)
     check_images(image_folder)
-    assert "not every image was looked at: RuntimeError: unexpected" in caplog.text
+    assert "not every image was checked: RuntimeError: unexpected" in caplog.text
     assert not kept
 
 

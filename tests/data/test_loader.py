@@ -127,6 +127,6 @@ def test_a_worker_that_hangs_in_a_read_ends_the_iteration(image_folder: Path, mo
     loader = build_loader(image_folder, workers=1)
     monkeypatch.setattr(os, "open", lambda *_arguments: time.sleep(600))
     began = time.monotonic()
-    with pytest.raises(LoaderFailed, match=r"within data.worker_timeout=2 seconds: is the storage stuck\?"):
+    with pytest.raises(LoaderFailed, match=r"within data.worker_timeout=2 seconds: check whether the storage hangs"):
         list(loader)
     assert time.monotonic() - began < TIMEOUT + 10

@@ -43,7 +43,7 @@ def test_an_unreadable_image_is_an_error_when_it_is_requested(image_folder: Path
 def test_a_cache_larger_than_the_memory_is_refused(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ram_cache, "free_memory", lambda: 40_000)  # a quarter is 10 images
     monkeypatch.setattr(ram_cache, "CHECK_EVERY", 1)
-    with pytest.raises(UserError, match=r"data.cache=ram: 11 of 12 images .* take data.cache=none"):
+    with pytest.raises(UserError, match=r"data.cache=ram: 11 of 12 images .* use data.cache=none"):
         RamCache(scan_splits(image_folder).train, devices=1)
 
 

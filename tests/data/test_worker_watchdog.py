@@ -26,7 +26,7 @@ def test_a_connection_may_break_before_the_death_of_a_worker_is_known():
         guard.watch_children()
         killer = threading.Timer(0.3, process.kill)
         killer.start()
-        with pytest.raises(LoaderFailed, match="a loader process was killed by SIGKILL"), guard.waiting():
+        with pytest.raises(LoaderFailed, match="a data loader worker was killed by SIGKILL"), guard.waiting():
             raise ConnectionResetError(104, "Connection reset by peer")
         killer.join()
         process.join()
@@ -43,8 +43,8 @@ def test_a_broken_connection_of_living_workers_is_raised_unchanged(monkeypatch: 
     [
         (UserError("data.root=/images is wrong\nand this says why"), "data.root=/images is wrong and this says why"),
         (RunFailed("lost\neverything", exit_code=7), "lost everything"),
-        (ValueError("no axis\n  for it"), "a loader process broke: ValueError: no axis"),
-        (MemoryError(), "a loader process broke: MemoryError"),
+        (ValueError("no axis\n  for it"), "a data loader worker failed: ValueError: no axis"),
+        (MemoryError(), "a data loader worker failed: MemoryError"),
         (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_killed_worker_ends_the_run_with_one_line(start: Callable, resnext: Ca
     wait_for_step(run, 30, command)
     os.kill(children(command.pid)[0], signal.SIGKILL)
     assert command.wait() == 1, command.output
-    assert "a loader process was killed by SIGKILL" in command.output
+    assert "a data loader worker was killed by SIGKILL" in command.output
     resnext("resume", "runs/parts")
     check_files(run)
     resnext("compare", str(whole), "runs/parts")
@@ -115,7 +115,7 @@ def test_after_a_rank_is_killed_all_ranks_are_restarted(
         os.kill(children(command.pid)[rank], signal.SIGKILL)
     assert command.wait() == 0, command.output
     for rank, restart in ((1, 1), (0, 2)):
-        line = f"rank {rank} was killed by SIGKILL: started again, {restart} of trainer.max_restarts=2"
+        line = f"rank {rank} was killed by SIGKILL: restart {restart} of trainer.max_restarts=2"
         assert line in command.output, command.output
     check_files(run)
     resnext("compare", str(whole_pair), "runs/parts")
@@ -135,7 +135,7 @@ def test_many_ranks_are_bit_identical_after_a_kill_and_a_stop(
     wait_for_step(run, 40, command)
     command.kill(signal.SIGTERM)
     assert command.wait() == 143, command.output
-    assert f"rank {world - 1} was killed by SIGKILL: started again" in command.output
+    assert f"rank {world - 1} was killed by SIGKILL: restart" in command.output
     resnext("resume", "runs/parts")
     check_files(run)
     resnext("compare", "runs/whole", "runs/parts")

@@ -62,7 +62,7 @@ def test_slurm_expands_nothing_in_a_runs_name(image_folder: Path):
     run = make_run(small_config(image_folder, recipe__batch_size=8, run="50%j", slurm={"tasks_per_node": 1}))
     assert "#SBATCH --output=runs/50%%j/slurm-%j.out\n" in write_script(run).read_text()
     for key in ("run", "experiment"):
-        with pytest.raises(UserError, match=rf"{key}=a\\b: SLURM takes no backslash"):
+        with pytest.raises(UserError, match=rf"{key}=a\\b: SLURM does not accept a backslash"):
             check_paths(small_config(image_folder, **{"run": None, key: "a\\b"}))
 
 
@@ -109,7 +109,8 @@ def test_the_verb_imports_no_torch_and_says_where_there_is_no_sbatch(resnext, di
     refused = resnext("slurm", *options, **paths)
     assert refused.returncode == 2
     assert refused.stderr == (
-        "resnext slurm: there is no sbatch here: run this on a login node, or sbatch runs/x/job.sbatch there\n"
+        "resnext slurm: sbatch is not installed here: run this on a login node, "
+        "or run `sbatch runs/x/job.sbatch` there\n"
     )
     status = resnext("status", **paths)
     assert status.returncode == 0, status.stderr
@@ -150,7 +151,7 @@ def test_the_world_is_the_allocations(monkeypatch: pytest.MonkeyPatch, tmp_path:
     world.check(small_config(tmp_path, trainer__devices=4, trainer__nodes=2).trainer)
     with pytest.raises(UserError, match=r"trainer.devices=8, but the SLURM job has 4 tasks on each node"):
         world.check(small_config(tmp_path, trainer__devices=8).trainer)
-    with pytest.raises(UserError, match=r"trainer.nodes=3, but 2 train here"):
+    with pytest.raises(UserError, match=r"trainer.nodes=3, but the number of nodes here is 2"):
         world.check(small_config(tmp_path, trainer__nodes=3).trainer)
     with pytest.raises(UserError, match="3 tasks on 2 nodes: give sbatch --ntasks-per-node"):
         World(0, 3, 2).check(small_config(tmp_path).trainer)

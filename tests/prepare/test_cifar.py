@@ -71,6 +71,8 @@ def test_an_existing_folder_is_not_changed(tmp_path: Path):
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.CIFAR100, "url", (tmp_path / "nowhere.tar.gz").as_uri())
-    with pytest.raises(UserError, match=r"cifar100 cannot be downloaded .*put cifar-100-python.tar.gz .* and repeat"):
+    with pytest.raises(
+        UserError, match=r"cifar100 cannot be downloaded .*put cifar-100-python.tar.gz .* and run the command again"
+    ):
         prepare_cifar("cifar100", tmp_path / "cifar100")
     assert not (tmp_path / "cifar100").exists()

@@ -111,7 +111,7 @@ def test_an_interrupted_pack_can_be_continued(
             pack(image_folder, tmp_path / "pack")
     with pytest.raises(
         UserError,
-        match=f'half a pack: `make prepare ARGS="pack {image_folder} {tmp_path}/pack --shard-size {SHARD}"` goes',
+        match=f'incomplete pack: `make prepare ARGS="pack {image_folder} {tmp_path}/pack --shard-size {SHARD}"` cont',
     ):
         load(tmp_path / "pack")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.tar")}
@@ -151,13 +151,16 @@ def test_an_incomplete_shard_after_a_kill_is_written_again(image_folder: Path, t
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: (root / "train-000000.tar").unlink(), "train-000000.tar does not exist, the index says"),
-        (lambda root: os.truncate(root / "train-000001.tar", 1000), "train-000001.tar has 1,000 bytes, the index says"),
+        (lambda root: (root / "train-000000.tar").unlink(), "train-000000.tar does not exist, but the index says"),
+        (
+            lambda root: os.truncate(root / "train-000001.tar", 1000),
+            "train-000001.tar has 1,000 bytes, but the index says",
+        ),
         (
             lambda root: os.truncate(root / "index", 100),
-            "index is damaged: pack again into the same folder, or take a whole copy",
+            "index is damaged: pack again into the same folder, or copy .*pack again",
         ),
-        (lambda root: (root / "index").unlink(), "is half a pack"),
+        (lambda root: (root / "index").unlink(), "is an incomplete pack"),
     ],
 )
 def test_a_damaged_pack_gives_one_line(image_folder: Path, tmp_path: Path, damage, message: str):
@@ -239,7 +242,7 @@ def test_an_image_on_failing_storage_is_not_listed_as_bad(
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
         with pytest.raises(
-            UserError, match=r"Input/output error\): whole shards are kept, and the same command goes on"
+            UserError, match=r"Input/output error\): complete shards are kept, and the same command continues"
         ):
             pack(image_folder, tmp_path / "pack")
     assert pack(image_folder, tmp_path / "pack") == (12, 5, [])
@@ -248,7 +251,7 @@ def test_an_image_on_failing_storage_is_not_listed_as_bad(
 def test_a_class_without_a_readable_image_is_refused(image_folder: Path, tmp_path: Path):
     for path in (image_folder / "train/dog").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"not one image of .*train/dog can be read: .*bad.txt says why"):
+    with pytest.raises(UserError, match=r"no image of .*train/dog can be read: .*bad.txt lists the reasons"):
         pack(image_folder, tmp_path / "pack")
 
 
@@ -274,17 +277,19 @@ def test_a_shard_that_shrinks_during_the_training_is_an_error(image_folder: Path
     pack(image_folder, tmp_path / "pack")
     train, _ = load(tmp_path / "pack")
     os.truncate(tmp_path / "pack/train-000000.tar", 600)
-    with pytest.raises(UserError, match=r"train-000000.tar: cat/0.png cannot be read .*the shard ends before it"):
+    with pytest.raises(
+        UserError, match=r"train-000000.tar: cat/0.png cannot be read .*the shard ends before the image does"
+    ):
         train.read(0)
 
 
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda source, target: pack(source, target, short_side=8), "was begun with other options, by `make prepare"),
+        (lambda source, target: pack(source, target, short_side=8), "was started with other options, by `make prepare"),
         (
             lambda source, target: write_images(source, {"train/cat/more": 1}),
-            "has other images than when .*pack was begun",
+            "the images of .* have changed since .*pack was started",
         ),
         (lambda source, target: shutil.copytree(target, source, dirs_exist_ok=True), "is a pack already"),
     ],
@@ -301,7 +306,7 @@ def test_a_pack_begun_with_other_options_or_images_is_refused(
 def test_a_target_with_other_files_is_not_changed(image_folder: Path, tmp_path: Path):
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack/letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="holds something else: give a new folder"):
+    with pytest.raises(UserError, match="holds other files: give a new or empty folder"):
         pack(image_folder, tmp_path / "pack")
 
 
@@ -315,7 +320,7 @@ def test_a_full_disk_keeps_complete_shards(image_folder: Path, tmp_path: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer.ShardWriter, "add", full)
-        with pytest.raises(UserError, match="cannot be written: No space left on device; whole shards are kept"):
+        with pytest.raises(UserError, match="cannot be written: No space left on device; complete shards are kept"):
             pack(image_folder, tmp_path / "pack")
     assert not list((tmp_path / "pack").glob(".*"))
     assert pack(image_folder, tmp_path / "pack")[:2] == (12, 5)

@@ -69,7 +69,7 @@ def test_one_number_in_metrics(run: Run, copy: Run, resnext):
 def test_a_row_that_is_missing(run: Run, copy: Run):
     path = copy.path / "metrics.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert differences(run, copy) == {"metrics.csv": "4 and 3 rows, the same as far as both go"}
+    assert differences(run, copy) == {"metrics.csv": "4 and 3 rows; the rows that both have are the same"}
 
 
 def test_one_bit_of_a_weight_of_the_average_and_of_the_optimizer(run: Run, copy: Run):
@@ -144,5 +144,5 @@ def test_two_that_have_lost_the_same_rows_are_not_the_same(run: Run, copy: Run, 
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(lines[:2] + lines[3:]))
     assert list(differences(copy, other)) == ["metrics.csv"]
-    lost = f"{copy.path}/metrics.csv has lost or changed 1 row, step 2, of its last.ckpt"
+    lost = f"{copy.path}/metrics.csv has lost or changed rows of its last.ckpt: 1 row, step 2"
     assert differences(copy, other)["metrics.csv"] == lost

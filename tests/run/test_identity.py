@@ -48,7 +48,9 @@ def rewrite(path: Path, **changes: Any) -> None:
 def test_a_checkpoint_of_another_run_is_refused_in_one_line(ours: Run, name: str):
     shutil.copy("runs/theirs/checkpoints/last.ckpt", ours.checkpoints / f"{name}.ckpt")
     before = (ours.path / "metrics.csv").read_bytes()
-    with pytest.raises(UserError, match=rf"checkpoints/{name}.ckpt is of another run \(\w+; this is \w+\)") as error:
+    with pytest.raises(
+        UserError, match=rf"checkpoints/{name}.ckpt belongs to another run \(\w+; this is \w+\)"
+    ) as error:
         fit(ours)
     assert "\n" not in str(error.value)
     assert "model.weights=" in str(error.value)
@@ -58,9 +60,9 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_line(ours: Run, name: str
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_another_runs_is_neither_evaluated_nor_compared(ours: Run, name: str):
     shutil.copy(f"runs/theirs/checkpoints/{name}.ckpt", ours.checkpoints)
-    with pytest.raises(UserError, match=rf"{name}.ckpt is of another run"):
+    with pytest.raises(UserError, match=rf"{name}.ckpt belongs to another run"):
         evaluate(ours, ours.config, name)
-    with pytest.raises(UserError, match=rf"{name}.ckpt is of another run"):
+    with pytest.raises(UserError, match=rf"{name}.ckpt belongs to another run"):
         compare(ours, Run(Path("runs/theirs")))
 
 
@@ -81,7 +83,9 @@ def test_weights_of_another_run_start_a_new_one(ours: Run, digits: Path):
 def test_a_configuration_that_was_changed_by_hand(ours: Run):
     path = ours.path / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
-    with pytest.raises(UserError, match=r"last.ckpt is of this run, but config.yaml, run.json or the data changed"):
+    with pytest.raises(
+        UserError, match=r"last.ckpt belongs to this run, but config.yaml, run.json or the data changed"
+    ):
         fit(ours)
 
 

@@ -66,7 +66,7 @@ def test_a_hole_is_said_and_filled(parts: Run, how: str):
     damage(parts.path / "metrics.csv", how)
     fit(parts)
     lost = LOST.get(how, "5 rows, steps 1 to 4")
-    line = f"metrics.csv has lost or changed {lost}: it is written again from last.ckpt"
+    line = f"metrics.csv has lost or changed {lost}: it is rewritten from last.ckpt"
     assert (parts.path / "log.txt").read_text().count(line) == 1
     assert (parts.path / "metrics.csv").read_bytes() == (whole.path / "metrics.csv").read_bytes()
     assert [part for part in compare(whole, parts) if not part.same] == []

@@ -159,7 +159,7 @@ def test_a_diff_that_is_cut_says_so(project: Path, monkeypatch: pytest.MonkeyPat
     assert "".join(kept) == whole[: len("".join(kept))]
     assert "+a = 5\n" in kept
     assert kept[-1] == "+line\n"
-    assert last == f"# cut here: {len(whole) - len(''.join(kept)):,} bytes more are not in this file\n"
+    assert last == f"# cut here: {len(whole) - len(''.join(kept)):,} more bytes are not in this file\n"
 
 
 def test_without_an_answer_from_git_the_code_is_not_taken_for_clean(project: Path, monkeypatch: pytest.MonkeyPatch):

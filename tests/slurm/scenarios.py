@@ -265,7 +265,7 @@ def refused_while_queued(lab: Path, cluster: Cluster) -> None:
     job = Job(lab, "queued", EVERYONE, 'slurm.sbatch=["--begin=now+1hour"]')
     again = resnext(lab, "slurm", "run=queued", *(f"slurm.{each}" for each in ("nodes=2", "tasks_per_node=1")))
     assert again.returncode == 2
-    assert f"is in the queue already: job {job.id} is PENDING; wait, or `scancel {job.id}`" in again.stderr
+    assert f"is already in the queue: job {job.id} is PENDING; wait, or run `scancel {job.id}`" in again.stderr
     assert "queued" in resnext(lab, "status").stdout
     job.cancel()
     job.wait_for("CANCELLED")

@@ -67,5 +67,5 @@ def test_distillation_has_the_gradients_of_soft_cross_entropy_at_temperature_one
 
 
 def test_a_threshold_without_bce_is_refused():
-    with pytest.raises(UserError, match=r"recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entr"):
+    with pytest.raises(UserError, match=r"recipe.loss.target_threshold needs recipe.loss.name=binary_cross_entr"):
         small_config("/x", recipe__loss={"target_threshold": 0.2})

@@ -308,14 +308,14 @@ def test_lr_scaling_needs_lr_batch_size():
 def test_options_that_an_optimizer_does_not_have_are_refused():
     adam = build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="adamw", lr=0.1, betas=(0.8, 0.95), eps=1e-4))
     assert (adam.defaults["betas"], adam.defaults["eps"]) == ((0.8, 0.95), 1e-4)
-    with pytest.raises(UserError, match=r"recipe.optimizer.name=sgd takes no recipe.optimizer.betas"):
+    with pytest.raises(UserError, match=r"recipe.optimizer.name=sgd does not use recipe.optimizer.betas"):
         build_optimizer(nn.Linear(1, 1), OptimizerConfig(name="sgd", lr=0.1, betas=(0.8, 0.95)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "adamw", "momentum": 0.9}, r"recipe.optimizer.name=adamw takes no recipe.optimizer.momentum"),
+        ({"name": "adamw", "momentum": 0.9}, r"recipe.optimizer.name=adamw does not use recipe.optimizer.momentum"),
         ({"name": "adahessian"}, r"recipe.optimizer.name=adahessian needs second derivatives"),
     ],
 )

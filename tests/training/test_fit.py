@@ -186,7 +186,7 @@ def test_a_run_that_may_skip_is_exact_and_counts(tmp_path: Path, workers: int, m
     fit(parts.add_start(replace(parts.config, data=data)))
     assert_same_result(whole, parts)
     assert len((parts.path / "skipped.txt").read_text().splitlines()) == 1
-    assert "left out, as it cannot be read: train/a/0.png" in capsys.readouterr().out
+    assert "skipped, because it cannot be read: train/a/0.png" in capsys.readouterr().out
 
 
 def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monkeypatch: pytest.MonkeyPatch):

@@ -43,9 +43,9 @@ def children(pid: int) -> list[int]:
     [
         (
             signal.SIGKILL,
-            "a loader process was killed by SIGKILL: if the machine ran out of memory, give fewer data.workers",
+            "a data loader worker was killed by SIGKILL: if the machine ran out of memory, give fewer data.workers",
         ),
-        (signal.SIGSTOP, "no loader process gave a batch within data.worker_timeout=3 seconds: is the storage stuck?"),
+        (signal.SIGSTOP, "no data loader worker returned a batch within data.worker_timeout=3 seconds: check whether"),
     ],
 )
 def test_a_loader_process_that_is_lost(training: subprocess.Popen[str], signum: int, message: str, tmp_path: Path):

@@ -80,12 +80,12 @@ def test_images_grow_with_the_epochs_and_are_evaluated_at_the_last_size(digits, 
 
 
 def test_a_schedule_of_sizes_ends_with_the_training(digits):
-    with pytest.raises(UserError, match=r"recipe.image_size_schedule goes to epoch 9 of recipe.epochs=2"):
+    with pytest.raises(UserError, match=r"recipe.image_size_schedule has epoch 9, but recipe.epochs=2"):
         small_config(digits, recipe__image_size_schedule=[[9, 12]])
 
 
 def test_a_schedule_of_sizes_must_rise(digits):
-    with pytest.raises(UserError, match=r"recipe.image_size_schedule has epochs \[3, 2\], which must rise"):
+    with pytest.raises(UserError, match=r"recipe.image_size_schedule has epochs \[3, 2\], which must increase"):
         small_config(digits, recipe__image_size_schedule=[[3, 12], [2, 16]])
 
 

@@ -1,4 +1,4 @@
-"""Measurements of the data path and the index, beside torchvision's and timm's own code.
+"""Benchmarks of the data path, compared with torchvision's and timm's own code, and of the index.
 
-Nothing else imports this package. Timings that a training logs are callbacks/throughput.py.
+Only cli/benchmark.py imports this package. callbacks/throughput.py measures the speed of a training.
 """

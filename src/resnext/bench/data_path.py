@@ -1,4 +1,4 @@
-"""The data path's speed beside what torchvision's and timm's own code reach: same bytes, same core, same minutes."""
+"""Speed of the data path compared with torchvision's and timm's own code: same bytes, same core, same time."""
 
 import os
 import statistics
@@ -34,7 +34,7 @@ from resnext.errors import UserError
 from resnext.terminal import progress
 
 SIZE = 224
-IMAGES = 200  # so many are timed; in memory, so that no disk is
+IMAGES = 200  # how many are timed; they are in memory, so no disk is timed
 ROUNDS = 11
 BATCH = 64
 LOADER_IMAGES = 1024
@@ -47,7 +47,7 @@ Pipeline = Callable[[bytes], Any]
 
 
 class Timing(NamedTuple):
-    """CPU milliseconds for one image, its speed as a multiple of the reference's, and the quartiles of that."""
+    """CPU milliseconds per image, the speed as a multiple of the reference's, and the quartiles of this ratio."""
 
     milliseconds: float
     ratio: float
@@ -55,7 +55,7 @@ class Timing(NamedTuple):
 
 
 class LoaderSpeed(NamedTuple):
-    """A whole DataLoader: its speed by the clock, and the bytes of an image that a worker hands to the trainer."""
+    """Wall-clock speed of a DataLoader, its ratio to the reference's, and the bytes per image that a worker sends."""
 
     images_per_sec: float
     ratio: float
@@ -64,7 +64,7 @@ class LoaderSpeed(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldImages(ImageIndex):
-    """Images whose files are in memory."""
+    """An index that holds the image files in memory."""
 
     files: tuple[bytes, ...]
 
@@ -73,7 +73,9 @@ class HeldImages(ImageIndex):
 
 
 def read_jpegs(folder: Path) -> HeldImages:
-    """IMAGES JPEG files, evenly out of all below `folder` or in the pack `folder`; other formats are passed over.
+    """At most IMAGES JPEG files, evenly spaced over the images below `folder` or in the pack `folder`.
+
+    Other formats are skipped.
 
     Raises:
         UserError: if there are none.
@@ -95,8 +97,9 @@ def read_jpegs(folder: Path) -> HeldImages:
 def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, Timing]:
     """CPU time on one core, from bytes to the pixels of a training crop.
 
-    The pipelines take turns, so that a slow minute is every one's; a ratio is of one turn, and the median of them
-    counts. `packed` is a second source for ours, relative to the reference on `images`.
+    The pipelines take turns, so that a slow minute slows down all of them. A ratio compares the times of one turn; the
+    result is the median ratio. `packed` is a second source of images for our pipeline, compared with the reference on
+    `images`.
     """
     peers = {name: (build(), images.files) for name, build in PEERS.items()}
     pipelines = {"ours": (_ours(images), range(len(images))), **peers}
@@ -107,14 +110,14 @@ def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, T
         for turn in range(ROUNDS + 1):
             for name, (pipeline, items) in pipelines.items():
                 taken = _cpu_milliseconds(pipeline, items)
-                if turn:  # the first one warms up
+                if turn:  # the first turn is a warm-up
                     times[name].append(taken)
                 advance(1)
     return {name: _timing(own, times[REFERENCE]) for name, own in times.items()}
 
 
 def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
-    """A DataLoader of ours and one of the reference, by the clock, with `workers` processes each."""
+    """Wall-clock speed of our DataLoader and of the reference's, with `workers` workers each."""
     samples = [Sample(0, number % len(images), number // len(images)) for number in range(LOADER_IMAGES)]
     datasets: dict[str, Any] = {"ours": _our_dataset(images), REFERENCE: _PeerDataset(images.files, PEERS[REFERENCE]())}
     options: dict[str, Any] = {"batch_size": BATCH, "sampler": samples, "num_workers": workers}
@@ -141,7 +144,7 @@ def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
 
 
 def _our_dataset(images: HeldImages) -> TrainImages:
-    """What a training with random resized crop and flip takes its samples from."""
+    """The training data set with random resized crop and flip."""
     recipe = RecipeConfig(epochs=1, batch_size=BATCH, image_size=SIZE, optimizer=OptimizerConfig(name="sgd", lr=0.1))
     data = DataConfig(name="image_folder", root=str(images.root))
     return TrainImages(images, None, recipe, data, build_train_transforms(recipe, data), 0)
@@ -153,7 +156,7 @@ def _ours(images: HeldImages) -> Callable[[int], Any]:
 
 
 def _pil_torchvision() -> Pipeline:
-    """The lines of torchvision's and PyTorch's own ImageNet examples."""
+    """The transforms of torchvision's and PyTorch's own ImageNet examples."""
     transform = transforms.Compose(
         [
             transforms.RandomResizedCrop(SIZE),
@@ -166,7 +169,7 @@ def _pil_torchvision() -> Pipeline:
 
 
 def _torchvision_v2() -> Pipeline:
-    """Its decoder and its v2 transforms, uint8 throughout: its fastest."""
+    """torchvision's fastest path: its decoder and its v2 transforms, uint8 throughout."""
     return partial(
         _after_torchvision,
         transform=v2.Compose([v2.RandomResizedCrop(SIZE, antialias=True), v2.RandomHorizontalFlip()]),
@@ -174,7 +177,7 @@ def _torchvision_v2() -> Pipeline:
 
 
 def _timm() -> Pipeline:
-    """What timm's create_loader builds with its prefetcher: uint8, normalised on the device."""
+    """The transforms of timm's create_loader with its prefetcher: uint8, normalised on the device."""
     transform: Any = timm.data.create_transform(SIZE, is_training=True, use_prefetcher=True, color_jitter=0.0)
     return partial(_after_pillow, transform=transform)
 
@@ -203,12 +206,12 @@ class _PeerDataset(Dataset[Any]):
 
 
 def _evenly(items: Any) -> list[Any]:
-    """At most IMAGES of them."""
+    """At most IMAGES of `items`, evenly spaced."""
     return [items[position] for position in np.linspace(0, len(items) - 1, min(IMAGES, len(items))).astype(int)]
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
-    """One that every peer decodes."""
+    """Whether every peer can decode `data`."""
     if not data.startswith(JPEG_START):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What the index of a large folder costs: to list, to load again, and in the memory of each loader process."""
+"""The cost of the index of a large folder: the time to list it and to load it again, and the memory of each worker."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from resnext.errors import UserError
 
 
 class IndexCost(NamedTuple):
-    """Seconds and MiB; `worker_mib` is what a forked process has to itself after it looked at every image."""
+    """`worker_mib`: growth of a forked process's private memory, in MiB, after it has read every path and label."""
 
     images: int
     list_seconds: float
@@ -20,23 +20,23 @@ class IndexCost(NamedTuple):
 
 
 def measure_index(root: Path) -> IndexCost:
-    """Lists `root` as a first start does, and loads it as every other one does. Raises as scan_splits."""
+    """Lists `root` like the first start, then loads it like every later start. Raises the errors of scan_splits."""
     began = time.perf_counter()
     scan_splits(root)
     listed = time.perf_counter() - began
-    load_splits(root)  # keeps it
+    load_splits(root)  # saves the index
     began = time.perf_counter()
     train, val = load_splits(root)
     loaded = time.perf_counter() - began
     if train.labels.flags.owndata:
         raise UserError(
-            f"the index of {root} was not kept: it changed just now (try again), or the cache is not writable"
+            f"the index of {root} was not saved: the folder has just changed (try again), or the cache is not writable"
         )
     return IndexCost(len(train) + len(val), listed, loaded, _memory_of_a_worker(train) / 2**20)
 
 
 def _memory_of_a_worker(index: ImageIndex) -> int:
-    """Bytes that a forked process comes to hold alone."""
+    """Growth of a forked process's private memory, in bytes."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:

@@ -1,4 +1,4 @@
-"""When best.ckpt is written, and whether it holds the best that metrics.csv knows."""
+"""Writes best.ckpt, and checks that it holds the best epoch in metrics.csv."""
 
 import logging
 from pathlib import Path
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 class BestCheckpoint(Checkpoint):
-    """Writes best.ckpt: the first epoch of the highest `best_by`. Raises UserError at the end if that file was lost.
+    """Writes best.ckpt: the first epoch with the highest `best_by`. Raises UserError at the end if that file was lost.
 
-    What the run calls its best is in every checkpoint. At a start it is compared with what best.ckpt itself says, which
-    then counts. It comes after LastCheckpoint among the callbacks: at the end, a save that failed is the first error.
+    Every checkpoint names the best epoch so far. At a start it is compared with best.ckpt; if they differ, best.ckpt
+    counts. This callback must come after LastCheckpoint: at the end, a save that failed is then the first error.
     """
 
     def __init__(self, run: Run, best_by: str) -> None:
         self.run, self.best_by = run, best_by
         self._best: Best | None = None
-        self._step = 0  # from which the training goes on
+        self._step = 0  # from which the training continues
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = self._best._asdict() if self._best is not None else None
@@ -36,7 +36,7 @@ class BestCheckpoint(Checkpoint):
         self._step = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All ranks take rank 0's word: a network file system may show some of them an older file."""
+        """All ranks use rank 0's result: a network file system may show an older file to the others."""
         self._best = trainer.strategy.broadcast(self._find_best() if trainer.is_global_zero else None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -55,7 +55,10 @@ class BestCheckpoint(Checkpoint):
             raise UserError(lost)
 
     def _find_best(self) -> Best | None:
-        """What best.ckpt holds; a newer one than the checkpoint of this start will be written again."""
+        """The best epoch so far, as best.ckpt names it.
+
+        A best.ckpt that is newer than the loaded checkpoint will be written again: then the checkpoint's best counts.
+        """
         held = _read_best(self.run.checkpoints / BEST)
         if held is not None and held.step >= self._step:
             return self._best
@@ -77,13 +80,13 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
     if held == best:
         return None
     return (
-        f"{run.path} is trained to its end, but {run.checkpoints / BEST} is {_describe(held)}, and the best is "
+        f"the training of {run.path} is complete, but {run.checkpoints / BEST} is {_describe(held)}, and the best is "
         f"{_describe(best)}: restore best.ckpt and resume the run, or use last.ckpt"
     )
 
 
 def _read_best(path: Path) -> Best | None:
-    """Every byte of the file was checked when the training was planned, or it was written since."""
+    """Without a check of every byte: the plan of the training checked them, or the file is newer."""
     try:
         return read_position(path).best
     except (FileNotFoundError, DamagedCheckpoint):

@@ -1,4 +1,4 @@
-"""WeightEma: an exponential moving average of the network, validated beside it."""
+"""WeightEma: an exponential moving average of the network, which is validated too."""
 
 import copy
 from typing import Any
@@ -14,11 +14,11 @@ from resnext.task.classification import ClassificationTask
 
 
 class WeightEma(Callback):
-    """Averages parameters and floating-point buffers alike, as torchvision and timm do; integers are copied.
+    """Averages parameters and floating-point buffers, as torchvision and timm do. Integer buffers are copied.
 
-    The first update, and each within the average's warm-up, copies the network; so the average exists from the first
-    step on, and nothing of the untrained network is in it. It is a function of the steps alone, and is in every
-    checkpoint as `state_dict_ema`, under timm's name.
+    The first update, and each update during the average's warm-up, copies the network. So the average exists from the
+    first step on, and contains nothing of the untrained network. It depends only on the steps. Every checkpoint has it
+    as `state_dict_ema`, which is timm's name.
     """
 
     def __init__(self, recipe: RecipeConfig) -> None:

@@ -1,4 +1,4 @@
-"""The grace before a time limit: whether two steps, a save and W&B's end fit into it, known before it counts."""
+"""Checks early whether two steps, a save and W&B's end fit into the time to save before SLURM's time limit."""
 
 import logging
 import time
@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 
 class SaveTimeCheck(Callback):
-    """Warns once, after the first save, if what a rank still does after SLURM's signal does not fit into the grace.
+    """Warns once, after the first save, if a rank needs more time to save and exit than SLURM gives it.
 
-    The first step of each image size does not count: it compiles.
+    The first step of each image size is not counted: it compiles.
 
     Args:
         seconds: from SLURM's signal to the time limit.
-        saver: knows how long its saves took.
+        saver: measures how long its saves take.
     """
 
     def __init__(self, seconds: int, saver: LastCheckpoint) -> None:
@@ -56,12 +56,12 @@ class SaveTimeCheck(Callback):
             return
         self._warned = True
         log.warning(
-            "leaving takes up to %.0f s (two steps of %.1f s, a save of %.1f s%s), but "
+            "saving and exiting take up to %.0f s (two steps of %.1f s, a save of %.1f s%s), but "
             "slurm.signal_seconds_before_end=%d: give at least %d at the next submission",
             to_save + finish,
             self._longest_step,
             self.saver.longest_save,
-            f", W&B's last {finish:.0f} s" if finish else "",
+            f", {finish:.0f} s for W&B" if finish else "",
             self.seconds,
             2 * to_save + finish,
         )

@@ -1,4 +1,4 @@
-"""summary.json: status and results so far, of which metrics.csv is the source."""
+"""Writes summary.json: status and results so far, computed from metrics.csv."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ from resnext.task.classification import ClassificationTask
 
 
 class SummaryWriter(Callback):
-    """Rewrites summary.json after each validation, and when the training ends or breaks."""
+    """Rewrites summary.json after each validation, and when the training ends or fails."""
 
     def __init__(self, run: Run, throughput: Throughput, best_by: str) -> None:
         self.run, self.throughput, self.best_by = run, throughput, best_by
@@ -39,7 +39,7 @@ class SummaryWriter(Callback):
 
 
 def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
-    """The best epoch's results (the first of the highest `best_by`), the last's, and the epochs validated."""
+    """The results and numbers of the best epoch (the first with the highest `best_by`) and of the last epoch."""
     best, validated = find_best(rows, best_by), [row for row in rows if row["val/top1"]]
     if best is None:
         return {}
@@ -52,6 +52,6 @@ def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
 
 
 def _results(row: Row) -> dict[str, float | None]:
-    """JSON has no NaN: a loss that is none is null."""
+    """JSON has no NaN: a value that is not finite becomes null."""
     values = {name: float(row[name]) for name in METRICS + AVERAGE if name.startswith("val") and row.get(name)}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

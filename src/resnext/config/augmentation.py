@@ -12,12 +12,12 @@ from resnext.config.types import STRICT, Count, Fraction, Interpolation, NonNega
 class AugmentationConfig:
     """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
 
-    `scale` is the crop's share of the area, `ratio` its aspect ratio. With `pad` it is a plain random crop instead,
-    after so many pixels of data.mean's colour were added on each side. `auto_augment` is a timm string such as
+    `scale` is the crop's share of the area, `ratio` its aspect ratio. With `pad`, the crop is a plain random crop after
+    `pad` pixels of the colour data.mean are added on each side. `auto_augment` is a timm string such as
     rand-m7-mstd0.5-inc1, original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet,
-    cifar10, svhn. `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability, its mode
-    and largest count are timm's. `repeats`: how many times an image occurs in an epoch (repeated augmentation); the
-    epoch has as many steps as without, and sees fewer images.
+    cifar10, svhn. `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability of
+    random erasing; its mode and maximum count are as in timm. `repeats`: how many times an image occurs in an epoch
+    (repeated augmentation); the epoch keeps its number of steps and uses fewer images.
     """
 
     scale: Pair = (0.08, 1.0)
@@ -41,7 +41,7 @@ class AugmentationConfig:
                     f"recipe.augmentation.{name}=[{low:g},{high:g}] must be [low,high] with 0 < low <= high"
                 )
         if self.scale[1] > 1:
-            raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not go beyond 1")
+            raise ValueError(f"recipe.augmentation.scale=[{self.scale[0]:g},{self.scale[1]:g}] must not exceed 1")
         return self
 
 
@@ -56,9 +56,9 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MixingConfig:
-    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a micro-batch; an alpha of 0 turns one off.
+    """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a micro-batch; an alpha of 0 turns the method off.
 
-    A micro-batch is mixed with probability `prob`; where both are on, by CutMix with probability `switch_prob`.
+    A micro-batch is mixed with probability `prob`. If both are on, CutMix is used with probability `switch_prob`.
     """
 
     mixup_alpha: NonNegative = 0.0

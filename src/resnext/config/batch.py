@@ -14,16 +14,16 @@ class BatchSplit(NamedTuple):
 
 
 def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSplit:
-    """The split with `micro` images a device at once; None: its whole share.
+    """The split with micro-batches of `micro` images per device; None: the whole share of a device.
 
     Raises:
-        UserError: if no whole number of micro-steps gives the global batch; it names the nearest sizes that do.
+        UserError: if no whole number of micro-steps gives the global batch; the error names the nearest sizes that do.
     """
     if micro is None:
         if batch_size % world_size:
             raise UserError(
-                f"recipe.batch_size={batch_size} does not divide among {pluralize(world_size, 'device')}; "
-                f"the nearest that do: {_nearest_multiples(batch_size, world_size)}"
+                f"recipe.batch_size={batch_size} cannot be divided among {pluralize(world_size, 'device')}; "
+                f"the nearest sizes that can: {_nearest_multiples(batch_size, world_size)}"
             )
         return BatchSplit(batch_size // world_size, 1)
     if batch_size % (micro * world_size):
@@ -48,7 +48,7 @@ def describe_split(split: BatchSplit, world_size: int) -> str:
 
 
 def describe_steps(total: int, epochs: int, per_epoch: int) -> str:
-    """`660 = 30 epochs × 22`, or how many there are in an epoch where the training ends within one."""
+    """`660 = 30 epochs × 22`, or `650, 22 an epoch` if the training ends within an epoch."""
     whole = total == epochs * per_epoch
     return f"{total:,} = {epochs} epochs × {per_epoch:,}" if whole else f"{total:,}, {per_epoch:,} an epoch"
 

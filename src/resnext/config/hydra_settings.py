@@ -1,7 +1,7 @@
 """The settings of Hydra itself that a configuration may change: the launcher, the sweeper and their options.
 
 Hydra instantiates `hydra.callbacks`, `hydra.job_logging`, `hydra.launcher` … from any file that it composes, and writes
-where `hydra.run.dir` says. So each composition is compared with that of Hydra's own files before anything uses it.
+to `hydra.run.dir`. So each composition is first compared with a composition of Hydra's own files.
 """
 
 import argparse
@@ -52,7 +52,7 @@ SLURM = (
     "max_num_timeout",
     "array_parallelism",
 )
-OPTIONS = {  # by group and name; what imports, runs shell lines or names a folder is left out
+OPTIONS = {  # by group and name, without options that import, run shell lines or name a folder
     "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},
     "sweeper": {
         "basic": ("max_batch_size", "params"),
@@ -60,14 +60,14 @@ OPTIONS = {  # by group and name; what imports, runs shell lines or names a fold
     },
 }
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
-SHELL_LINES = ("prologue", "sbatch")  # of slurm
+SHELL_LINES = ("prologue", "sbatch")  # keys of slurm
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 FILES_OF_ITS_OWN = (
     "config_path",
     "config_name",
     "experimental_rerun",
-)  # Hydra's flags; the last unpickles
-SETTINGS = {  # Hydra writes no files or logs of its own, and a multirun's multirun.yaml into runs/
+)  # flags of Hydra; the last one unpickles
+SETTINGS = {  # no files or logs of Hydra, except multirun.yaml of a multirun, in runs/
     "run.dir": ".",
     "sweep.dir": "runs",
     "sweep.subdir": ".",
@@ -78,10 +78,10 @@ SETTINGS = {  # Hydra writes no files or logs of its own, and a multirun's multi
 
 
 def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """Hydra's parser and what it makes of `arguments`, in which flags and overrides have any order.
+    """Hydra's parser and the parsed `arguments`: flags and overrides in any order.
 
     Raises:
-        UserError: for a flag that would load files from elsewhere, but for --config-dir, whose files are checked.
+        UserError: for a flag that would load files from elsewhere, except --config-dir: its files are checked.
     """
     parser = get_args_parser()
     parsed = parser.parse_intermixed_args(arguments)
@@ -97,9 +97,9 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
 
 
 class CheckedConfigLoader(ConfigLoaderImpl):
-    """Composes as Hydra does, and refuses what would make Hydra or the shell run code or write elsewhere.
+    """Composes like Hydra, and refuses settings that make Hydra or the shell run code or write elsewhere.
 
-    Hydra composes through it for everything: --help, --cfg, completion, a run, and each job of a multirun.
+    Hydra uses it for every composition: --help, --cfg, completion, a run, and each job of a multirun.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
@@ -115,7 +115,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Raises UserError for what a file or an override may not say."""
+        """Raises UserError for a setting that a file or an override must not have."""
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
             _check_override(override)
@@ -125,7 +125,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         except (HydraException, UserError):  # some of Hydra's are OSErrors; ours are ValueErrors
             raise
         except (AttributeError, TypeError, ValueError, OSError, RecursionError) as error:
-            # Hydra's own: for `hydra: null` and model=3, for a file that is a number, for one that includes itself
+            # Hydra's own, for `hydra: null`, model=3, a file that is a number, or a file that includes itself
             reason = describe_error(error)
             raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
         self._check_hydra(composed.hydra, parsed)
@@ -153,7 +153,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             _check_option(key, value, chosen)
 
     def _compose_expected(self, chosen: dict[str, str]) -> DictConfig:
-        """The hydra node with these choices, from Hydra's own files and its plugins' alone."""
+        """The hydra node with these choices, only from the files of Hydra and its plugins."""
         key = tuple(chosen.values())
         if key not in self._expected:
             search_path = copy.deepcopy(self.config_search_path)
@@ -164,10 +164,10 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         return self._expected[key]
 
     def _check_shell_lines(self, composed: DictConfig, overrides: list[Override]) -> None:
-        """Shell lines may be given in a cluster's own file, configs/slurm/NAME.yaml, or on the command line."""
+        """Allows shell lines only in the cluster's file, configs/slurm/NAME.yaml, and on the command line."""
         if not isinstance(composed.slurm, DictConfig):
             raise UserError("slurm has to be a mapping of keys to values: correct the configuration file")
-        found: Any = OmegaConf.to_container(composed.slurm)  # an interpolation's value may change until it is used
+        found: Any = OmegaConf.to_container(composed.slurm)  # unresolved: an interpolation may get another value later
         from_files = {
             key: lines
             for key in SHELL_LINES
@@ -182,25 +182,25 @@ class CheckedConfigLoader(ConfigLoaderImpl):
                 )
             if INTERPOLATION.search(str(lines)):
                 raise UserError(
-                    f"slurm.{key} holds ${{…}}, whose value another file may change: write \\${{…}} for the shell's"
+                    f"slurm.{key} holds ${{…}}, which another file may change: write \\${{…}} for a shell variable"
                 )
 
     def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:
-        if name is None or ".." in PurePath(name).parts:  # another group's file
+        if name is None or ".." in PurePath(name).parts:  # a file of another group
             return {}
         found: Any = OmegaConf.to_container(super().load_configuration(f"slurm/{name}", [], RunMode.RUN))
         return found.get("slurm") or {}
 
 
 def _gives(override: Override, key: str) -> bool:
-    """Whether the command line itself says slurm.KEY; slurm=NAME only chooses a file."""
+    """Whether the override itself gives slurm.KEY; slurm=NAME only chooses a file."""
     return override.key_or_group == f"slurm.{key}" or (
         override.key_or_group == "slurm" and isinstance(override.value(), dict)
     )
 
 
 def check_no_secret(key: str, text: str) -> None:
-    """Raises UserError if `text`, which a run would keep, looks like one."""
+    """Raises UserError if `text`, the value of `key`, looks like a secret: a run would save it."""
     if (secret := find_secret(text)) is not None:
         raise UserError(
             f"{key} holds {secret}, and a run saves its configuration as plain text: put secrets into environment "

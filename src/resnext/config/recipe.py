@@ -1,4 +1,4 @@
-"""The recipe's part of the configuration: how to train, the mathematics, independent of the machine."""
+"""The recipe: the part of the configuration with the mathematics of a training, independent of the machine."""
 
 import math
 from typing import Annotated, Literal, Self
@@ -59,12 +59,12 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScheduleConfig:
-    """The learning rate over the training: linear warm-up from `warmup_lr`, then `name`, as timm's of that name.
+    """The learning rate over the training: linear warm-up from `warmup_lr`, then timm's schedule `name`.
 
     `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
     `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
-    last `decay_epochs`. With `warmup_prefix` they start when the warm-up ends, else they run from the first step and
-    the warm-up covers their start. `hold_epochs`: epochs of constant learning rate after the warm-up.
+    last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
+    step and the warm-up replaces its beginning. `hold_epochs`: epochs of constant learning rate after the warm-up.
     `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
     first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.
     """
@@ -84,13 +84,13 @@ class ScheduleConfig:
     @model_validator(mode="after")
     def _check_decay(self) -> Self:
         if (self.name == "multistep") != bool(self.milestones):
-            raise ValueError("recipe.schedule.milestones belongs to recipe.schedule.name=multistep, which needs it")
+            raise ValueError("recipe.schedule.milestones is for recipe.schedule.name=multistep, which requires it")
         if self.name in ("wsd", "rsqrt") and self.every == "epoch" and self.decay_epochs < 1:
             raise ValueError(
-                f"recipe.schedule.decay_epochs={self.decay_epochs:g} is less than the epoch that one rate is for"
+                f"recipe.schedule.decay_epochs={self.decay_epochs:g} must be 1 or more with recipe.schedule.every=epoch"
             )
         if self.decay_rate > 1 and self.name in ("step", "multistep"):
-            raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} would raise the learning rate: 1 or less")
+            raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} raises the learning rate: give 1 or less")
         if self.cooldown_epochs and self.name not in ("cosine", "tanh", "poly"):
             raise ValueError(
                 f"recipe.schedule.cooldown_epochs={self.cooldown_epochs:g} needs a schedule that ends at min_lr: "
@@ -101,10 +101,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossConfig:
-    """Softmax cross-entropy, or binary cross-entropy of each class on its own, a mean over images and classes.
+    """Softmax cross-entropy, or binary cross-entropy of each class, as a mean over images and classes.
 
     `label_smoothing` as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
-    others 0, so that both classes of a mixed image are simply there (Wightman et al. 2021).
+    others 0, so that both classes of a mixed image have target 1 (Wightman et al. 2021).
     """
 
     name: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
@@ -114,17 +114,17 @@ class LossConfig:
     @model_validator(mode="after")
     def _check_threshold(self) -> Self:
         if self.target_threshold is not None and self.name != "binary_cross_entropy":
-            raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
+            raise ValueError("recipe.loss.target_threshold needs recipe.loss.name=binary_cross_entropy")
         return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
-    """An exponential moving average of weights and batch statistics, validated beside them; `decay` null: none.
+    """An exponential moving average of weights and batch statistics, validated too. `decay` null: no average.
 
-    It is updated every `every_steps` optimizer steps, from the first one on; until `warmup_epochs` are over it is a
-    copy of the weights. `scaled`: `decay` is for an update each image and a training of one epoch, as torchvision
-    has it.
+    It is updated every `every_steps` optimizer steps, starting with the first step. During `warmup_epochs` it is a
+    copy of the weights. `scaled`: `decay` is meant for one update per image and a training of one epoch, as in
+    torchvision.
     """
 
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -135,9 +135,9 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TeacherConfig:
-    """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: none.
+    """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: no teacher.
 
-    `weights` as model.weights; null: timm's own for that name. The loss is (1 - weight) · loss + weight ·
+    `weights` as in model.weights; null: timm's own weights. The loss is (1 - weight) · loss + weight ·
     temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
     weights use their own normalisation. Weights from a file use data.mean and data.std, unless `name` has a tag
     (timm/NETWORK.TAG), which selects the normalisation of these weights.
@@ -151,14 +151,14 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RecipeConfig:
-    """How to train. `batch_size` is the global one.
+    """How to train. `batch_size` is the global batch size.
 
     `source` names the origin of the recipe and `published` its published accuracy; both are only displayed.
     `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
-    global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` takes the rate from it to
+    global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` scales the rate from it to
     `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
-    `image_size_schedule`, [[epoch, pixels], …] with epochs from 1: from that epoch on the training images are of that
-    size; before the first, of `image_size`.
+    `image_size_schedule` is [[epoch, pixels], …], with epochs counted from 1. From each of these epochs on, the
+    training images have the given size; before the first one, `image_size`.
     """
 
     source: Name | None = None
@@ -185,9 +185,9 @@ class RecipeConfig:
     def _check(self) -> Self:
         epochs = [epoch for epoch, _ in self.image_size_schedule]
         if epochs != sorted(set(epochs)):
-            raise ValueError(f"recipe.image_size_schedule has epochs {epochs}, which must rise")
+            raise ValueError(f"recipe.image_size_schedule has epochs {epochs}, which must increase")
         if epochs and epochs[-1] > self.epochs:
-            raise ValueError(f"recipe.image_size_schedule goes to epoch {epochs[-1]} of recipe.epochs={self.epochs}")
+            raise ValueError(f"recipe.image_size_schedule has epoch {epochs[-1]}, but recipe.epochs={self.epochs}")
         for name in ("warmup_lr", "min_lr"):
             if getattr(self.schedule, name) > self.optimizer.lr:
                 raise ValueError(
@@ -197,12 +197,12 @@ class RecipeConfig:
         self._check_that_the_schedule_fits()
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(
-                f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch that the rate is meant for"
+                f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch for recipe.optimizer.lr"
             )
         return self
 
     def _check_that_the_schedule_fits(self) -> None:
-        """A warm-up alone may be longer than the training: a short trial run of a long recipe."""
+        """Only a warm-up may be longer than the training, for a short trial run of a long recipe."""
         schedule = self.schedule
         spent = schedule.warmup_epochs + schedule.hold_epochs + schedule.cooldown_epochs
         if (schedule.hold_epochs or schedule.cooldown_epochs) and spent >= self.epochs:
@@ -214,7 +214,7 @@ class RecipeConfig:
 
     @property
     def lr_factor(self) -> float:
-        """By which `lr_scaling` takes the whole schedule from `lr_batch_size` to `batch_size`."""
+        """The factor by which `lr_scaling` multiplies the learning rates of the schedule."""
         ratio = self.batch_size / (self.lr_batch_size or self.batch_size)
         return {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[self.lr_scaling]
 
@@ -225,19 +225,19 @@ class RecipeConfig:
 
     @property
     def ema_decay(self) -> float | None:
-        """What an update of the average keeps of it; None without an average."""
+        """The decay of the average in one update; None without an average."""
         if self.ema.decay is None or not self.ema.scaled:
             return self.ema.decay
         return 1 - min(1.0, (1 - self.ema.decay) * self.batch_size * self.ema.every_steps / self.epochs)
 
     def train_image_sizes(self) -> list[int]:
-        """Those of all epochs, in their order."""
+        """The different image sizes of all epochs, in the order of the epochs."""
         starts = [0, *(epoch - 1 for epoch, _ in self.image_size_schedule)]
         return list(dict.fromkeys(map(self.train_image_size, starts)))
 
     @property
     def best_by(self) -> str:
-        """The metric whose highest value best.ckpt holds: that of the average, where there is one."""
+        """best.ckpt holds the epoch with the highest value of this metric, of the average if there is one."""
         return "val/top1" if self.ema.decay is None else "val_ema/top1"
 
     @property
@@ -245,6 +245,6 @@ class RecipeConfig:
         return self.evaluation.image_size or self.train_image_size(self.epochs - 1)
 
     def train_image_size(self, epoch: int) -> int:
-        """Pixels of the training images of `epoch`, counted from 0."""
+        """Size in pixels of the training images of `epoch`, which is counted from 0."""
         sizes = [size for start, size in self.image_size_schedule if start <= epoch + 1]
         return sizes[-1] if sizes else self.image_size

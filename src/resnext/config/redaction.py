@@ -1,14 +1,14 @@
-"""What looks like a secret: a run keeps its configuration in plain text, and sends it to W&B."""
+"""Finds text that looks like a secret: a run saves its configuration in plain text and sends it to W&B."""
 
 import re
 
 USERINFO = re.compile(r"(?<=://)[^/?#\s]+@")  # user@ or user:password@ of an address
-REFUSED_USERINFO = re.compile(r"(?<=://)(?!git@)[^/?#\s]+@")  # git@ is everybody's
+REFUSED_USERINFO = re.compile(r"(?<=://)(?!git@)[^/?#\s]+@")  # git@ is public
 SECRET_NAME = re.compile(
     r"(?i)(secret|token|passwords?|passwd|passphrase|credential|apikey)s?\d*(_|$)"
     r"|(^|_)(keys?|pass|pat|auth|dsn|creds?)\d*(_|$)|_pwd?\d*$|key\d*$|(?<!com)(?<!by)pass\d*$"
 )
-PLACE = re.compile(r"(?i)_(path|file|dir|sock)$")  # the name of a file that holds a secret is not one
+PLACE = re.compile(r"(?i)_(path|file|dir|sock)$")  # the path of a file with a secret is not a secret
 ASSIGNMENT = re.compile(r"(?<![\w.-])([A-Za-z]\w*)=(?![\"']?(?:\$|$))")  # NAME=VALUE, where VALUE is not the shell's $…
 
 
@@ -23,7 +23,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def find_secret(text: str) -> str | None:
-    """What of `text` looks like a secret, without showing it; None where nothing does."""
+    """Describes what looks like a secret in `text`, without showing it; None if nothing does."""
     if REFUSED_USERINFO.search(text):
         return "an address with a user or a password"
     for name in ASSIGNMENT.findall(text):

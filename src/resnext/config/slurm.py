@@ -1,4 +1,4 @@
-"""What a run asks of SLURM."""
+"""The SLURM part of the configuration."""
 
 import re
 from typing import Annotated, Self
@@ -15,14 +15,14 @@ TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){1,2})")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SlurmConfig:
-    """The allocation of `resnext slurm`; the world is nodes × tasks, one task for each GPU.
+    """The allocation of `resnext slurm`. The world size is nodes × tasks per node, with one task for each GPU.
 
-    `tasks_per_node` takes the place of `gpus_per_node` on a cluster of CPUs. `time` is D-HH:MM:SS, HH:MM:SS or MM:SS.
-    `signal_seconds_before_end`: how long before the time limit SLURM signals the ranks to save and leave; it must hold
-    two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is tried again after a
-    rank or a node broke; preemption and time limits do not count. `prologue`: shell lines before the training; they may
-    set WRAP to what goes before python, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further options.
-    `dry_run`: the script is written and shown, and not submitted.
+    `tasks_per_node` replaces `gpus_per_node` on a cluster without GPUs. `time` is D-HH:MM:SS, HH:MM:SS or MM:SS.
+    `signal_seconds_before_end`: how long before the time limit SLURM signals the ranks to save and exit. It must be
+    enough for two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is requeued
+    after a rank or a node fails; preemption and time limits do not count. `prologue`: shell lines before the training.
+    They may set WRAP to a prefix of the python command, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further
+    options. `dry_run`: write and show the script, but do not submit it.
     """
 
     nodes: Count = 1
@@ -36,7 +36,7 @@ class SlurmConfig:
     qos: Word | None = None
     constraint: Word | None = None
     exclude: Word | None = None
-    signal_seconds_before_end: Annotated[int, Field(ge=1, le=65535)] = 120  # sbatch takes no more
+    signal_seconds_before_end: Annotated[int, Field(ge=1, le=65535)] = 120  # the maximum of sbatch
     max_requeues: Annotated[int, Field(ge=0)] = 3
     prologue: tuple[Line, ...] = ()
     sbatch: tuple[Line, ...] = ()
@@ -44,7 +44,7 @@ class SlurmConfig:
 
     @property
     def tasks(self) -> int:
-        """On each node."""
+        """Tasks on each node."""
         return self.gpus_per_node or self.tasks_per_node or 1
 
     @property

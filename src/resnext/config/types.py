@@ -1,4 +1,4 @@
-"""The types that the schema is made of: strict, finite, and with their bounds."""
+"""The value types of the schema: strict, finite and bounded."""
 
 from typing import Annotated, Literal
 

@@ -1,6 +1,6 @@
-"""Transforms of uint8 pixels [height, width, 3] by the recipe's names, and what follows on the device.
+"""The recipe's transforms of uint8 pixels [height, width, 3], and the normalisation on the device.
 
-Whatever is random draws from `random`, numpy and torch, which the caller has seeded for the sample.
+Random transforms draw from `random`, numpy and torch. The caller seeds all three for the sample.
 """
 
 import functools
@@ -32,14 +32,14 @@ TIMM_POLICIES = {
 }
 TORCHVISION_POLICIES = ("ra", "ta_wide", "augmix", "imagenet", "cifar10", "svhn")
 
-# eigenvectors and eigenvalues of the RGB covariance over ImageNet, for pixels in [0, 1]; Krizhevsky et al. 2012, with
-# the values of fb.resnet.torch, which the paper trained with
+# eigenvectors and eigenvalues of the RGB covariance over ImageNet, for pixels in [0, 1] (Krizhevsky et al. 2012), with
+# the values of fb.resnet.torch, the training code of the ResNeXt paper
 LIGHTING_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
 def build_train_transforms(recipe: RecipeConfig, data: DataConfig) -> dict[int, Transform]:
-    """Those of all epochs, by the size of their images; raises as `build_train_transform` does."""
+    """Image size → transform, for all epochs. Raises the errors of `build_train_transform`."""
     return {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
 
 
@@ -73,7 +73,7 @@ def build_eval_transform(config: EvaluationConfig, image_size: int) -> Transform
 
 
 def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
-    """AlexNet's PCA noise: one shift of the colour for the whole image, in whole levels."""
+    """AlexNet's PCA noise: one shift of the colour for the whole image, in whole uint8 levels."""
     shift = LIGHTING_VECTORS @ (np.random.normal(0, std, 3) * LIGHTING_VALUES)
     return np.clip(pixels + np.rint(255 * shift).astype(np.int16), 0, 255).astype(np.uint8)
 
@@ -96,12 +96,12 @@ def _mean_color(data: DataConfig) -> tuple[int, int, int]:
 
 
 def _fixed(interpolation: str) -> str:
-    """For what takes one and the same each time."""
+    """An interpolation for transforms that cannot draw one at random."""
     return "bilinear" if interpolation == "random" else interpolation
 
 
 def _flip(pixels: np.ndarray, probability: float) -> np.ndarray:
-    """The draw is torchvision's, which timm takes too."""
+    """Draws like torchvision's RandomHorizontalFlip, which timm uses too."""
     return np.asarray(torch.from_numpy(pixels).flip(1)) if torch.rand(1) < probability else pixels
 
 
@@ -122,8 +122,9 @@ def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataC
     if first not in TIMM_POLICIES:
         known = [*TIMM_POLICIES, *TORCHVISION_POLICIES]
         raise UserError(
-            f"recipe.augmentation.auto_augment={policy} is unknown: of timm it begins with one of "
-            f"{', '.join(TIMM_POLICIES)}; of torchvision it is {', '.join(TORCHVISION_POLICIES)}{nearest(first, known)}"
+            f"recipe.augmentation.auto_augment={policy} is unknown: a timm policy begins with one of "
+            f"{', '.join(TIMM_POLICIES)}; a torchvision policy is one of "
+            f"{', '.join(TORCHVISION_POLICIES)}{nearest(first, known)}"
         )
     hints: dict[str, Any] = {
         "translate_const": int(image_size * 0.45),
@@ -136,11 +137,11 @@ def _build_auto_augment(config: AugmentationConfig, image_size: int, data: DataC
     try:
         return TIMM_POLICIES[first](policy, hints)
     except (AssertionError, KeyError, ValueError) as error:
-        raise UserError(f"recipe.augmentation.auto_augment={policy} is not understood by timm: {error}") from error
+        raise UserError(f"recipe.augmentation.auto_augment={policy} is not valid for timm: {error}") from error
 
 
 def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callable[..., Any]:
-    """As torchvision's classification references build it."""
+    """The policy as in torchvision's classification references."""
     interpolation = transforms.InterpolationMode(_fixed(config.interpolation))
     if policy == "ra":
         return transforms.RandAugment(interpolation=interpolation)
@@ -153,5 +154,5 @@ def _build_torchvision_policy(policy: str, config: AugmentationConfig) -> Callab
 
 @functools.cache
 def _levels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """[1, 3, 1, 1] in units of a level, copied to the device once."""
+    """255 · `values` as [1, 3, 1, 1], copied to the device once."""
     return torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """Rows from `top` to `bottom` and columns from `left` to `right`; `bottom` and `right` are outside."""
+    """Rows from `top` to `bottom` and columns from `left` to `right`; `bottom` and `right` are exclusive."""
 
     top: int
     left: int

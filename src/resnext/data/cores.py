@@ -1,4 +1,4 @@
-"""How many CPU cores a rank has for its loader processes."""
+"""The number of CPU cores that a rank has for its workers."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ class Cores(NamedTuple):
 
 
 def count_cores() -> int:
-    """This rank's share of the cores that it may run on. With several ranks a collective: every rank calls it."""
+    """This rank's share of the cores that it may run on. A collective: every rank must call it."""
     mine = Cores.of_this_process()
     ranks = [mine]
     if torch.distributed.is_initialized():
@@ -32,9 +32,10 @@ def count_cores() -> int:
 
 
 def share_of_cores(mine: Cores, ranks: list[Cores]) -> int:
-    """Divides each core among the ranks that may use it, so that neither SLURM nor torchrun need say who is bound.
+    """Divides each core equally among the ranks that may use it.
 
-    A task that SLURM binds has its cores to itself; ranks that are not bound share all cores of the machine or the job.
+    This works with and without binding. A task that SLURM binds has its cores to itself; ranks that are not bound share
+    all cores of the machine or the job.
     """
     neighbours = [rank.numbers for rank in ranks if rank.host == mine.host]
     shares = (Fraction(1, sum(core in other for other in neighbours)) for core in mine.numbers)

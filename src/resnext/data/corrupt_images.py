@@ -1,4 +1,4 @@
-"""Training images that cannot be read: counted over all ranks and starts, and never more than allowed."""
+"""Counts the training images that cannot be read, over all ranks and starts, up to a limit."""
 
 import logging
 from pathlib import Path
@@ -11,17 +11,17 @@ log = logging.getLogger(__name__)
 
 
 class CorruptImage(NamedTuple):
-    """In place of a training image that cannot be read: its path below train/, and why."""
+    """Replaces a training image that cannot be read: its path below train/, and the reason."""
 
     path: str
     reason: str
 
 
 class CorruptImageBudget:
-    """Each image counts once. The count is a file in the run, a line an image, so that ranks and restarts share it.
+    """Counts each image once, in a file of the run with one line per image, which ranks and restarts share.
 
     Args:
-        path: of the file; it is made with the first image that is skipped.
+        path: the file; the first skipped image creates it.
         limit: `data.max_skipped`.
     """
 
@@ -29,23 +29,24 @@ class CorruptImageBudget:
         self.path, self.limit = path, limit
 
     def count(self, skipped: list[CorruptImage]) -> None:
-        """Raises UserError where there are more than the limit."""
+        """Adds `skipped`. Raises UserError if more images than the limit are counted."""
         if not skipped:
             return
         known = self._read()
         fresh = {path: reason for path, reason in skipped if path not in known}
         for path in fresh:
-            log.warning("left out, as it cannot be read: train/%s (%s)", path, self.path)
+            log.warning("skipped, because it cannot be read: train/%s (%s)", path, self.path)
         with self.path.open("a") as file:
-            file.write("".join(f"{path}\t{reason}\n" for path, reason in fresh.items()))  # once: other ranks append too
+            # in one write: other ranks append too
+            file.write("".join(f"{path}\t{reason}\n" for path, reason in fresh.items()))
         found = len(self._read())
         if found > self.limit:
             raise UserError(
-                f"{found} training images cannot be read, more than data.max_skipped={self.limit}: replace those that "
-                f"{self.path} lists, or allow more"
+                f"{found} training images cannot be read, more than data.max_skipped={self.limit}: replace the "
+                f"images that {self.path} lists, or allow more"
             )
 
     def _read(self) -> set[str]:
-        """The paths."""
+        """The paths in the file."""
         lines = read_text(self.path).splitlines() if self.path.exists() else []
         return {line.partition("\t")[0] for line in lines}

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as an image folder, so that the embedded default travels ImageNet's road.
+"""scikit-learn's handwritten digits as an image folder, so that the default data uses ImageNet's code path.
 
 1,797 grey images of 8×8 pixels with 17 levels, 10 classes (Alpaydin and Kaynak 1998, UCI optical recognition).
 """
@@ -15,7 +15,7 @@ SPLIT_SEED = 0
 
 
 def prepare_digits(root: Path) -> None:
-    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root`, all or none; nothing if it exists."""
+    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root`, all or none, unless `root` exists."""
     if root.exists():
         return
     from sklearn.datasets import load_digits

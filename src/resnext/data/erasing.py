@@ -1,8 +1,8 @@
-"""Random erasing (Zhong et al. 2017), drawn as timm draws it, in the loader process; applied to a batch on the device.
+"""Random erasing (Zhong et al. 2017): workers draw boxes like timm, and the device erases those of a whole batch.
 
-What is drawn depends on the sample's seed alone and fits in a few numbers per image. Applying it takes as many
-operations for a batch as for one image, never waits for the device, and gives the same bits on every device: it only
-compares and copies. Noise is a window of one pool of normal numbers, since a device's own generator would differ.
+The boxes are a few numbers per image, and depend only on the sample's seed. `erase` needs as many operations for a
+batch as for one image, and does not wait for the device. It only compares and copies, so it gives the same bits on
+every device. Noise is a window of one pool of normal numbers, because the generators of devices differ.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor
 from resnext.config.augmentation import AugmentationConfig
 from resnext.data.box import Box
 
-AREA = (0.02, 1 / 3)  # of a box, as a share of the image; timm's defaults, as the log ratio and the attempts are
+AREA = (0.02, 1 / 3)  # of a box, as a share of the image; timm's default, as are the next two
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))
 ATTEMPTS = 10
 NO_BOX = Box(0, 0, 0, 0)
@@ -25,12 +25,12 @@ POOL = 2**22  # numbers, 16 MiB: 28 images of 224 pixels
 
 
 class Erasing(NamedTuple):
-    """What is erased of an image; collated: of a batch, with one more dimension in front.
+    """The erased boxes of an image, or of a batch, which has one more dimension in front.
 
     Attributes:
-        boxes: int64 [count, 4]: the fields of a Box; zeros for no box.
+        boxes: int64 [count, 4]: the fields of a Box; zeros: no box.
         colors: float32 [count, 3], for the mode rand.
-        noise: where the image's noise begins in the pool, for the mode pixel; collated int64.
+        noise: start of the image's noise in the pool, for the mode pixel; int64 in a batch.
     """
 
     boxes: Tensor
@@ -49,16 +49,16 @@ def draw_erasing(seed: int, size: int, config: AugmentationConfig) -> Erasing:
 
 
 def erase(images: Tensor, erasing: Erasing, mode: str) -> Tensor:
-    """Normalised images float32 [N, 3, H, W] with their boxes filled: const with 0, rand a colour, pixel noise.
+    """Fills the boxes of normalised images, float32 [N, 3, H, W]: const with 0, rand with a colour, pixel with noise.
 
-    Images are rows of 3 · W values here, as channels-last images lie in memory, and those are overwritten: fresh memory
-    would take longer than all else.
+    The images are processed as rows of 3 · W values, which is their channels-last memory layout. They are overwritten:
+    allocating new memory would take longer than all other work.
     """
     _, channels, height, width = images.shape
     rows = images.permute(0, 2, 3, 1).flatten(2)
     boxes = _masks(erasing.boxes, height, width, channels)
     if mode == "rand":
-        for box, color in zip(boxes.unbind(1), erasing.colors.unbind(1), strict=True):  # a later one covers others
+        for box, color in zip(boxes.unbind(1), erasing.colors.unbind(1), strict=True):  # a later box covers others
             torch.where(box, color.repeat(1, width)[:, None], rows, out=rows)
     elif mode == "pixel":
         torch.where(boxes.any(1), _noise(erasing.noise, rows), rows, out=rows)
@@ -101,7 +101,7 @@ def _masks(boxes: Tensor, height: int, width: int, channels: int) -> Tensor:
 
 
 def _noise(starts: Tensor, rows: Tensor) -> Tensor:
-    """Of the shape of the images' rows."""
+    """The noise of each image, in the shape of `rows`."""
     length = rows[0].numel()
     windows = _pool(length, rows.device).unfold(0, length, 1)  # a view: window i begins at number i
     return windows.index_select(0, starts).view(rows.shape)
@@ -109,7 +109,7 @@ def _noise(starts: Tensor, rows: Tensor) -> Tensor:
 
 @functools.cache
 def _pool(window: int, device: torch.device) -> Tensor:
-    """POOL normal numbers on the device, and their beginning again as far as a window needs it."""
+    """POOL normal numbers on the device, followed by their first `window` numbers."""
     pool = _normal_numbers()
     repeated = pool.repeat(1 + math.ceil(window / POOL))
     return repeated[: POOL + window].to(device)
@@ -117,6 +117,6 @@ def _pool(window: int, device: torch.device) -> Tensor:
 
 @functools.cache
 def _normal_numbers() -> Tensor:
-    """float32 [POOL]: quantiles of the normal distribution at numpy's raw draws, whose stream it keeps for ever."""
+    """float32 [POOL]: quantiles of the normal distribution at numpy's raw draws, a stream that numpy keeps fixed."""
     draws = np.random.PCG64(0).random_raw(POOL) >> np.uint64(32)
     return torch.special.ndtri((torch.from_numpy(draws.astype(np.float64)) + 0.5) / 2**32).float()

@@ -1,7 +1,7 @@
-"""Every image file is looked at once, in the background: a truncated one ends a run early, not after its first epoch.
+"""Checks every image file once, in the background: a truncated file ends a run early, not after its first epoch.
 
-It takes 15 µs of CPU time a file (docs/performance.md). Only one rank looks, and what it found is kept with the index,
-so that later starts look at nothing but what was bad.
+It takes 15 µs of CPU time per file (docs/performance.md). Only one rank checks. The result is saved with the index, so
+that later starts check only the files that were damaged.
 """
 
 import logging
@@ -22,53 +22,54 @@ from resnext.errors import UserError, describe_error
 from resnext.files import atomic_write
 from resnext.terminal import pluralize
 
-THREADS = 8  # 16 are twice as fast on a network file system, and take twice as much time from the training's thread
+THREADS = 8  # 16 are twice as fast on a network file system, but take twice as much time from the training's thread
 
 log = logging.getLogger(__name__)
 
 
 class Finding(NamedTuple):
-    """What one split was found to hold: the images that cannot be read, each with a line that says why."""
+    """The result for one split: the images that cannot be read, each with a line that says why."""
 
     split: str
     damaged: dict[int, str]
 
 
 class ImageCheck:
-    """Looks at the validation images, then at the training images; `report` says what was found.
+    """Checks the validation images, then the training images; `report` raises or logs the result.
 
     Args:
         root: the folder that both splits are in.
-        allowed: `data.max_skipped`. Of the validation images none may be damaged.
-        listing: the file that gets a line for each damaged image; each start writes it anew.
+        allowed: `data.max_skipped`, for the training images. No validation image may be damaged.
+        listing: the file that gets a line for each damaged image; each start rewrites it.
     """
 
     def __init__(self, root: Path, train: ImageIndex, val: ImageIndex, allowed: int, listing: Path) -> None:
         self._root, self._splits = root, {"validation": val, "training": train}
-        self._stamp = read_stamp(root)  # now: another process may list the folder anew while this one looks
+        self._stamp = read_stamp(root)  # read first: another process may list the folder again during the check
         self._allowed, self._listing = {"validation": 0, "training": allowed}, listing
         self._lines: list[str] = []  # of the listing
         self._findings: queue.SimpleQueue[Finding | Exception] = queue.SimpleQueue()
-        self._decoding = threading.Lock()  # one image at a time, whatever its size
-        self._thread = threading.Thread(target=self._look_at_splits, daemon=True)
+        self._decoding = threading.Lock()  # decodes one image at a time: it may take 400 MB
+        self._thread = threading.Thread(target=self._check_splits, daemon=True)
 
     def start(self) -> None:
-        """Starts the threads. To be called again and again, from the main thread.
+        """Starts the threads; a second call does nothing. Call it from the main thread.
 
-        The training's loader processes are forked before, the validation's later, while the threads run. An import that
-        a thread has begun at a fork never ends in the child, so all plugins of PIL are imported here.
+        The workers of the training are forked before, the workers of the validation later, while the threads run. If a
+        thread is importing a module at a fork, this import never ends in the child. So all plugins of PIL are imported
+        here.
         """
         if self._thread.ident is None:
             Image.init()
             self._thread.start()
 
     def report(self) -> None:
-        """Raises UserError if more images than allowed are damaged. The training calls it again and again."""
+        """Raises UserError if more images than allowed are damaged. The training calls this repeatedly."""
         while not self._findings.empty():
             finding = self._findings.get()
             if isinstance(finding, Exception):
                 reason = finding if isinstance(finding, UserError) else describe_error(finding)
-                log.warning("not every image was looked at: %s", reason)
+                log.warning("not every image was checked: %s", reason)
             elif finding.damaged:
                 self._report(*finding)
 
@@ -80,30 +81,30 @@ class ImageCheck:
             log.warning("%s cannot be written: %s", self._listing, error)
         reason, count = next(iter(damaged.values())), pluralize(len(damaged), f"{split} image")
         if len(damaged) <= self._allowed[split]:
-            log.warning("%s cannot be read and will be left out: %s", count, self._listing)
+            log.warning("%s cannot be read and will be skipped; see %s", count, self._listing)
             return
         if len(damaged) > 1:
             reason = f"{count} cannot be read ({self._listing} lists them); {reason}"
         if split == "training":
-            reason += f"; data.max_skipped={len(damaged)} would leave {count} out"
+            reason += f"; data.max_skipped={len(damaged)} would skip {count}"
         raise UserError(reason)
 
-    def _look_at_splits(self) -> None:
+    def _check_splits(self) -> None:
         try:
             known = load_damaged(self._root, self._stamp)
             for split, index in self._splits.items():
-                damaged = self._look_at(index, known.get(split, range(len(index))))
+                damaged = self._find_damaged(index, known.get(split, range(len(index))))
                 self._findings.put(Finding(split, damaged))
                 known[split] = list(damaged)
                 keep_damaged(self._root, self._stamp, known)
-        except Exception as error:  # for example storage that fails, which the training finds out itself
+        except Exception as error:  # for example an error of the storage, which the training will find too
             self._findings.put(error)
 
-    def _look_at(self, index: ImageIndex, images: Iterable[int]) -> dict[int, str]:
-        """On threads that end with the process, even if the storage hangs, as those of a ThreadPoolExecutor do not."""
+    def _find_damaged(self, index: ImageIndex, images: Iterable[int]) -> dict[int, str]:
+        """Uses daemon threads: they end with the process even if the storage hangs, unlike a ThreadPoolExecutor's."""
         todo, damaged, failures = iter(images), dict[int, str](), list[Exception]()
 
-        def look() -> None:
+        def check() -> None:
             try:
                 for image in todo:
                     reason = self._why_damaged(index, image)
@@ -112,7 +113,7 @@ class ImageCheck:
             except Exception as error:
                 failures.append(error)
 
-        threads = [threading.Thread(target=look, daemon=True) for _ in range(THREADS)]
+        threads = [threading.Thread(target=check, daemon=True) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -122,7 +123,7 @@ class ImageCheck:
         return dict(sorted(damaged.items()))
 
     def _why_damaged(self, index: ImageIndex, image: int) -> str | None:
-        """Raises UserError if the storage fails."""
+        """Why an image cannot be read; None if it can. Raises UserError if the storage fails."""
         with suppress(OSError, ValueError):
             if looks_whole(index.path(image)):
                 return None

@@ -1,4 +1,4 @@
-"""An image file on disk: read with a limit, or looked at without being read whole."""
+"""Reads an image file up to a size limit, or checks only its beginning and its end."""
 
 import os
 import stat
@@ -9,27 +9,27 @@ from pathlib import Path
 from resnext.data.decode import JPEG_START, MAX_PIXELS
 
 MAX_BYTES = 4 * MAX_PIXELS  # the largest image that is decoded, uncompressed and with an alpha channel
-ENDS = 32  # bytes at either end of a file that are looked at
+ENDS = 32  # bytes that are checked at each end of a file
 JPEG_END = b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 UNMARKED = (b"II*\0", b"MM\0*", *(b"P%d" % kind for kind in range(1, 7)))  # TIFF and PNM have no end marker
 
 
 def read_image_file(path: Path) -> bytes:
-    """The content.
+    """The content of a file.
 
     Raises:
         OSError: if the storage fails, or there is no such file.
-        ValueError: for a device, a pipe or a folder, and for more than MAX_BYTES.
+        ValueError: for a device, a pipe or a folder, and for a file of more than MAX_BYTES.
     """
     with _opened(path) as (descriptor, size), open(descriptor, "rb", closefd=False) as file:
         return file.read(size)
 
 
 def looks_whole(path: Path) -> bool:
-    """Whether the header and the end marker are those of a whole file; a file that does not look so may still be.
+    """Whether a file has the header and the end marker of a complete file. False does not prove that it is damaged.
 
-    For 1.3 million files: it reads two blocks of each. Raises as `read_image_file`.
+    Made for 1.3 million files: it reads two blocks of each. Raises the errors of `read_image_file`.
     """
     with _opened(path) as (descriptor, size):
         start = os.pread(descriptor, ENDS, 0)
@@ -48,7 +48,7 @@ def looks_whole(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[int, int]]:
     """The descriptor and the size of a regular file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # O_NONBLOCK: a pipe is not waited for
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # O_NONBLOCK: does not wait for a pipe
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

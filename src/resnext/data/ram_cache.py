@@ -1,4 +1,4 @@
-"""Decoded images of a split in memory that the loader processes of a rank share, for data sets of small images."""
+"""Decoded images of a split in memory that the workers of a rank share, for data sets of small images."""
 
 import mmap
 import os
@@ -12,16 +12,16 @@ from resnext.data.index import ImageIndex
 from resnext.errors import UserError
 from resnext.terminal import progress
 
-SHARE_OF_FREE_MEMORY = 0.5  # for all splits together; what is left is the training's
+SHARE_OF_FREE_MEMORY = 0.5  # for both splits together; the rest is for the training
 CHECK_EVERY = 256  # images
 CGROUPS = Path("/sys/fs/cgroup")
 
 
 class RamCache:
-    """Decodes every image of `index` once, before the loader processes are forked.
+    """Decodes every image of `index` once, before the workers are forked.
 
     Args:
-        devices: how many ranks of this machine keep one each.
+        devices: the number of ranks on this machine, each with its own cache.
 
     Raises:
         UserError: if the images take more than SHARE_OF_FREE_MEMORY.
@@ -38,7 +38,7 @@ class RamCache:
                 if image % CHECK_EVERY == 0 and self._starts[image] > limit:
                     raise UserError(
                         f"data.cache=ram: {image:,} of {len(index):,} images of {index.root} fill {limit >> 20:,} MiB, "
-                        "which is a rank's share of half the free memory; take data.cache=none"
+                        "which is a rank's share of half the free memory; use data.cache=none"
                     )
                 file.write(pixels.data)
                 self._shapes[image] = pixels.shape[:2]
@@ -47,7 +47,7 @@ class RamCache:
             self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
     def __getitem__(self, image: int) -> np.ndarray:
-        """uint8 [height, width, 3]; a copy, as transforms may write to it. Raises UserError for an unreadable image."""
+        """A copy, uint8 [height, width, 3]: transforms may write to it. Raises UserError for an unreadable image."""
         height, width = self._shapes[image].tolist()
         if not height:
             return self._index.pixels(image)
@@ -56,7 +56,7 @@ class RamCache:
 
 
 def free_memory() -> int:
-    """Bytes that this machine has left, by Linux's own estimate, and this job (its control group, version 2)."""
+    """Free bytes of this machine, by Linux's own estimate, or of this job (its control group, version 2) if fewer."""
     with open("/proc/meminfo") as file:
         machine = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) * 1024
     return min([machine, *_left_in_groups()])
@@ -71,7 +71,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _decode_all(index: ImageIndex) -> Iterator[np.ndarray]:
-    """Nothing of an image that cannot be read: it is an error when it is asked for, as without the cache."""
+    """An empty array for an image that cannot be read: reading it from the cache raises the error."""
     with progress(f"decoding {index.root}", len(index)) as advance:
         for image in range(len(index)):
             try:

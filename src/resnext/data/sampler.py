@@ -1,13 +1,12 @@
-"""Which image at which step: pure functions of the seed and the position, whatever the workers, ranks and nodes.
+"""The images of each step: pure functions of the seed and the position, independent of workers, ranks and nodes.
 
-Epoch e has one order over the whole data set. Global batch k is its k-th run of `batch_size` images; what is left
-over at the end is dropped, another remainder each epoch. Rank r takes the r-th equal part of a global batch, in
-micro-batches one after another.
+Each epoch has one order over the whole data set. Global batch k is its k-th group of `batch_size` images. An incomplete
+batch at the end is dropped; its images differ from epoch to epoch. Rank r takes the r-th equal part of a global batch,
+and divides it into consecutive micro-batches.
 
-Under repeated augmentation (Hoffer et al. 2020) each image of the order stands `repeats` times in a row, and the epoch
-ends after as many samples as before, so that it sees fewer images (as in DeiT and timm). Within a global batch all
-first copies come first, then all second ones: the copies of an image are on different ranks where there are more ranks
-than copies.
+With repeated augmentation (Hoffer et al. 2020) each image of the order occurs `repeats` times in a row. The epoch keeps
+its number of samples, so that it uses fewer images (as in DeiT and timm). In a global batch all first copies come
+first, then all second copies: the copies of an image are on different ranks if there are more ranks than copies.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ from resnext.errors import UserError
 
 
 class Sample(NamedTuple):
-    """One image to be drawn: `copy` counts its repetitions in the epoch."""
+    """One image of an epoch; `copy` counts its repetitions, from 0."""
 
     epoch: int
     image: int
@@ -31,29 +30,29 @@ class Sample(NamedTuple):
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """A permutation of range(size), int64 [size].
 
-    It sorts raw 64-bit draws, whose stream numpy keeps for ever; that of `Generator.permutation` may change between
-    its versions (NEP 19).
+    Sorts raw 64-bit draws, a stream that numpy keeps fixed. The stream of `Generator.permutation` may change between
+    numpy versions (NEP 19).
     """
     draws = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(size)
     return np.argsort(draws, kind="stable")
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Whole global batches in an epoch.
+    """The number of complete global batches in an epoch.
 
     Raises:
-        UserError: if there is not even one.
+        UserError: if there are none.
     """
     if size < batch_size:
         raise UserError(
-            f"recipe.batch_size={batch_size} is more than the {size} training images: not one step an epoch; "
-            f"take recipe.batch_size={2 ** (size.bit_length() - 1)} or less, and a learning rate for it"
+            f"recipe.batch_size={batch_size} is more than the {size} training images: an epoch has no step; "
+            f"use recipe.batch_size={2 ** (size.bit_length() - 1)} or less, and a learning rate for it"
         )
     return size // batch_size
 
 
 def global_batch(order: np.ndarray, step: int, batch_size: int, repeats: int) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a step and the copy that each is, int64 [batch_size] both."""
+    """The images of a step and their copy numbers, both int64 [batch_size]."""
     images, copies = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), repeats)
     by_copy = np.argsort(copies, kind="stable")
     return order[images[by_copy]], copies[by_copy]
@@ -65,27 +64,27 @@ def derive_seed(*position: int) -> int:
 
 
 def derive_seeds(count: int, *position: int) -> tuple[int, ...]:
-    """Independent seeds for the same position, at most 16.
+    """At most 16 independent seeds for the same position.
 
-    A hash of 1 µs; numpy's SeedSequence takes 19, which is noticed in a sample of 700.
+    A hash takes 1 µs. numpy's SeedSequence takes 19 µs, which is noticeable: a sample takes 700 µs.
     """
     digest = hashlib.blake2b(struct.pack(f"<{len(position)}Q", *position), digest_size=4 * count).digest()
     return struct.unpack(f"<{count}I", digest)
 
 
 class RankBatches:
-    """The batch sampler of one rank: its micro-batches of an epoch, from any position on.
+    """The batch sampler of one rank: its micro-batches in an epoch, from any position on.
 
     Args:
         size: images in the training split.
         batch_size: the global batch, a multiple of world_size · accumulation.
-        repeats: how often an image occurs, 1 without repeated augmentation.
+        repeats: how many times an image occurs, 1 without repeated augmentation.
     """
 
     def __init__(
         self, seed: int, size: int, batch_size: int, rank: int, world_size: int, accumulation: int, repeats: int = 1
     ) -> None:
-        assert batch_size % (world_size * accumulation) == 0, "Config.split_batch refuses the rest"
+        assert batch_size % (world_size * accumulation) == 0, "checked by Config.split_batch"
         self.seed, self.size, self.batch_size, self.repeats = seed, size, batch_size, repeats
         self.rank, self.world_size, self.accumulation = rank, world_size, accumulation
         self.epoch = 0
@@ -93,7 +92,7 @@ class RankBatches:
 
     @property
     def sampler(self) -> "RankBatches":
-        """Lightning announces the epoch to `batch_sampler.sampler`."""
+        """Lightning calls `set_epoch` of `batch_sampler.sampler`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:

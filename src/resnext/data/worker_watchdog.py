@@ -1,4 +1,4 @@
-"""What a batch is waited for: loader processes that hang or die end the wait, in time and with one line."""
+"""Watchdog: a hung or dead DataLoader worker fails the run with a one-line error."""
 
 import multiprocessing
 import os
@@ -17,37 +17,35 @@ SECONDS_TO_DIE = 2.0
 
 
 def die_with_rank() -> None:
-    """To be called in a loader process: torch's own watchdog notices only after 5 s that the rank was killed."""
+    """Ties this worker to its rank: torch's own watchdog notices only after 5 s that the rank was killed."""
     rank = multiprocessing.parent_process()
-    assert rank is not None, "called in a loader process"
+    assert rank is not None, "called in a worker"
     assert rank.pid is not None
     forked = multiprocessing.get_start_method() == "fork"  # else the parent is multiprocessing's fork server
     die_with_parent(rank.pid if forked else os.getppid())
 
 
 class LoaderFailed(RunFailed):
-    """A loader process hangs, was killed, or broke; one line that says what to do."""
+    """A worker hangs, was killed or failed. The message is one line that says what to do."""
 
 
 def carried(error: Exception) -> UserError | RunFailed:
-    """What a loader process returns in place of a batch, for the main process to raise.
+    """The error that a worker returns instead of a batch, for the main process to raise.
 
     DataLoader does not pass on the error itself: it builds another one of the same type, with the text of the
-    traceback as its message. Errors of our own are carried whole here. Others may not survive pickle and are named in
-    a LoaderFailed. The traceback goes with them as a note, for log.txt.
+    traceback as its message. Here, our own errors are passed on unchanged. Other errors may not be
+    picklable: a LoaderFailed names them. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    kept = (
-        error if ours else LoaderFailed(f"a loader process broke: {describe_error(error)}; the traceback is in log.txt")
-    )
-    kept.add_note("In a loader process: " + "".join(traceback.format_exception(error)))
+    kept = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
+    kept.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
     return kept
 
 
 class WorkerWatchdog:
-    """Watches over the loader processes of one DataLoader, in one iteration after another.
+    """Watches the workers of one DataLoader during its iterations.
 
-    DataLoader's own timeout does not cover the time in which it receives a batch from a process that has stopped.
+    DataLoader's own timeout does not cover the time in which it receives a batch, and a worker may hang then.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -58,7 +56,7 @@ class WorkerWatchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Around one iteration."""
+        """Watches during one iteration."""
         over = threading.Event()
         threading.Thread(target=self._watch, args=[over], daemon=True).start()
         try:
@@ -67,10 +65,10 @@ class WorkerWatchdog:
             over.set()
 
     def watch_children(self) -> None:
-        """To be called when the loader processes have been started.
+        """Call this after the workers have started.
 
-        torch would raise for a dead one wherever the main thread is at that time, in a save as well; without its
-        handler they are found when the next batch is waited for.
+        Removes torch's signal handler: for a dead worker, it would raise wherever the main thread is, even in a save.
+        Without it, a dead worker is found during the wait for the next batch.
         """
         for process in multiprocessing.active_children():
             if process not in self._processes:
@@ -80,7 +78,7 @@ class WorkerWatchdog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Raises LoaderFailed for a wait that takes too long, and for what the death of a process brings about."""
+        """Encloses the wait for a batch. Raises LoaderFailed if it takes too long or fails because a worker died."""
         self._deadline = time.monotonic() + self.timeout
         try:
             yield
@@ -96,17 +94,17 @@ class WorkerWatchdog:
 
     def _reason(self, error: Exception) -> str | None:
         if isinstance(error, (ConnectionError, EOFError)):
-            self._wait_for_death()  # the connection to a killed process may break before its death is known
+            self._wait_for_death()  # the connection to a killed worker may break before its exit code is known
         if self._hung:
             return (
-                f"no loader process gave a batch within data.worker_timeout={self.timeout:g} seconds: is the storage "
-                "stuck? If it is only slow, give a longer one"
+                f"no data loader worker returned a batch within data.worker_timeout={self.timeout:g} seconds: check "
+                "whether the storage hangs; if it is only slow, give a longer timeout"
             )
         code = self._exit_code()
         if code is None:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"a loader process {how}: if the machine ran out of memory, give fewer data.workers"
+        return f"a data loader worker {how}: if the machine ran out of memory, give fewer data.workers"
 
     def _wait_for_death(self) -> None:
         deadline = time.monotonic() + SECONDS_TO_DIE
@@ -114,14 +112,14 @@ class WorkerWatchdog:
             time.sleep(0.01)
 
     def _exit_code(self) -> int | None:
-        """Of a process that failed, None if none did."""
+        """The exit code of a worker that failed, None if none did."""
         return next((process.exitcode for process in self._processes if process.exitcode), None)
 
     def _watch(self, over: threading.Event) -> None:
         while not over.wait(min(1, self.timeout / 10)):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
-                self._hung = self._exit_code() is None  # a dead one is noticed late, every 5 s
+                self._hung = self._exit_code() is None  # a dead worker is noticed late, every 5 s
                 for child in multiprocessing.active_children():
                     child.kill()
                 return

@@ -1,4 +1,4 @@
-"""How many processes train a run, and where: on this machine, or as a SLURM job.
+"""Starts the processes that train a run: on this machine, or as a SLURM job.
 
-Not here: what one of these processes does (training/).
+Not here: the training in each of these processes (training/).
 """

@@ -18,44 +18,45 @@ from resnext.training.fit import fit
 from resnext.training.parts import Parts
 
 SECONDS_TO_SAVE = (
-    600  # a rank may be far from its next optimizer step when the signal comes; torchrun's own limit is 30
+    600  # a rank may be far from its next optimizer step when the signal comes; torchrun's own limit is 30 s
 )
 
 log = logging.getLogger(__name__)
 
 
 def launch(run: Run, parts: Parts | None = None) -> None:
-    """Trains `run` to its end, and raises what `fit` raises. `parts` are what this process has built for it.
+    """Trains `run` to its end. Raises the errors of `fit`. `parts`: the parts that this process has already built.
 
-    With several devices, or where a lost process is to be started again (trainer.max_restarts), under torchrun. All
-    its processes are then started again: each goes on from the newest checkpoint.
+    Uses torchrun for several devices or with trainer.max_restarts. If a process fails, all processes are restarted
+    from the newest checkpoint, at most trainer.max_restarts times. A user's mistake causes no restart.
     """
     trainer = run.config.trainer
     devices = count_devices(trainer)
     if devices == 1 and not trainer.max_restarts:
         return fit(run, parts=parts)
     with run.lock():
-        pass  # refused here if another process trains the run, before any rank is started
+        pass  # fails here, before any rank starts, if another process trains the run
     for restart in range(1, trainer.max_restarts + 1):
         try:
             return _run_ranks(run, devices)
         except RunFailed as error:
-            if error.exit_code == 2:  # the user's mistake stays one
+            if error.exit_code == 2:  # a user's mistake: a restart does not help
                 raise
             with logging_to(run.path, rank=0):
                 reason = str(error) or "a process failed"
-                log.warning("%s: started again, %d of trainer.max_restarts=%d", reason, restart, trainer.max_restarts)
+                log.warning("%s: restart %d of trainer.max_restarts=%d", reason, restart, trainer.max_restarts)
     return _run_ranks(run, devices)
 
 
 def _run_ranks(run: Run, devices: int) -> None:
-    """The ranks have sessions of their own, so that a Ctrl-C reaches this process alone, which hands it on once.
+    """Runs the ranks under torchrun.
 
-    A rank that breaks says why itself; what is raised here has its exit code and no words.
+    Each rank has its own session: a Ctrl-C reaches only this process, which forwards it once. A rank that fails prints
+    its own error, so RunFailed has its exit code and an empty message.
     """
-    elastic = logging.getLogger("torch.distributed.elastic")  # silent: ranks speak for themselves
+    elastic = logging.getLogger("torch.distributed.elastic")  # silent: the ranks print their own errors
     elastic.addHandler(logging.NullHandler())
-    elastic.propagate = False  # a level would not do: its modules' loggers have levels of their own
+    elastic.propagate = False  # a level is not enough: the loggers of its modules have their own levels
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2")
     os.environ[LAUNCHER] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))  # torchrun would set 1

@@ -1,4 +1,4 @@
-"""A run as a SLURM job: its batch script, sbatch, and what squeue says of it. Imports no torch."""
+"""A run as a SLURM job: its batch script, its submission, and its state in squeue. Imports no torch."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from resnext.run.directory import Run
 
 TEMPLATE = Path(__file__).parents[3] / "scripts/train.sbatch"
 SQUEUE_SECONDS = 10.0
-JOBS = "jobs.txt"  # of a run: its jobs, and each of their starts; scripts/train.sbatch adds to it
+JOBS = "jobs.txt"  # in a run: its jobs and their starts; scripts/train.sbatch appends to it
 
 
 def write_script(run: Run) -> Path:
@@ -30,23 +30,25 @@ def write_script(run: Run) -> Path:
     text = text.replace("# prologue\n", "".join(f"{line}\n" for line in config.prologue), 1)
     path = run.path / "job.sbatch"
     if path.exists() and path.read_text() != text:
-        path.replace(run.path / "job.sbatch.old")  # it may have been edited
+        path.replace(run.path / "job.sbatch.old")  # the user may have edited it
     atomic_write(path, text)
     return path
 
 
 def submit(script: Path) -> str:
-    """The job's id.
+    """Submits `script` and returns the job's id.
 
     Raises:
-        UserError: what sbatch says.
+        UserError: if sbatch is missing or fails; the message quotes sbatch.
     """
     try:
         result = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True)
     except FileNotFoundError:
-        raise UserError(f"there is no sbatch here: run this on a login node, or sbatch {script} there") from None
+        raise UserError(
+            f"sbatch is not installed here: run this on a login node, or run `sbatch {script}` there"
+        ) from None
     if result.returncode:
-        raise UserError(f"sbatch: {' '.join(result.stderr.split())}; {script} is what it refused")
+        raise UserError(f"sbatch failed for {script}: {' '.join(result.stderr.split())}")
     job = result.stdout.strip().partition(";")[0]  # JOB;CLUSTER
     with open(script.parent / JOBS, "a") as file:
         file.write(f"{job} submitted\n")
@@ -58,11 +60,11 @@ def check_not_queued(run: Run) -> None:
     job = read_jobs(run)
     state = find_states([job.id]).get(job.id) if job else None
     if job and state:
-        raise UserError(f"{run.path} is in the queue already: job {job.id} is {state}; wait, or `scancel {job.id}`")
+        raise UserError(f"{run.path} is already in the queue: job {job.id} is {state}; wait, or run `scancel {job.id}`")
 
 
 def check_world(config: Config) -> None:
-    """Raises UserError if nothing says how many ranks there are, or trainer contradicts slurm."""
+    """Raises UserError if the number of ranks is not given, or if trainer contradicts slurm."""
     slurm, trainer = config.slurm, config.trainer
     if slurm.gpus_per_node is None and slurm.tasks_per_node is None:
         raise UserError("give slurm.gpus_per_node=8 (GPUS=8), or slurm.tasks_per_node on a cluster without GPUs")
@@ -80,17 +82,19 @@ def check_world(config: Config) -> None:
 
 
 def check_paths(config: Config) -> None:
-    """Raises UserError for a path that #SBATCH cannot hold: with a backslash, sbatch replaces no %j in --output."""
+    """Raises UserError for a path that #SBATCH cannot hold. With a backslash, sbatch leaves %j in --output as it is."""
     key, name = ("run", config.run) if config.run is not None else ("experiment", config.experiment)
     if "\\" in name:
-        raise UserError(f"{key}={name}: SLURM takes no backslash in the path of its output; choose another run=NAME")
-    folder = os.getcwd()  # noqa: PTH109 - as _sbatch_options has it
+        raise UserError(
+            f"{key}={name}: SLURM does not accept a backslash in the path of its output; choose another run=NAME"
+        )
+    folder = os.getcwd()  # noqa: PTH109 - as in _sbatch_options
     if folder.splitlines() != [folder]:
-        raise UserError(f"the path of this folder has more than one line, which sbatch does not take: {folder!r}")
+        raise UserError(f"the path of this folder has more than one line, which sbatch does not accept: {folder!r}")
 
 
 class JobHistory:
-    """The newest job of a run, and how often it was started."""
+    """The newest job of a run, and how many times it was started."""
 
     def __init__(self, lines: list[list[str]]) -> None:
         self.id = lines[-1][0]
@@ -98,17 +102,18 @@ class JobHistory:
 
 
 def read_jobs(run: Run) -> JobHistory | None:
-    """None for a run that never was a job."""
+    """The jobs of a run; None if there are none."""
     try:
         lines = [line.split() for line in read_text(run.path / JOBS).splitlines()]
     except FileNotFoundError:
         return None
-    lines = [words for words in lines if words and re.fullmatch(r"[0-9]+", words[0])]  # squeue refuses all for one
+    # one malformed id makes squeue refuse all
+    lines = [words for words in lines if words and re.fullmatch(r"[0-9]+", words[0])]
     return JobHistory(lines) if lines else None
 
 
 def find_states(jobs: list[str]) -> dict[str, str]:
-    """What squeue says of those that it still knows; nothing where there is no squeue, or no answer in time."""
+    """The state of each job that squeue still lists. Empty if squeue is missing or does not answer in time."""
     command = ["squeue", "--noheader", "--format=%i %T", f"--jobs={','.join(jobs)}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
@@ -125,9 +130,9 @@ def _header(run: Run) -> str:
 
 
 def _sbatch_options(run: Run, config: SlurmConfig) -> list[str]:
-    """As lines of #SBATCH; the job's name is plain, whatever the run's is.
+    """The options of the #SBATCH lines. The job's name has only letters, digits and `_`, `.`, `-`.
 
-    sbatch replaces %j and the like in --output, where `%%` is %.
+    sbatch replaces patterns such as %j in --output; `%%` stands for %.
     """
     given = {
         "job-name": re.sub(r"[^\w.-]", "_", run.path.name),

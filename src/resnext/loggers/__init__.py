@@ -1,4 +1,4 @@
-"""Lightning loggers: where the metrics of a training are written.
+"""Lightning loggers: they write the metrics of a training.
 
-Not here: how metrics are read back (run/metrics.py), and lines of text for a person (training/messages.py).
+Not here: reading metrics back (run/metrics.py), and text for the user (training/messages.py).
 """

@@ -1,4 +1,4 @@
-"""metrics.csv: what the training computes, exact. perf.csv: what the machine took. Later starts append."""
+"""Writes metrics.csv (the exact values that the training computes) and perf.csv (its speed). Later starts append."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 
 class CsvLogger(Logger):
-    """One line for each call with a step, written through at once, so that a killed run keeps all it logged.
+    """Writes one line per call immediately, so that a killed run keeps everything it logged.
 
-    Values are written by `repr`: reading them gives the same bits.
+    Values are written by `repr`, so that reading them gives the same bits.
 
     Args:
         folder: the run directory.
-        resume_step: rows of later steps, which this start computes again, are dropped.
-        validated: whether the validation at that step is not computed again.
+        resume_step: rows of later steps are dropped: this start computes them again.
+        validated: whether the validation at `resume_step` is complete. If not, its row is dropped.
         average: whether the run also validates an average of its weights.
     """
 
@@ -49,7 +49,7 @@ class CsvLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Does nothing: config.yaml has the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -60,31 +60,31 @@ class CsvLogger(Logger):
 
     @property
     def metrics(self) -> str:
-        """The text of metrics.csv, for the checkpoint: the file may be damaged before it is needed again."""
+        """The text of metrics.csv. Each checkpoint keeps a copy, in case the file is damaged later."""
         return "".join(self._files[0].lines)
 
     def write_all(self) -> None:
-        """Raises OSError if a line still has to wait."""
+        """Writes all pending lines to disk. Raises OSError if one cannot be written."""
         for file in self._files:
             file.write()
             file.sync()
 
 
 def restore_metrics(path: Path, kept: str, source: str) -> None:
-    """Writes metrics.csv again from `kept`, the copy in the checkpoint `source`, if it lacks a row of that."""
+    """Rewrites metrics.csv from `kept`, the copy in the checkpoint `source`, if it lacks a row of this copy."""
     if lost := find_lost(path, kept):
-        log.warning("%s has lost or changed %s: it is written again from %s", path, describe_lost(lost), source)
+        log.warning("%s has lost or changed %s: it is rewritten from %s", path, describe_lost(lost), source)
         atomic_write(path, kept)
 
 
 class _CsvFile:
-    """Lines that cannot be written, as on a full disk, wait for the next one: a training does not end for its log."""
+    """A line that cannot be written, as on a full disk, is written with a later one: a log must not end a training."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path, self.columns = path, columns
-        self.lines: list[str] = []  # all of them; the last ones may still have to be written
-        self._written = 0  # lines
-        self._size = 0  # bytes of those
+        self.lines: list[str] = []  # all lines; the last ones may not be written yet
+        self._written = 0  # number of lines in the file
+        self._size = 0  # bytes of these lines
 
     def rewrite(self, rows: list[Row]) -> None:
         self.lines = [self._format(dict(zip(self.columns, self.columns, strict=True))), *map(self._format, rows)]
@@ -100,12 +100,12 @@ class _CsvFile:
             self.write()
         except OSError as error:
             if len(self.lines) - self._written == 1:
-                log.warning("%s cannot be written: %s; its lines are kept until it can", self.path, error.strerror)
+                log.warning("%s cannot be written: %s; its lines are kept and written later", self.path, error.strerror)
 
     def write(self) -> None:
-        """All that waits; raises OSError, and then the file is as it was."""
+        """Writes all pending lines. If it raises OSError, the file is unchanged."""
         if self._is_damaged():
-            log.warning("%s was changed from outside: the training writes it again", self.path)
+            log.warning("%s was changed by another program: the training rewrites it", self.path)
             self._replace()
         elif self._written < len(self.lines):
             self._append("".join(self.lines[self._written :]))
@@ -122,7 +122,7 @@ class _CsvFile:
             self._written, self._size = len(self.lines), self._size + len(text)
         except OSError:
             with suppress(OSError):
-                os.truncate(self.path, self._size)  # what went in may end in the middle of a line
+                os.truncate(self.path, self._size)  # a partial write may end in the middle of a line
             raise
 
     def _is_damaged(self) -> bool:

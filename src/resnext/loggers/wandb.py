@@ -1,9 +1,9 @@
-"""The W&B logger of a run: online where there is a key and a server that answers, else offline; never an error.
+"""The W&B logger of a run: online with an API key and a server that answers, else offline. It never fails the run.
 
-All starts of a run are one run of W&B, without a gap. W&B sends late: a killed process has not sent its last seconds.
-So each start first sends again, from metrics.csv and perf.csv, what the server lacks; and what a start keeps offline is
-the whole run so far. A step that was sent twice has the same values both times.
-The system metrics of older offline starts are dropped with their folders (wandb_folders.py).
+All starts of a run are one W&B run without gaps. W&B sends with a delay: a killed process has not sent its last
+seconds. So each start first sends the rows of metrics.csv and perf.csv that the server lacks, and an offline start
+stores the whole run so far. A step that is sent twice has the same values both times.
+The system metrics of older offline starts are removed with their folders (wandb_folders.py).
 """
 
 import http.client
@@ -33,21 +33,21 @@ log = logging.getLogger(__name__)
 
 
 def is_wanted(mode: str) -> bool:
-    """False where the configuration or W&B's own WANDB_MODE disables it."""
+    """False if the configuration or W&B's own WANDB_MODE disables W&B."""
     return "disabled" not in (mode, os.environ.get("WANDB_MODE"))
 
 
 def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogger:
-    """Starts (or goes on in) the W&B run `wandb_id`; what cannot be sent waits in folder/wandb for `wandb sync`.
+    """Starts or continues the W&B run `wandb_id`. Data that cannot be sent stays in folder/wandb for `wandb sync`.
 
-    The CSV files in `folder` hold what is not computed again.
+    The CSV files in `folder` must hold only rows that this start does not compute again.
     """
     wandb.setup(wandb.Settings(silent=True))
     obstacle = find_obstacle(config.logger.mode)
     if obstacle is None:
         try:
             return _start(config, folder, wandb_id, offline=False)
-        except Exception as error:  # whatever W&B raises: a training does not end for its log
+        except Exception as error:  # any error of W&B: a log must not end a training
             obstacle = _first_line(error)
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
@@ -61,12 +61,12 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
 
 
 def seconds_to_finish() -> float:
-    """How long `wandb.finish` may take at most: only a run that is online waits for a server."""
+    """The maximum time of `wandb.finish`: only an online run waits for a server."""
     return FINISH_SECONDS if wandb.run is not None and not wandb.run.offline else 0.0
 
 
 def find_obstacle(mode: str) -> str | None:
-    """Why W&B cannot be online, or None if it can. Takes at most 3 seconds for it."""
+    """The reason why W&B cannot be online, or None if it can. Takes at most 3 seconds."""
     if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         return "as asked"
     try:
@@ -96,13 +96,13 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
         config=to_dict(config),
         settings=settings,
     )
-    sent = logger.experiment.summary.get(STEP)  # starts now, so that what goes wrong goes wrong here
+    sent = logger.experiment.summary.get(STEP)  # starts the W&B run now, so that its errors are raised here
     _send_again(logger, folder, from_step=int(sent or 0))
     return logger
 
 
 def _send_again(logger: WandbLogger, folder: Path, from_step: int) -> None:
-    """The lines of that step too: which of them were sent is not known."""
+    """Sends the CSV rows from `from_step` on again: W&B may have only a part of the rows of this step."""
     rows = [row for name in ("metrics.csv", "perf.csv") for row in read_rows(folder / name)]
     for row in sorted(rows, key=lambda row: int(row["step"])):
         if int(row["step"]) >= from_step:
@@ -111,7 +111,10 @@ def _send_again(logger: WandbLogger, folder: Path, from_step: int) -> None:
 
 
 def _probe(url: str) -> str | None:
-    """Whether a server answers at `url`, through the proxies of the environment, with anything but its own failure."""
+    """The reason why the server at `url` does not answer, or None. Uses the proxies of the environment.
+
+    A server error (status 500 and above) does not count as an answer.
+    """
     try:
         urllib.request.urlopen(f"{url}/healthz", timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
@@ -123,7 +126,7 @@ def _probe(url: str) -> str | None:
 
 
 def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
-    """The answer of `probe`, or that there was none in time: names are resolved without any time-out."""
+    """The answer of `probe`, or a text if it takes longer. Resolving a host name has no time-out of its own."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(probe()), daemon=True)
     thread.start()

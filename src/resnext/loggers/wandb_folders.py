@@ -1,8 +1,8 @@
-"""W&B's offline folders of a run: those that another one makes redundant are removed.
+"""Removes W&B's offline folders of a run that another folder makes redundant.
 
-Each offline start keeps the whole run again, so that one `wandb sync` sends it all. If all folders stayed, they would
-grow with the square of the number of starts. Only the system metrics (`stats` records) of a removed folder are lost:
-no other folder holds them.
+Each offline start stores the whole run again, so that one `wandb sync` sends the whole run. If all folders stayed,
+their size would grow with the square of the number of starts. Only the system metrics (`stats` records) of a removed
+folder are lost: no other folder holds them.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
-# What every start writes by itself. Anything else is the user's, and keeps its folder.
+# Files that W&B writes at every start. Any other file is the user's, and its folder is kept.
 FILES = ("config.yaml", "requirements.txt", "conda-environment.yaml", "wandb-*.json", "diff*.patch")
 RECORDS = (
     *("header", "run", "environment", "telemetry", "metric", "files"),
@@ -25,18 +25,18 @@ HEADER_BYTES, BLOCK_BYTES = 7, 32768  # of a .wandb file: github.com/google/leve
 PADDING, FULL, LAST = 0, 1, 4
 
 Record: Any = wandb_internal_pb2.Record  # pyright: ignore[reportAttributeAccessIssue] - made by protobuf at import
-Steps = dict[str, set[int]]  # for each value that was logged: its steps
+Steps = dict[str, set[int]]  # for each logged value: its steps
 
 
 def remove_redundant_folders(current: Path, wandb_id: str) -> None:
-    """Removes the offline folders beside `current` whose values another one of them holds too, at every step.
+    """Removes each offline folder beside `current` if another one holds the same values at every step.
 
-    System metrics do not count: those of older offline starts are dropped.
-    `current` counts as neither: if this start is killed early, it holds less than the start before.
+    System metrics are not compared: older offline starts lose them. `current` is neither removed nor compared:
+    if this start is killed early, it holds less than the previous start.
     """
     folders = [path for path in sorted(current.parent.glob(f"offline-run-*-{wandb_id}*")) if path != current]
     found = {path: steps for path in folders if (steps := _read_steps(path)) is not None}
-    for path, steps in list(found.items()):  # the oldest first: of two equal ones the newer stays
+    for path, steps in list(found.items()):  # the oldest first: of two equal folders the newer stays
         if any(_covers(other, steps) for each, other in found.items() if each != path):
             shutil.rmtree(path, ignore_errors=True)
             del found[path]
@@ -47,7 +47,7 @@ def _covers(whole: Steps, part: Steps) -> bool:
 
 
 def _read_steps(folder: Path) -> Steps | None:
-    """None if the folder holds more than values, or cannot be read."""
+    """The steps of each value in `folder`. None if it holds other content or cannot be read."""
     if not all(any(map(path.match, FILES)) for path in (folder / "files").rglob("*")):
         return None
     steps, summary = Steps(), set[str]()
@@ -57,9 +57,9 @@ def _read_steps(folder: Path) -> Steps | None:
                 return None
             _extend(steps, record.history)
             summary |= {_name(item) for item in record.summary.update}
-    except Exception:  # whatever a damaged file brings about, or one of another version of W&B
+    except Exception:  # any error of a file that is damaged or from another W&B version
         return None
-    return {key: {0} for key in summary} | steps  # what was never logged, only set
+    return {key: {0} for key in summary} | steps  # values that are only in the summary
 
 
 def _extend(steps: Steps, history: Any) -> None:
@@ -74,10 +74,10 @@ def _name(item: Any) -> str:
 
 
 def _read_records(path: Path) -> Iterator[Any]:
-    """The whole records; a killed process leaves half a record at the end.
+    """The complete records of a .wandb file; a killed process leaves half a record at the end.
 
     Raises:
-        ValueError: if this is not such a file.
+        ValueError: if the file is damaged.
     """
     content, position, parts = path.read_bytes(), HEADER_BYTES, b""
     while position + HEADER_BYTES <= len(content):

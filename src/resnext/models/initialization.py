@@ -17,7 +17,7 @@ def initialize(network: nn.Module, heads: tuple[str, ...], config: InitConfig, m
     """
     if config.conv is not None:
         _draw_convolutions(network, config.conv, model_name)
-    if config.zero_init_last is not None:  # after the convolutions: pre-activation blocks end with one
+    if config.zero_init_last is not None:  # after the convolutions: pre-activation blocks end with a convolution
         _set_last_layers(network, model_name, zero=config.zero_init_last)
     if config.zero_classifier_bias:
         _zero_biases(network, heads, model_name)

@@ -2,7 +2,7 @@
 
 A block reduces with a 1×1 convolution, transforms in `cardinality` groups with a 3×3 (the stride is here, as in
 torchvision), and expands with a 1×1; batch norm follows each. The shortcut is the paper's type B: a 1×1 convolution
-where the shape changes, else the identity. State-dict keys are torchvision's, so weights go both ways.
+if the shape changes, else the identity. State-dict keys are torchvision's, so weights can be loaded both ways.
 """
 
 import re
@@ -13,12 +13,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-EXPANSION = 4  # output channels of a block over the channels of its stage
+EXPANSION = 4  # output channels of a block / channels of its stage
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The structure of a named network: blocks a stage, and C×d as the paper writes it."""
+    """The structure of a named network: blocks per stage, and C×d in the paper's notation."""
 
     layers: tuple[int, ...]
     cardinality: int
@@ -36,7 +36,7 @@ NAMES = (
 
 
 def parse_variant(name: str) -> Variant:
-    """The structure that a name in `NAMES` spells: resnextDEPTH_CxDd. Depth 29 is the paper's network for CIFAR."""
+    """The structure of a name in `NAMES`, resnextDEPTH_CxDd. Depth 29 is the paper's network for CIFAR."""
     depth, cardinality, base_width = map(int, re.findall(r"\d+", name))
     return Variant(LAYERS[depth], cardinality, base_width, "cifar" if depth == 29 else "imagenet")
 
@@ -44,11 +44,11 @@ def parse_variant(name: str) -> Variant:
 class ResNeXt(nn.Module):
     """Maps images [N, 3, H, W] to logits [N, num_classes].
 
-    The stem has `width` channels (the paper's 64); stage i has `layers[i]` blocks that put out 4 · width · 2^i
-    channels, and its 3×3 convolutions have width · 2^i · base_width / 64 channels in each of `cardinality` groups.
-    The imagenet stem (7×7, stride 2, max-pool) divides the resolution by 4, the cifar stem (3×3) keeps it; every
-    stage but the first halves it. `drop_path_rate` is the last block's; it rises linearly from 0 at the first
-    (Huang et al. 2016, arXiv 1603.09382).
+    The stem has `width` channels (64 in the paper). Stage i has `layers[i]` blocks with 4 · width · 2^i output
+    channels. Its 3×3 convolutions have width · 2^i · base_width / 64 channels in each of `cardinality` groups.
+    The imagenet stem (7×7, stride 2, max-pool) divides the resolution by 4; the cifar stem (3×3) keeps it. Every
+    stage except the first halves it. `drop_path_rate` is the rate of the last block; the rates rise linearly from 0
+    at the first block (Huang et al. 2016, arXiv 1603.09382).
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class ResNeXt(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Which parameters make a layer, for timm's layer-wise learning rates: the stem, then each block or stage."""
+        """The parameters of each layer, for timm's layer-wise learning rates: the stem, then each block or stage."""
         return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def _init_weights(self) -> None:
-        """He initialisation by fan-out, as torchvision's."""
+        """He initialisation by fan-out, as in torchvision."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -109,7 +109,7 @@ class Bottleneck(nn.Module):
         self, in_channels: int, planes: int, cardinality: int, base_width: int, stride: int, drop_path_rate: float
     ) -> None:
         super().__init__()
-        assert planes * base_width % 64 == 0, "checked where the structure is chosen"
+        assert planes * base_width % 64 == 0, "checked when the structure is chosen"
         width = planes * base_width // 64 * cardinality
         out_channels = planes * EXPANSION
         self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)

@@ -1,4 +1,4 @@
-"""What writes data sets: ImageNet from its archives, CIFAR, packed shards.
+"""Writes data sets: ImageNet from its archives, CIFAR, packed shards.
 
-Not here: what reads them (data/). No training imports this package.
+Not here: reading data sets (data/). No training imports this package.
 """

@@ -1,4 +1,4 @@
-"""prepare_cifar: CIFAR-10 or CIFAR-100 by torchvision's own download, as an image folder of PNG files."""
+"""prepare_cifar: downloads CIFAR-10 or CIFAR-100 with torchvision and writes an image folder of PNG files."""
 
 import shutil
 from pathlib import Path
@@ -11,10 +11,11 @@ from resnext.terminal import progress
 def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
     """Writes target/train/CLASS/NUMBER.png and target/val/CLASS/NUMBER.png; val is CIFAR's test set.
 
-    All is written to TARGET.part, with the download in it, and renamed at the end. Returns how many images each has.
+    Everything, the download included, is written to TARGET.part, which is renamed at the end. Returns the numbers of
+    training and validation images.
 
     Raises:
-        UserError: if the download fails.
+        UserError: if `target` exists or the download fails.
     """
     from torchvision import datasets
 
@@ -29,10 +30,10 @@ def prepare_cifar(name: str, target: Path) -> tuple[int, int]:
         for split in ("train", "val"):
             try:
                 images = dataset(str(download), train=split == "train", download=True)
-            except (OSError, RuntimeError) as error:  # no network; a file that is not what it should be
+            except (OSError, RuntimeError) as error:  # no network, or a damaged file
                 raise UserError(
                     f"{name} cannot be downloaded ({error}): try again, or put {dataset.filename} ({dataset.url}) "
-                    f"into {download} and repeat"
+                    f"into {download} and run the command again"
                 ) from error
             with progress(f"writing {split}", len(images)) as advance:
                 for number, (image, label) in enumerate(images):

@@ -1,6 +1,6 @@
-"""prepare_imagenet: ILSVRC2012's archives, or Kaggle's folders, into train/WNID/ and val/WNID/.
+"""prepare_imagenet: turns ILSVRC2012's archives, or Kaggle's folders, into train/WNID/ and val/WNID/.
 
-All is written to TARGET.part and renamed at the end; an interrupted call goes on where it was.
+Everything is written to TARGET.part, which is renamed at the end. An interrupted call continues where it stopped.
 """
 
 import csv
@@ -27,12 +27,12 @@ GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.tx
 META = "ILSVRC2012_devkit_t12/data/meta.mat"
 KAGGLE_IMAGES = "ILSVRC/Data/CLS-LOC"
 KAGGLE_SOLUTION = "LOC_val_solution.csv"
-WNID = re.compile(r"n\d{8}", re.ASCII)  # a class, and the name of its folder: nothing else may become a path
+WNID = re.compile(r"n\d{8}", re.ASCII)  # a class and the name of its folder: no other text may become a path
 
 
 @dataclass(frozen=True)
 class Release:
-    """What the archives are called, their md5, and how many classes and images there must be."""
+    """The names and md5 of the archives, and the expected numbers of classes and images."""
 
     train: tuple[str, str] = ("ILSVRC2012_img_train.tar", "1d675b47d978889d74fa0da5fadfb00e")
     val: tuple[str, str] = ("ILSVRC2012_img_val.tar", "29b22e2961454d5413ddabcf34fc5622")
@@ -43,7 +43,7 @@ class Release:
 
 
 def prepare_imagenet(source: Path, target: Path, release: Release | None = None) -> tuple[int, int]:
-    """Writes target/train/WNID/*.JPEG and target/val/WNID/*.JPEG; returns how many images each has.
+    """Writes target/train/WNID/*.JPEG and target/val/WNID/*.JPEG; returns their numbers of images.
 
     Raises:
         UserError: if `source` has neither layout, an archive is damaged, a label is missing, or a count is wrong.
@@ -52,7 +52,9 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
     if target.exists() and any(target.iterdir()):
         return _check_counts(target, release, "it is not a complete ImageNet; give another folder")
     if not source.is_dir():
-        raise UserError(f"{source} is not a folder: give the one with the archives of ILSVRC2012, or Kaggle's download")
+        raise UserError(
+            f"{source} is not a folder: give the folder with the archives of ILSVRC2012, or Kaggle's download"
+        )
     if not (source / release.train[0]).is_file() and not (source / KAGGLE_IMAGES).is_dir():
         raise UserError(
             f"{source} has neither {release.train[0]} nor {KAGGLE_IMAGES}/: give the folder with the three archives of "
@@ -67,7 +69,7 @@ def prepare_imagenet(source: Path, target: Path, release: Release | None = None)
         except tarfile.TarError as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{source}: an archive is damaged ({reason}): download it again") from error
-        counts = _check_counts(aside, release, f"{source} is incomplete; complete it, and the same command goes on")
+        counts = _check_counts(aside, release, f"{source} is incomplete; complete it and run the same command again")
         (aside / STAMPS).unlink(missing_ok=True)
     return counts
 
@@ -81,7 +83,7 @@ def _from_archives(source: Path, aside: Path, release: Release) -> None:
 
 
 def _check_md5(archive: Path, md5: str, stamps: Path) -> None:
-    """Once: what was found right is remembered with the file's size and time."""
+    """Checks each archive once: `stamps` holds the size and modification time of the archives that passed."""
     if not archive.is_file():
         raise UserError(f"{archive} does not exist: all three archives of ILSVRC2012 are needed")
     known = json.loads(stamps.read_text()) if stamps.exists() else {}
@@ -99,7 +101,7 @@ def _check_md5(archive: Path, md5: str, stamps: Path) -> None:
 
 
 def _read_val_wnids(devkit: Path) -> list[str]:
-    """The WordNet id of each validation image, in order of its number."""
+    """The WordNet id of each validation image, in the order of their numbers."""
     from scipy.io import loadmat
 
     with tarfile.open(devkit) as archive:
@@ -108,7 +110,7 @@ def _read_val_wnids(devkit: Path) -> list[str]:
         synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets if row["num_children"] == 0}
         found = [wnids[int(line)] for line in truth.split()]
-    except Exception as error:  # scipy raises many types for what is not a MATLAB file
+    except Exception as error:  # scipy raises many types if the file is not a MATLAB file
         raise UserError(f"{devkit}: the labels cannot be read ({error}): download it again") from error
     return [_checked_class(wnid, devkit) for wnid in found]
 
@@ -123,7 +125,7 @@ def _read_member(archive: tarfile.TarFile, path: Path, name: str) -> bytes:
 
 
 def _files(archive: tarfile.TarFile, path: Path) -> Iterator[tarfile.TarInfo]:
-    """The members but for folders. ILSVRC2012's archives hold neither links nor devices."""
+    """The files of an archive. Raises UserError for links and devices: ILSVRC2012's archives have none."""
     for member in archive:
         if not (member.isfile() or member.isdir()):
             raise UserError(f"{path}: {member.name} is not a regular file: download the archive again, from its source")
@@ -149,7 +151,7 @@ def _extract_val(archive: Path, val: Path, wnids: list[str]) -> None:
 
 
 def _extract_train(archive: Path, train: Path, classes: int) -> None:
-    """One tar for each class within the archive; a class folder is renamed into place when it is whole."""
+    """The archive holds one tar per class. A class folder is renamed into place when it is complete."""
     with tarfile.open(archive) as outer, progress(f"extracting {archive.name}", classes) as advance:
         for member in _files(outer, archive):
             folder = train / _checked_class(Path(member.name).stem, archive)
@@ -163,7 +165,7 @@ def _extract_train(archive: Path, train: Path, classes: int) -> None:
 
 
 def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    """Never outside `folder` (tar's data filter refuses to); a file that is there in full is passed over."""
+    """Skips a file that is already complete. tar's data filter refuses a path outside `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / member.name
     if path.is_file() and path.stat().st_size == member.size:
@@ -196,7 +198,7 @@ def _from_kaggle(source: Path, aside: Path) -> None:
 
 
 def _read_kaggle_labels(solution: Path) -> dict[str, str]:
-    """Image → class. PredictionString is a class and a box, for each object in the image."""
+    """Image → class. PredictionString lists a class and a box for each object in the image."""
     try:
         with solution.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -209,7 +211,7 @@ def _read_kaggle_labels(solution: Path) -> dict[str, str]:
 
 
 def _link_all(files: Iterable[Path], folder: Path) -> None:
-    """Hard links, which take no space; copies where `folder` is on another file system."""
+    """Makes hard links, which take no space, or copies if `folder` is on another file system."""
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(LINK_THREADS) as pool:
         list(pool.map(lambda path: _link(path, folder / path.name), files))

@@ -1,4 +1,4 @@
-"""prepare_pack: a folder of images into tar shards. An interrupted pack goes on; bad images are listed, not packed."""
+"""prepare_pack: packs a folder of images into tar shards. An interrupted pack continues; bad images are only listed."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from resnext.files import atomic_write, folder_lock
 from resnext.prepare.shard_writer import Place, ShardWriter
 from resnext.terminal import progress
 
-JPEG_QUALITY = 85  # 90 is 9 % slower to decode; what either costs in accuracy is unmeasured
+JPEG_QUALITY = 85  # 90 is 9 % slower to decode; the effect of both on accuracy is not measured
 BAD = "bad.txt"
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class Packed(NamedTuple):
-    """How many images lie in the pack, and a line for each that could not be read."""
+    """The numbers of images in the pack, and a line for each image that cannot be read."""
 
     train: int
     val: int
@@ -40,11 +40,12 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
     """Packs source/train and source/val into `target`, decoding every image once.
 
     Args:
-        short_side: larger images are resized to it, with JPEG_QUALITY; None keeps every file's bytes.
-        shard_bytes: a shard ends with the image that reaches it.
+        short_side: images with a longer short side are resized to it and encoded with JPEG_QUALITY; None keeps the
+            bytes of every file.
+        shard_bytes: a shard ends after the image that makes it reach this size.
 
     Raises:
-        UserError: if `source` is not an image folder, `target` holds something else, or cannot be written.
+        UserError: if `source` is not an image folder, `target` holds other files, or it cannot be written.
     """
     if is_pack(source):
         raise UserError(f"{source} is a pack already: give the folder of images that it was made from")
@@ -62,7 +63,7 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
             return _pack(splits, target, settings)
     except OSError as error:
         raise UserError(
-            f"{target} cannot be written: {error.strerror}; whole shards are kept, and the same command goes on"
+            f"{target} cannot be written: {error.strerror}; complete shards are kept, and the same command continues"
         ) from error
 
 
@@ -82,7 +83,10 @@ def _pack(splits: dict[str, ImageIndex], target: Path, settings: dict[str, Any])
 
 
 def _is_whole(target: Path) -> bool:
-    """A pack with bad images tries them again, and one that is damaged writes its index anew and what is not whole."""
+    """Whether `target` is complete. If not, removes its index.
+
+    Bad images are tried again. In a damaged pack, the index and the incomplete shards are written again.
+    """
     if not (target / INDEX).exists():
         return False
     try:
@@ -100,35 +104,35 @@ def _check_not_empty(splits: dict[str, ImageIndex], parts: dict[str, dict[str, n
         lost = np.setdiff1d(index.labels, parts[split]["labels"])
         if len(lost):
             raise UserError(
-                f"not one image of {index.root / index.classes[lost[0]]} can be read: {target / BAD} says why; mend "
-                "them, or remove the class"
+                f"no image of {index.root / index.classes[lost[0]]} can be read: {target / BAD} lists the reasons; "
+                "repair the images, or remove the class"
             )
 
 
 def _begin(target: Path, settings: dict[str, Any]) -> None:
-    """Writes pack.json, or checks that the one there says the same."""
+    """Writes pack.json, or checks that the existing one has the same settings."""
     if is_pack(target):
         kept = read_settings(target)
         if kept["fingerprints"] != settings["fingerprints"]:
             raise UserError(
-                f"{settings['source']} has other images than when {target} was begun: restore them, or give another "
-                f"folder than {target}"
+                f"the images of {settings['source']} have changed since {target} was started: restore them, or give a "
+                f"folder other than {target}"
             )
         if (kept["short_side"], kept["shard_bytes"]) != (settings["short_side"], settings["shard_bytes"]):
             raise UserError(
-                f"{target} was begun with other options, by `{describe_command(target)}`: repeat that, or give another "
-                f"folder than {target}"
+                f"{target} was started with other options, by `{describe_command(target)}`: run that command, or "
+                f"give a folder other than {target}"
             )
         return
     if any(not path.name.startswith(f".{SETTINGS}") for path in target.iterdir()):
-        raise UserError(f"{target} holds something else: give a new folder, or an empty one")
+        raise UserError(f"{target} holds other files: give a new or empty folder")
     atomic_write(target / SETTINGS, json.dumps(settings, indent=2) + "\n")
 
 
 def _pack_split(
     split: str, index: ImageIndex, target: Path, settings: dict[str, Any], names: list[str], bad: list[str]
 ) -> dict[str, np.ndarray]:
-    """Adds to `names` and `bad`; returns the arrays of the pack's index."""
+    """Packs one split. Appends to `names` and `bad`; returns the arrays of the pack's index."""
     writer = ShardWriter(target, split, settings["shard_bytes"], names)
     todo = [image for image in range(len(index)) if image not in writer.places]
     with progress(f"packing {split}", len(index)) as advance, writer:
@@ -151,7 +155,7 @@ def _encode(index: ImageIndex, image: int, short_side: int | None) -> bytes | Us
         if error.is_damaged:
             return error
         raise UserError(
-            f"{error.name} cannot be read ({error.reason}): whole shards are kept, and the same command goes on"
+            f"{error.name} cannot be read ({error.reason}): complete shards are kept, and the same command continues"
         ) from error
     if short_side is None or min(pixels.shape[:2]) <= short_side:
         return data
@@ -160,14 +164,14 @@ def _encode(index: ImageIndex, image: int, short_side: int | None) -> bytes | Us
 
 
 def _member(index: ImageIndex, image: int, data: bytes) -> str:
-    """CLASS/NUMBER.SUFFIX; the suffix by content where it is JPEG or PNG, as readers of tar shards go by it."""
+    """CLASS/NUMBER.SUFFIX. For JPEG and PNG the suffix follows the content: readers of tar shards rely on it."""
     suffix = "jpg" if data.startswith(JPEG_START) else "png" if data.startswith(b"\x89PNG") else None
     suffix = suffix or index.path(image).suffix[1:].lower()
     return f"{index.classes[index.labels[image]]}/{image:08d}.{suffix}"
 
 
 def _arrays(index: ImageIndex, places: dict[int, Place]) -> dict[str, np.ndarray]:
-    """Of the images that were packed, in the folder's order."""
+    """The index arrays of the packed images, in the folder's order."""
     images = np.array(sorted(places), dtype=np.int64)
     paths = [index.relative_path(image) for image in images]
     shards, starts, lengths = np.array([places[image] for image in images.tolist()], dtype=np.int64).reshape(-1, 3).T
@@ -182,7 +186,7 @@ def _arrays(index: ImageIndex, places: dict[int, Place]) -> dict[str, np.ndarray
 
 
 def _map_in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """As map, on a thread a core (decoding holds no lock), and never far ahead of what was taken."""
+    """Like map, on one thread per core (decoding releases the GIL), at most 4 items per thread ahead."""
     threads = os.cpu_count() or 1
     pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)

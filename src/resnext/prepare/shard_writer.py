@@ -1,4 +1,4 @@
-"""Tar shards in WebDataset's naming: CLASS/NUMBER.jpg and CLASS/NUMBER.cls, which holds the label."""
+"""Writes tar shards with WebDataset's names: CLASS/NUMBER.jpg, and CLASS/NUMBER.cls with the label."""
 
 import tarfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class Place(NamedTuple):
-    """Where an image's bytes lie."""
+    """The position of an image's bytes."""
 
     shard: int
     start: int
@@ -23,13 +23,14 @@ class Place(NamedTuple):
 
 @dataclass
 class ShardWriter:
-    """The shards of one split, each under a temporary name until it is whole. Takes up what an earlier call ended.
+    """Writes the shards of one split, each under a temporary name until it is complete.
 
-    A context manager: at its end the open shard is whole too; after an error it is removed, which frees its space.
+    Complete shards of an earlier call are kept. A context manager: it completes the open shard at its end, and removes
+    it after an error, which frees its space.
 
     Attributes:
-        names: the whole shards' names, after those of other splits.
-        places: image → where it lies.
+        names: the names of the complete shards, after the shards of other splits.
+        places: image → position.
     """
 
     root: Path
@@ -76,7 +77,7 @@ class ShardWriter:
 
     @staticmethod
     def _add_member(file: IO[bytes], name: str, data: bytes) -> int:
-        """Returns where the data begins."""
+        """Returns the position of the data in the file."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
         file.write(info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
@@ -85,7 +86,7 @@ class ShardWriter:
         return start
 
     def _read_whole(self, path: Path) -> dict[int, Place] | None:
-        """The images of a shard that has its end; None for another, which is written anew."""
+        """The images of a complete shard. None for a missing or incomplete one, which is written again."""
         places: dict[int, Place] = {}
         end = 0
         try:

@@ -1,4 +1,4 @@
-"""What one or several runs have to say when they are over: their comparison.
+"""Reports on finished runs: the comparison of two runs.
 
 Not here: what a training prints while it runs (training/messages.py).
 """

@@ -1,4 +1,4 @@
-"""compare(one, other): are two runs the same, bit for bit; and if not, where first and by how much."""
+"""Compares two runs: whether they are bit-identical, and if not, where they first differ and by how much."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from resnext.runtime.checkpoint import BEST, LAST, load_checkpoint, parse_checkp
 
 
 class Part(NamedTuple):
-    """What was compared, whether it is the same, and what a reader is told."""
+    """One compared part of two runs: its name, whether it is the same, and a text for the user."""
 
     name: str
     same: bool
@@ -24,11 +24,11 @@ class Part(NamedTuple):
 
 
 def compare(one: Run, other: Run) -> list[Part]:
-    """metrics.csv; of last.ckpt the position, weights, EMA and optimizer; and best.ckpt.
+    """Compares metrics.csv, best.ckpt, and the position, weights, EMA and optimizer in last.ckpt.
 
     Raises:
-        UserError: if a run has no last.ckpt, or a file that is damaged or of another run; a checkpoint that names
-            no run is a warning.
+        UserError: if a run has no last.ckpt, or a file is damaged or belongs to another run. A checkpoint that names
+            no run only causes a warning.
     """
     checkpoints = [_load_last(run) for run in (one, other)]
     bests = [_load_best(run) for run in (one, other)]
@@ -53,28 +53,28 @@ def _load_last(run: Run) -> dict[str, Any]:
 
 
 def _load_best(run: Run) -> dict[str, Any]:
-    """Empty before the first validation."""
+    """The content of best.ckpt; empty before the first validation."""
     return _load(run, BEST) if (run.checkpoints / BEST).exists() else {}
 
 
 def _load(run: Run, name: str) -> dict[str, Any]:
     path = run.checkpoints / name
     content = load_checkpoint(path)
-    parse_checkpoint(path, content)  # for its errors
+    parse_checkpoint(path, content)  # raises if the content is wrong
     check_mark(path, content, run.mark, required=False)
     return content
 
 
 def _find_damage(run: Run, last: dict[str, Any]) -> Part | None:
-    """Rows that `last` holds and metrics.csv does not: two files that have lost the same rows are not the same."""
+    """Rows of `last` that metrics.csv lacks are a difference, even if both files have lost the same rows."""
     path = run.path / "metrics.csv"
     if not (lost := find_lost(path, last.get("metrics", ""))):
         return None
-    return Part("metrics.csv", False, f"{path} has lost or changed {describe_lost(lost)}, of its last.ckpt")
+    return Part("metrics.csv", False, f"{path} has lost or changed rows of its last.ckpt: {describe_lost(lost)}")
 
 
 def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
-    """Values are written so that equal text means equal bits."""
+    """Compares texts: CsvLogger writes values so that equal text means equal bits."""
     for one, other in zip(ours, theirs, strict=False):
         for column in one | other:
             mine, his = one.get(column, ""), other.get(column, "")
@@ -82,7 +82,7 @@ def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
                 where = f"step {one['step']} (epoch {one['epoch']}), {column}"
                 return Part("metrics.csv", False, f"first at {where}: {_describe(_number(mine), _number(his))}")
     if len(ours) != len(theirs):
-        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows, the same as far as both go")
+        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the rows that both have are the same")
     return Part("metrics.csv", True, f"{len(ours)} rows")
 
 
@@ -97,7 +97,7 @@ def _compare_trees(name: str, ours: Any, theirs: Any) -> Part:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in nested dicts and lists, under its dotted name."""
+    """Every value in nested dicts and lists, with its dotted name."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else None
     if items is None:
         yield path, tree

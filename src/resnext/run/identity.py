@@ -1,4 +1,4 @@
-"""What makes two configurations two runs, in words; and which run a checkpoint is of."""
+"""The identity of a run: how two configurations differ, and which run a checkpoint belongs to."""
 
 import hashlib
 import json
@@ -23,14 +23,14 @@ class DataIdentity:
 
 
 class RunMark(NamedTuple):
-    """What every checkpoint carries of its run: the id, and a digest of what must not differ between two starts."""
+    """Names the run in every checkpoint: its id, and a digest of everything that must not change between two starts."""
 
     id: str
     identity: str
 
 
 def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
-    """Of config.yaml as it was written, not as today's schema reads it, which may have new keys; and of the data."""
+    """A digest of the data, and of config.yaml as it was written: the current schema may have new keys."""
     own = {name: config.get(name) for name in ("seed", "model")}
     own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
@@ -38,29 +38,29 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
 
 
 def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, required: bool = True) -> None:
-    """Raises UserError if `checkpoint`, read from `path`, is not of the run with `mark`.
+    """Raises UserError if `checkpoint`, read from `path`, does not belong to the run with `mark`.
 
-    One without a mark, which an earlier version wrote, is only a warning if the mark is not `required`.
+    A checkpoint of an earlier version has no mark: this is only a warning if the mark is not `required`.
     """
     found = checkpoint.get("run")
-    remedy = f"put this run's own file back, or move this one away (model.weights={path} takes its weights)"
+    remedy = f"restore this run's own file, or move this one away (model.weights={path} uses its weights)"
     if not isinstance(found, dict):
         unmarked = f"{path} does not say which run wrote it (checkpoints of earlier versions do not)"
         if required or found is not None:
             raise UserError(f"{unmarked}: {remedy}")
-        log.warning("%s; it is read as one of this run", unmarked)
+        log.warning("%s; it is assumed to belong to this run", unmarked)
         return
     if found.get("id") != mark.id:
-        raise UserError(f"{path} is of another run ({found.get('id')}; this is {mark.id}): {remedy}")
+        raise UserError(f"{path} belongs to another run ({found.get('id')}; this is {mark.id}): {remedy}")
     if found.get("identity") != mark.identity:
         raise UserError(
-            f"{path} is of this run, but config.yaml, run.json or the data changed after it was written: "
-            f"restore them, or start another run (run=NAME; model.weights={path} takes the weights)"
+            f"{path} belongs to this run, but config.yaml, run.json or the data changed after it was written: "
+            f"restore them, or start another run (run=NAME; model.weights={path} uses the weights)"
         )
 
 
 def describe_difference(made: Config, asked: Config) -> str | None:
-    """The first key in which `asked` is another run than `made`, with both values; None if it is the same."""
+    """The first key of the identity that differs, with both values; None if both have the same identity."""
     differences = list(find_differences(made.identity(), asked.identity()))
     if not differences:
         return None

@@ -1,9 +1,9 @@
-"""One process at a time trains a run.
+"""The lock of a run: only one process at a time trains it.
 
-The lock is POSIX's (lockf): it ends with its process, however that dies, and loader processes do not inherit it. The
-file says who holds it. Where the file system has no such locks, or they do not reach across hosts, the holder's
-heartbeat counts: the file's modification time. Clocks of two hosts differ, and a dead one's may have been ahead by
-days: so it is watched, and the holder is alive if it changes within a minute of this host's own clock.
+It is a POSIX lock (lockf): it ends with its process, however the process dies, and workers do not inherit it. The file
+names the holder. If the file system has no such locks, or they do not work across hosts, the holder's heartbeat counts:
+the modification time of the file. Clocks of two hosts differ, and the clock of a dead host may have been ahead by days.
+So this process watches the heartbeat: the holder is alive if it changes within a minute of this host's own clock.
 """
 
 import fcntl
@@ -23,16 +23,16 @@ from resnext.files import check_regular
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # six missed heartbeats
-OLD_SECONDS = 2 * 86400.0  # no two clocks differ by that much, not even where one has another time zone's time
-MAX_BYTES = 4096  # of the file; more is damage
+OLD_SECONDS = 2 * 86400.0  # two clocks differ by less, even if one is set to another time zone
+MAX_BYTES = 4096  # of the file; a larger file is damaged
 
 log = logging.getLogger(__name__)
 
 
 class RunLock:
-    """A context manager; entering it raises UserError with the holder if another process has the lock.
+    """A context manager. Entering it raises UserError with the holder if another process has the lock.
 
-    Entering may take `STALE_SECONDS`, where the holder is on another host and silent.
+    Entering may take `STALE_SECONDS` if the holder is on another host and has no heartbeat.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,10 +98,10 @@ class RunLock:
         self._file.flush()
 
     def is_beating(self) -> bool:
-        """Whether somebody holds it, as far as can be told without touching it: a minute late after a kill.
+        """Whether a process holds the lock, by its heartbeat, without touching the lock. True for 60 s after a kill.
 
-        At once, unless the time lies in the future: then a heartbeat is waited for. Where the holder's clock is
-        more than a minute behind, the answer is wrong.
+        Returns immediately, unless the heartbeat lies in the future: then it waits for the next one. If the holder's
+        clock is more than a minute behind, the answer is wrong.
         """
         try:
             check_regular(self.path)
@@ -117,7 +117,7 @@ class RunLock:
     def _falls_silent(self, holder: dict[str, Any]) -> bool:
         """Whether the holder's heartbeat stays unchanged for a minute, by this process's own clock.
 
-        A requeued job gives its own former start another minute to die: that node may be cut off, and not dead.
+        A requeued job waits another minute for its own earlier start: that node may be disconnected, and not dead.
         """
         if time.time() - self._beaten_at() / 1e9 > OLD_SECONDS:
             return True
@@ -146,20 +146,20 @@ class RunLock:
         return False
 
     def _beaten_at(self) -> int:
-        """When the heart last beat, in nanoseconds of some clock.
+        """The time of the last heartbeat, in nanoseconds of an unknown clock.
 
-        By its name: POSIX ends this process's lock when any descriptor of the file is closed.
+        Reads it by path: POSIX ends this process's lock when any descriptor of the file is closed.
         """
         return self.path.stat().st_mtime_ns
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
-            with suppress(OSError):  # a network file system that is away for a moment
+            with suppress(OSError):  # a network file system that is unavailable for a moment
                 os.utime(self.path)
 
 
 def _parse(text: str) -> dict[str, Any]:
-    """The holder; nobody where the text is damaged, as by a kill while it was written."""
+    """The holder; empty if the text is damaged, for example by a kill during the write."""
     try:
         holder = json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""metrics.csv and perf.csv as they are read: whole rows of numbers, whatever happened to the file. Imports no torch."""
+"""Reads metrics.csv and perf.csv: complete rows of numbers, also from a damaged file. Imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The whole rows of a file that may not exist; a line that is cut, or holds anything but numbers, is left out."""
+    """The complete rows of a file, if it exists. A line that is cut or holds anything but numbers is skipped."""
     return parse_rows(_read_text(path))
 
 
@@ -25,7 +25,7 @@ def parse_rows(text: str) -> list[Row]:
 
 
 def read_last_row(path: Path) -> Row:
-    """The last whole row; empty if there is none. It parses lines from the end until one is whole."""
+    """The last complete row; empty if there is none. Parses lines from the end until one is complete."""
     header, *lines = _whole_lines(_read_text(path)) or [""]
     columns = header.split(",")
     return next((row for line in reversed(lines) if (row := _parse(line, columns)) is not None), {})
@@ -38,7 +38,7 @@ def find_lost(path: Path, kept: str) -> list[Row]:
 
 
 def describe_lost(lost: list[Row]) -> str:
-    """How many rows, and where."""
+    """The number of rows, and their steps."""
     first, last = lost[0]["step"], lost[-1]["step"]
     steps = f"step {first}" if first == last else f"steps {first} to {last}"
     return f"{pluralize(len(lost), 'row')}, {steps}"
@@ -50,7 +50,7 @@ def find_best(rows: list[Row], best_by: str) -> Row | None:
 
 
 def _read_text(path: Path) -> str:
-    """Raises UserError as files.read_text does, but for bytes that are not text."""
+    """Raises UserError like files.read_text, but not for bytes that are not text."""
     try:
         return read_text(path, errors="replace")
     except FileNotFoundError:

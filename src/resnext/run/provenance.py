@@ -1,4 +1,4 @@
-"""Where a run comes from: code, versions and machine, for run.json."""
+"""The origin of a run: code, versions and machine, for run.json."""
 
 import hashlib
 import os
@@ -33,11 +33,11 @@ DIFF = (
 
 
 def describe_code() -> str | None:
-    """The git commit of this package and a digest of its uncommitted source; None where there is no git.
+    """The git commit of this package and a digest of its uncommitted source; None without git.
 
-    The digest covers what `write_diff` writes of the package, and the untracked source files that it leaves out for a
-    secret; one that it leaves out for another reason counts by its name and size. Where git gives no diff, as after a
-    time-out, `+unknown` stands for the digest.
+    The digest covers the part of `write_diff` in the package, and the untracked source files that `write_diff` leaves
+    out because of a secret. A file that it leaves out for another reason counts by its name and size. If git gives no
+    diff, for example after a time-out, the digest is `+unknown`.
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:
@@ -51,11 +51,11 @@ def describe_code() -> str | None:
 
 
 def write_diff(path: Path) -> None:
-    """Writes what is not committed, if anything, as a patch that `git apply` takes.
+    """Writes the uncommitted changes, if any, as a patch for `git apply`.
 
-    It has all changes to tracked files, whatever they hold, and the untracked source under src/ and configs/: files
-    that git does not ignore, whose suffix is in SOURCES, that are not hidden, and whose text holds no secret.
-    The other untracked files there are named at the end: a .env, a key, a file with a password. A patch that is cut at
+    It has all changes to tracked files, without a check for secrets, and the untracked source under src/ and configs/:
+    files that are not ignored by git and not hidden, with a suffix in SOURCES and no secret in their text. The other
+    untracked files there are only named at the end: a .env, a key, a file with a password. A patch that is cut at
     MAX_DIFF_BYTES ends with a line that says so.
     """
     untracked = _untracked("src", "configs") or []
@@ -83,7 +83,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def new_wandb_id() -> str:
-    """Eight characters, as W&B makes them itself."""
+    """Eight characters, like W&B's own ids."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
 
 
@@ -95,7 +95,7 @@ def _version(package: str) -> str | None:
 
 
 def _untracked(*folders: str) -> list[str] | None:
-    """The files in `folders` that git neither tracks nor ignores, relative to PROJECT; None without git's answer."""
+    """The files in `folders` that git neither tracks nor ignores, relative to PROJECT; None if git fails."""
     found = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *folders)
     return None if found is None else sorted(map(os.fsdecode, filter(None, found.split(b"\0"))))
 
@@ -129,7 +129,7 @@ def _patch(name: str) -> bytes | None:
 def _new_file(name: bytes, content: bytes) -> bytes:
     header = b"diff --git a/%b b/%b\nnew file mode 100644\n" % (name, name)
     if not content:
-        return header + b"index 0000000..e69de29\n"  # git apply takes no empty file without it
+        return header + b"index 0000000..e69de29\n"  # git apply refuses an empty file without this line
     lines = content.removesuffix(b"\n").split(b"\n")
     end = b"" if content.endswith(b"\n") else b"\\ No newline at end of file\n"
     added = b"".join(b"+%b\n" % line for line in lines)
@@ -145,9 +145,9 @@ def _note(name: str) -> bytes:
 
 
 def _cut(text: bytes) -> bytes:
-    """The whole lines up to MAX_DIFF_BYTES, and how much is missing."""
+    """The complete lines up to MAX_DIFF_BYTES, and a line with the number of missing bytes."""
     kept = text[: text.rfind(b"\n", 0, MAX_DIFF_BYTES) + 1]
-    return kept + b"# cut here: %s bytes more are not in this file\n" % f"{len(text) - len(kept):,}".encode()
+    return kept + b"# cut here: %s more bytes are not in this file\n" % f"{len(text) - len(kept):,}".encode()
 
 
 def _git(*arguments: str) -> bytes | None:

@@ -1,6 +1,6 @@
-"""The files of a run directory as they are read: regular, parsed, and of the expected types. Imports no torch.
+"""Reads the files of a run directory, and checks that they are regular and have the expected types. Imports no torch.
 
-A damaged file is one line, UserError: which file, what is wrong with it, what to do.
+A damaged file is a UserError of one line: the file, what is wrong with it, and what to do.
 """
 
 import json
@@ -22,7 +22,7 @@ from resnext.files import atomic_write, check_regular, read_text
 Shape = Any  # a type, [shape of every item], or {key: shape}, where `key?` may be missing
 RESTORE = "restore it, or start another RUN (run=NAME)"
 NAMES = {dict: "a mapping", list: "a list", int: "an integer", int | float: "a number", bool: "true or false"}
-FILES = (  # those that a verb may open
+FILES = (  # files that a verb may open
     *("config.yaml", "run.json", "summary.json", "metrics.csv", "perf.csv", "log.txt", "lock"),
     *("skipped.txt", "damaged.txt", "jobs.txt", "job.sbatch"),
 )
@@ -36,13 +36,13 @@ INFO = {
     "teacher?": str,
 }
 ACCURACIES = {"val/top1": float, "val/top5": float, "val_ema/top1?": float, "val_ema/top5?": float}
-NEW_NAMES = {"decayed": "weight_decay_on"}  # of keys of recipe.optimizer
+NEW_NAMES = {"decayed": "weight_decay_on"}  # renamed keys of recipe.optimizer
 SUMMARY = {"status": str, "steps?": int, "images_per_sec?": float}
 VALIDATED = {**SUMMARY, **ACCURACIES, "best_epoch": int, "epochs": int, "last": ACCURACIES}
 
 
 def is_run(path: Path) -> bool:
-    """Raises OSError if that cannot be told: a file system that does not answer is not the user's mistake."""
+    """Raises OSError if the file system does not answer: this is not the user's mistake."""
     try:
         return stat.S_ISREG((path / "config.yaml").stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
@@ -50,7 +50,7 @@ def is_run(path: Path) -> bool:
 
 
 def check_files(folder: Path) -> None:
-    """Raises UserError for the first known file that is not a regular one, or what every run has that is missing."""
+    """Raises UserError for a known file that is not a regular file, and if config.yaml or checkpoints/ is missing."""
     for name in FILES:
         with suppress(FileNotFoundError):
             check_regular(folder / name)
@@ -72,7 +72,7 @@ def read_summary(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> Config:
-    """Raises UserError also if the file was edited into something that the schema refuses."""
+    """Raises UserError also if the schema refuses the content, for example after an edit."""
     content = _with_moved_keys(read_yaml(path))
     try:
         return parse_config(content)
@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A reader, or a kill, finds the old file or the new one."""
+    """Written atomically: readers see the old file or the new one, also after a kill."""
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -98,12 +98,12 @@ def write_yaml(path: Path, content: dict[str, Any]) -> None:
 
 
 def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of an older run's file with the keys of today's schema."""
+    """The content of an older run's file with the keys of the current schema."""
     model, recipe = content.get("model"), content.get("recipe")
     if not isinstance(model, dict) or not isinstance(recipe, dict):
         return content
     model, recipe = dict(model), dict(recipe)
-    if "zero_init_last" in model and "init" not in recipe:  # its false meant the network's default
+    if "zero_init_last" in model and "init" not in recipe:  # there, false meant the network's default
         recipe["init"] = {"zero_init_last": model.pop("zero_init_last") or None}
     optimizer = recipe.get("optimizer")
     if isinstance(optimizer, dict) and "decayed" in optimizer:
@@ -140,7 +140,7 @@ def _read_text(path: Path, remedy: str) -> str:
 
 
 def _check_shape(value: Any, shape: Shape, key: str = "the content") -> None:
-    """Raises ValueError naming the first key of another type."""
+    """Raises ValueError with the first key that has another type."""
     expected: Any = type(shape) if isinstance(shape, dict | list) else int | float if shape is float else shape
     if not isinstance(value, expected):
         raise ValueError(f"{key} is not {NAMES.get(expected, 'text')}")

@@ -1,6 +1,6 @@
-"""What this machine computes with: counts its devices, and resolves the `auto` values of the trainer.
+"""Counts the devices of this machine, and resolves the `auto` values of the trainer.
 
-Measured for the CPU; the CUDA line is by the literature.
+The values for the CPU are measured; the values for CUDA are from the literature.
 """
 
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def count_devices(config: TrainerConfig) -> int:
-    """Processes on this node: `trainer.devices`, or every GPU, or one.
+    """The number of processes on this node: `trainer.devices`; auto: one for each GPU, else one.
 
     Raises:
-        UserError: if there are not as many GPUs, or CPU cores, as were asked for.
+        UserError: if trainer.devices is more than the number of GPUs or CPU cores.
     """
     gpu = find_accelerator(config) == "gpu"
     available = torch.cuda.device_count() if gpu else os.cpu_count() or 1
@@ -35,24 +35,24 @@ def count_devices(config: TrainerConfig) -> int:
 
 
 def find_accelerator(config: TrainerConfig) -> str:
-    """gpu or cpu.
+    """The device to use: gpu or cpu.
 
     Raises:
         UserError: if trainer.accelerator=gpu and there is none.
     """
     if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise UserError("trainer.accelerator=gpu, but torch finds no CUDA device here; take trainer.accelerator=cpu")
+        raise UserError("trainer.accelerator=gpu, but torch finds no CUDA device here; use trainer.accelerator=cpu")
     return "gpu" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> TrainerConfig:
-    """`config` with accelerator, precision, compile and channels_last as this machine does best.
+    """`config` with the best accelerator, precision, compile and channels_last for this machine.
 
-    `kept` is what an earlier start resolved: it holds where the accelerator is still the same.
+    `kept` are the values of an earlier start. They are used again if the accelerator is the same.
     """
     gpu = find_accelerator(config) == "gpu"
     if config.precision == "16-mixed" and not gpu:
-        raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU take bf16-mixed or 32-true")
+        raise UserError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
     fast_bf16 = torch.cuda.is_bf16_supported() if gpu else has_amx()
     best = {
         "accelerator": "gpu" if gpu else "cpu",
@@ -70,7 +70,7 @@ def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> T
 
 
 def resolved_values(config: TrainerConfig) -> dict[str, Any]:
-    """What a run keeps of `resolve_auto`."""
+    """The resolved values that a run keeps."""
     return {name: getattr(config, name) for name in ("accelerator", "precision", "compile", "channels_last")}
 
 

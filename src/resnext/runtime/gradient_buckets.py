@@ -7,7 +7,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class FixedBucketsDDP(DDPStrategy):
-    """DDP with `fix_buckets` before anything is trained."""
+    """DDP that calls `fix_buckets` before the training."""
 
     def setup(self, trainer: Trainer) -> None:
         super().setup(trainer)
@@ -20,12 +20,12 @@ def fix_buckets(model: DistributedDataParallel) -> None:
 
     DDP builds its buckets twice: once when it is made, and again after its first backward, in the order in which the
     gradients became ready. The first step of a start would sum in the first layout and the other steps in the second.
-    From three ranks on, a sum depends on its order, and so on the layout.
+    With three or more ranks, a sum depends on its order, and so on the layout.
 
-    This backward comes before the first step. It runs no network: it touches each parameter, so it is the same under
-    torch.compile, mixed precision and accumulation, draws no random numbers and changes no buffer. Autograd handles
-    what was computed last first. The order is therefore that of the parameters reversed: a function of the network
-    alone. It costs one all-reduce a start, and nothing a step (docs/performance.md).
+    This backward runs before the first step. It does not run the network, but only touches each parameter. So it is the
+    same with torch.compile, mixed precision and accumulation, draws no random numbers and changes no buffer. Autograd
+    handles the last computed values first. Therefore the order is the reversed order of the parameters, and depends
+    only on the network. It costs one all-reduce per start, and nothing per step (docs/performance.md).
     """
     module = model.module
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]

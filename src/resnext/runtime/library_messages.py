@@ -1,6 +1,6 @@
-"""What only the text of a library's error tells. Where a type or a field tells it, that is used instead.
+"""Recognises errors of libraries by their text, if no type and no field identifies them.
 
-tests/runtime/test_library_messages.py makes the installed version of each library say each of these messages.
+tests/runtime/test_library_messages.py provokes each of these messages in the installed version of each library.
 """
 
 import re
@@ -11,7 +11,7 @@ GLOO = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\]|Applicat
 # torch 2.14.1. gloo's; "Wait timeout" of a store; "The client socket has timed out"; NCCL's "… operation timeout"
 TIMEOUT = re.compile(r"timed out|timeout", re.IGNORECASE)
 
-# simplejpeg 1.9.0. Every warning and error of libjpeg is a ValueError; after these two, pixels are wrong.
+# simplejpeg 1.9.0. Every warning and error of libjpeg is a ValueError; these two mean that pixels are wrong.
 JPEG_DAMAGE = re.compile(r"Corrupt JPEG data|Premature end of JPEG file")
 EXTRANEOUS_BYTES = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
@@ -22,7 +22,7 @@ def is_gloo_failure(error: Exception) -> bool:
 
 
 def is_timeout(error: Exception) -> bool:
-    """Whether `error`, of a collective or a store, is about a wait that took too long."""
+    """Whether `error`, of a collective or a store, reports a time-out."""
     return TIMEOUT.search(str(error)) is not None
 
 
@@ -32,6 +32,6 @@ def is_jpeg_damage(message: str) -> bool:
 
 
 def count_extraneous_bytes(message: str) -> int | None:
-    """How many bytes libjpeg skipped before the end marker, None if it says nothing of the kind."""
+    """How many bytes libjpeg skipped before the end marker, None if `message` does not say so."""
     found = EXTRANEOUS_BYTES.search(message)
     return None if found is None else int(found[1])

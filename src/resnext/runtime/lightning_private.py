@@ -1,6 +1,6 @@
-"""What this code uses of Lightning beyond its public interface, and the check that it is there.
+"""The private attributes of Lightning that this code uses, and a check that they exist.
 
-pyproject.toml pins the minor version for it. tests/runtime/test_lightning_private.py shows what each part does.
+pyproject.toml pins the minor version for them. tests/runtime/test_lightning_private.py shows what each one does.
 """
 
 from operator import attrgetter
@@ -24,7 +24,7 @@ def silence_signals(trainer: Trainer) -> None:
     do this work instead.
 
     Raises:
-        UserError: if this version of Lightning has not all of RELIED_ON.
+        UserError: if this version of Lightning does not have all of RELIED_ON.
     """
     _check(trainer)
     trainer._signal_connector.register_signal_handlers = lambda: None
@@ -32,7 +32,7 @@ def silence_signals(trainer: Trainer) -> None:
 
 
 def _check(trainer: Trainer) -> None:
-    """Without it, an assignment to a method that Lightning has renamed would change nothing and raise nothing."""
+    """Without this check, an assignment to a renamed method would have no effect and raise no error."""
     for name in RELIED_ON:
         try:
             attrgetter(name)(trainer)

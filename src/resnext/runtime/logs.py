@@ -1,4 +1,4 @@
-"""What a run says: to the terminal, and with the time to its log.txt."""
+"""Sends the messages of a run to the terminal, and with the time to its log.txt."""
 
 import logging
 import warnings
@@ -12,9 +12,9 @@ from resnext.config.redaction import redact_urls
 
 HARMLESS = (
     r".*LeafSpec.* is deprecated",  # Lightning 2.6.6 with torch 2.14
-    r"It is recommended to use `self.log\(.*sync_dist=True",  # they are sums over the ranks already
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run's
-    r"Be aware that when using `ckpt_path`",  # an evaluation has not the callbacks of the training
+    r"It is recommended to use `self.log\(.*sync_dist=True",  # the values are already sums over the ranks
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run
+    r"Be aware that when using `ckpt_path`",  # an evaluation does not have the callbacks of the training
     r"The `srun` command is available",  # on a login node
 )
 
@@ -22,14 +22,14 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Formatter(logging.Formatter):
-    """Leaves passwords out of addresses, such as WANDB_BASE_URL's, in messages and tracebacks."""
+    """Removes passwords from addresses, such as WANDB_BASE_URL's, in messages and tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact_urls(super().format(record))
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints above the progress bar, if there is one. Tracebacks are for the file."""
+    """Prints above the progress bar, if there is one. Tracebacks go only to the file."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.exc_info:
@@ -39,10 +39,10 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """log.txt. What it cannot take, as on a full disk, is on the terminal at least."""
+    """log.txt. Messages that cannot be written, as on a full disk, are still printed on the terminal."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own
-        """Nothing: logging would print a traceback for each line."""
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a method of logging
+        """Does nothing: logging would print a traceback for each line."""
 
     def close(self) -> None:
         with suppress(OSError):
@@ -51,9 +51,9 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
-    """Ours go to the terminal and to folder/log.txt; ranks but the first say only what is wrong.
+    """Our messages go to the terminal and to folder/log.txt. Ranks other than 0 only log warnings and errors.
 
-    Warnings of libraries are for whoever reads the log, not for the terminal.
+    Warnings of libraries go only to log.txt.
     """
     file = LogFile(folder / "log.txt")
     name = f"[rank {rank}] " if rank else ""
@@ -81,6 +81,6 @@ def ignore_harmless_warnings() -> None:
 
 
 def quiet_lightning() -> None:
-    """It would announce devices, and say that a training stopped as it was asked to."""
+    """Silences Lightning, which would print the devices, and that a training stopped as requested."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)

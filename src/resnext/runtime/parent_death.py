@@ -9,7 +9,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_launcher() -> None:
-    """Only under torchrun: srun ends its ranks itself, and a process started by hand may outlive its shell."""
+    """Ties this rank to its launcher, but only under torchrun.
+
+    srun ends its ranks itself, and a process started by hand may outlive its shell.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
 
@@ -17,12 +20,12 @@ def die_with_launcher() -> None:
 def die_with_parent(parent: int) -> None:
     """Asks the kernel to kill this process when its parent ends, also while this process hangs or is stopped.
 
-    The kernel means the parent's thread that started this process. torchrun and DataLoader start theirs from the main
-    thread, which ends with its process.
+    To the kernel, the parent is the thread that started this process. torchrun and DataLoader start processes from
+    their main thread, which ends with its process.
 
     Args:
-        parent: process id of the parent. If the parent has ended already, this process is killed at once: the kernel
-            only reports deaths that come after the request.
+        parent: process id of the parent. If the parent has already ended, this process is killed immediately: the
+            kernel only reports deaths that come after the request.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

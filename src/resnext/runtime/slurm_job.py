@@ -1,4 +1,4 @@
-"""The SLURM job that this process is a part of, as its environment tells it. Imports no torch."""
+"""The SLURM job of this process, read from its environment. Imports no torch."""
 
 import os
 from contextlib import suppress
@@ -17,7 +17,7 @@ class SlurmJob:
 
     @classmethod
     def current(cls) -> "SlurmJob | None":
-        """None outside of a job."""
+        """The job of this process; None outside a job."""
         environment = os.environ
         if "SLURM_JOB_ID" not in environment:
             return None
@@ -26,19 +26,22 @@ class SlurmJob:
 
 
 def is_slurm_rank() -> bool:
-    """Whether srun started this process as one of several ranks. In a shell that srun gave, torchrun starts them."""
+    """Whether srun started this process as one of several ranks. In a shell that srun opens, torchrun starts them."""
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     return tasks > 1 and "SLURM_PROCID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
 
 
 def is_under_batch_script() -> bool:
-    """Whether scripts/train.sbatch decides what comes after this process."""
+    """Whether scripts/train.sbatch handles the exit of this process."""
     return EXIT_CODE_FILE in os.environ
 
 
 def tell_batch_script(exit_code: int) -> None:
-    """The first rank that leaves says why: srun's own exit code may be that of one which was killed because of it."""
+    """Writes the exit code of the first rank that fails.
+
+    srun's own exit code may be that of a rank that was killed because of this failure.
+    """
     path = os.environ.get(EXIT_CODE_FILE)
     if path and exit_code:
-        with suppress(OSError), open(path, "x") as file:  # another was first, or the file system is gone
+        with suppress(OSError), open(path, "x") as file:  # another rank was first, or the file system fails
             file.write(f"{exit_code}\n")

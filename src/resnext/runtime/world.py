@@ -1,4 +1,4 @@
-"""World: this process among those that train one run together."""
+"""World: the rank of this process, and the number of processes and nodes that train one run."""
 
 import os
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from resnext.runtime.slurm_job import is_slurm_rank
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train one run together, as many on each node."""
+    """The rank of this process among `size` processes that train one run. Each node has the same number of them."""
 
     rank: int
     size: int
@@ -23,7 +23,7 @@ class World:
 
     @classmethod
     def from_environment(cls) -> "World":
-        """What srun or torchrun says; alone without them.
+        """The world that srun or torchrun describes; one process without them.
 
         Raises:
             UserError: if torchrun's nodes have different numbers of processes.
@@ -42,13 +42,15 @@ class World:
         return cls(rank, size, nodes)
 
     def check(self, config: TrainerConfig) -> None:
-        """Raises UserError if the SLURM allocation contradicts what `config` says."""
+        """Raises UserError if the SLURM allocation contradicts `config`."""
         if self.size % self.nodes:
             raise UserError(f"{self.size} tasks on {self.nodes} nodes: give sbatch --ntasks-per-node, not --ntasks")
         if config.devices not in ("auto", self.devices) and is_slurm_rank():
             raise UserError(
                 f"trainer.devices={config.devices}, but the SLURM job has {self.devices} tasks on each node; "
-                "take trainer.devices=auto"
+                "use trainer.devices=auto"
             )
         if config.nodes not in (1, self.nodes):
-            raise UserError(f"trainer.nodes={config.nodes}, but {self.nodes} train here; take trainer.nodes=1")
+            raise UserError(
+                f"trainer.nodes={config.nodes}, but the number of nodes here is {self.nodes}; use trainer.nodes=1"
+            )

@@ -1,4 +1,4 @@
-"""Loss, top-1 and top-5 over an evaluation, exact on any number of ranks: only sums are kept and added up."""
+"""Loss, top-1 and top-5 over an evaluation, exact on any number of ranks: only sums are kept and added."""
 
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ class Scores(NamedTuple):
 class EvaluationScores(Metric):
     """Sums of correct images and of cross-entropy.
 
-    An update is one `topk`, one cross-entropy and four additions: a fifth of the CPU time of torchmetrics' two
-    MulticlassAccuracy (64 × 1000 logits).
+    An update is one `topk`, one cross-entropy and four additions. It takes a fifth of the CPU time of two
+    MulticlassAccuracy of torchmetrics (64 × 1000 logits).
     """
 
     full_state_update = False
@@ -37,7 +37,7 @@ class EvaluationScores(Metric):
         self.add_state("loss", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Adds a batch: logits [N, classes], targets int64 [N]. With fewer than five classes, top-5 counts them all."""
+        """Adds a batch: logits [N, classes], targets int64 [N]. With fewer than five classes, top-5 is 1."""
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
         self.correct1 += hits[:, 0].sum()
         self.correct5 += hits.sum()

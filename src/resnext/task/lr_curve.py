@@ -1,4 +1,4 @@
-"""A picture of the learning rate over a training, as SVG."""
+"""Draws the learning rate of a training as SVG."""
 
 import math
 from xml.sax.saxutils import escape
@@ -8,12 +8,12 @@ from resnext.task.optimization import lr_at, total_steps
 
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 44, 48  # margins, in pixels
-POINTS = 1500  # at most so many steps are drawn
+POINTS = 1500  # maximum number of drawn steps
 INK, GRID, LINE = "#222", "#ddd", "#1f6fb4"
 
 
 def sample_lr(recipe: RecipeConfig, steps_per_epoch: int) -> dict[int, float]:
-    """The rate by step, of all steps or of a selection with the first, the last and the first after the warm-up."""
+    """Step → rate, for all steps or a selection with the first, the last and the first after the warm-up."""
     total = total_steps(recipe, steps_per_epoch)
     count = min(POINTS, total)
     steps = {round(index * (total - 1) / count) for index in range(count + 1)}
@@ -23,7 +23,7 @@ def sample_lr(recipe: RecipeConfig, steps_per_epoch: int) -> dict[int, float]:
 
 
 def draw_lr_curve(recipe: RecipeConfig, steps_per_epoch: int, title: str) -> str:
-    """The rate over epochs."""
+    """An SVG image of the rate over the epochs."""
     rates = sample_lr(recipe, steps_per_epoch)
     epochs, highest = total_steps(recipe, steps_per_epoch) / steps_per_epoch, max(rates.values()) or 1.0
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch with itself in reverse order: timm's arithmetic, and timm's draws for the same seed."""
+"""Mixup and CutMix of a batch with itself in reverse order, with timm's arithmetic and timm's draws for each seed."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from resnext.data.box import Box
 
 
 class Mix(NamedTuple):
-    """How a batch is mixed: each image (and target) keeps `lam` of itself; its partner gives the rest.
+    """How a batch is mixed: each image and target has the weight `lam`, and its partner has 1 - `lam`.
 
-    With a `box`, the partner gives those pixels whole (CutMix); without, it is blended in everywhere (mixup).
+    With a `box`, the partner's pixels replace the box (CutMix). Without a box, all pixels are blended (mixup).
     """
 
     lam: float
@@ -21,9 +21,9 @@ class Mix(NamedTuple):
 
 
 def draw_mix(config: MixingConfig, height: int, width: int, seed: int) -> Mix:
-    """The mix of one batch of images of that many pixels; `Mix(1.0)` leaves them alone.
+    """Draws the mix of one batch of images of `height` × `width` pixels. `Mix(1.0)` leaves the images unchanged.
 
-    numpy's RandomState keeps its stream for ever; it is drawn from on the CPU, so that no device is waited for.
+    numpy keeps the stream of RandomState fixed. The draws are on the CPU, so that they do not wait for the device.
     """
     random = np.random.RandomState(seed)
     if not random.rand() < config.prob:
@@ -36,7 +36,7 @@ def draw_mix(config: MixingConfig, height: int, width: int, seed: int) -> Mix:
 
 
 def mix_images(images: Tensor, mix: Mix) -> Tensor:
-    """Images float [N, 3, H, W], mixed in place."""
+    """Mixes images, float [N, 3, H, W], in place."""
     if mix.box is not None:
         window = images[:, :, mix.box.top : mix.box.bottom, mix.box.left : mix.box.right]
         window.copy_(window.flip(0))
@@ -47,13 +47,13 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
 
 
 def mix_targets(targets: Tensor, mix: Mix, num_classes: int) -> Tensor:
-    """Labels int64 [N] → shares of the classes, float32 [N, num_classes]."""
+    """Labels int64 [N] → mixed one-hot targets, float32 [N, num_classes]."""
     shares = F.one_hot(targets, num_classes).float()
     return shares * mix.lam + shares.flip(0) * (1 - mix.lam)
 
 
 def _draw_cut(random: np.random.RandomState, lam: float, height: int, width: int) -> Mix:
-    """A box of 1 - `lam` of the area around a random point. The part that lies in the image gives the true lam."""
+    """A box of 1 - `lam` of the area around a random point. The part inside the image gives the final lam."""
     side = np.sqrt(1 - lam)
     box_height, box_width = int(height * side), int(width * side)
     y, x = random.randint(0, height), random.randint(0, width)

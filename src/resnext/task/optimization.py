@@ -46,16 +46,16 @@ def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """`lr` for every group, times its layer-wise `lr_scale` where it has one."""
+    """Sets `lr` in every group, times the layer-wise `lr_scale` of the group if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """A timm optimizer by name, over groups of parameters with and without decay.
+    """A timm optimizer by name, with groups of parameters with and without weight decay.
 
     Raises:
-        UserError: if timm does not know the name, it takes no such option, or it cannot be built here.
+        UserError: if timm does not know the name, the optimizer does not have an option, or it cannot be built here.
     """
     known = [str(each) for each in list_optimizers()]
     if config.name not in known:
@@ -70,14 +70,14 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         )
     except UserError:
         raise
-    except Exception as error:  # a library or a device that it needs: timm asserts, or fails to import
+    except Exception as error:  # a missing library or device: timm asserts, or fails to import
         raise UserError(f"recipe.optimizer.name={config.name} cannot be built here: {error}") from error
 
 
 def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """timm's parameter groups: by decay, and by layer where the learning rate falls with the depth below the head.
+    """timm's parameter groups: by weight decay, and by layer if `layer_decay` is set.
 
-    Parameters that a timm network itself exempts, such as position embeddings, are not decayed either.
+    Parameters that a timm network itself exempts, such as position embeddings, have no weight decay either.
     """
     exempt = set(getattr(network, "no_weight_decay", set)())
     options: dict[str, Any] = {
@@ -103,15 +103,15 @@ def _norm_parameters(network: nn.Module, weight_decay_on: str) -> set[str]:
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
-    """timm would pass over momentum, betas and eps in silence where an optimizer has none."""
+    """Momentum, betas and eps. They are checked here: timm silently ignores one that the optimizer does not have."""
     info = get_optimizer_info(config.name)
     if info.second_order:
-        raise UserError(f"recipe.optimizer.name={config.name} needs second derivatives, which a training does not take")
+        raise UserError(f"recipe.optimizer.name={config.name} needs second derivatives, which are not computed here")
     names = ("momentum", "betas", "eps")
     options = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     for name in options:
         if not getattr(info, f"has_{name}"):
-            raise UserError(f"recipe.optimizer.name={config.name} takes no recipe.optimizer.{name}: leave it out")
+            raise UserError(f"recipe.optimizer.name={config.name} does not use recipe.optimizer.{name}: leave it out")
     return options
 
 
@@ -125,13 +125,13 @@ def _schedule_time(step: int, config: ScheduleConfig, steps_per_epoch: int) -> f
 
 @functools.lru_cache(maxsize=16)
 def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
-    """timm's schedule over a made-up optimizer; its rate is a function of the time alone, in steps or in epochs."""
+    """timm's schedule on a dummy optimizer. Its rate depends only on the time, in steps or in epochs."""
     config = recipe.schedule
     per_epoch = 1 if config.every == "epoch" else steps_per_epoch
     warmup = config.warmup_epochs * per_epoch
     total = total_steps(recipe, steps_per_epoch) / (steps_per_epoch / per_epoch) - config.hold_epochs * per_epoch
     total = min(total, (recipe.epochs - config.hold_epochs - config.cooldown_epochs) * per_epoch)
-    total = max(total, 1)  # the training may end before hold_epochs does
+    total = max(total, 1)  # the training may end during hold_epochs
     build = functools.partial(
         create_scheduler_v2,
         torch.optim.SGD([nn.Parameter(torch.zeros(1))], recipe.lr),
@@ -146,11 +146,11 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
         warmup_epochs=warmup,  # pyright: ignore[reportArgumentType]
         warmup_prefix=config.warmup_prefix,
         step_on_epochs=False,
-        updates_per_epoch=1,  # the time above is in the schedule's own unit
+        updates_per_epoch=1,  # _schedule_time is in the schedule's own unit
     )
     try:
         schedule, _ = build()
-    except ValueError as error:  # a decay longer than the training, and the like
+    except ValueError as error:  # for example a decay longer than the training
         raise UserError(f"recipe.schedule.name={config.name} over {recipe.epochs} epochs: {error}") from error
     assert schedule is not None
     return schedule

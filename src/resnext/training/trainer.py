@@ -1,4 +1,4 @@
-"""build_trainer: Lightning's Trainer for a run."""
+"""Builds Lightning's Trainer for a run."""
 
 import sys
 from datetime import timedelta
@@ -33,9 +33,9 @@ def build_trainer(
     loggers: list[Logger],
     checkpoint: Checkpoint | None = None,
 ) -> Trainer:
-    """Lightning's own sampler, progress bar, summary and sanity check are off; `config.trainer` has no `auto` left.
+    """The Trainer, without Lightning's own sampler, progress bar, summary and sanity check.
 
-    `checkpoint` is what `Trainer.fit` is given the path of.
+    The `auto` values of `config.trainer` must be resolved. `Trainer.fit` gets the path of `checkpoint`.
     """
     trainer = config.trainer
     built = Trainer(
@@ -46,15 +46,15 @@ def build_trainer(
         precision=trainer.precision,  # pyright: ignore[reportArgumentType]
         accumulate_grad_batches=config.split_batch(world.size).accumulation,
         gradient_clip_val=config.recipe.optimizer.clip_grad_norm,
-        max_epochs=-1,  # ClassificationTask counts the steps, and ends
-        check_val_every_n_epoch=sys.maxsize,  # never: LastCheckpoint validates
+        max_epochs=-1,  # ClassificationTask counts the steps and ends the training
+        check_val_every_n_epoch=sys.maxsize,  # never: LastCheckpoint runs the validation
         deterministic=trainer.deterministic,  # also Inductor's deterministic mode: torch sets both
         benchmark=trainer.accelerator == "gpu" and not trainer.deterministic,
         plugins=[AtomicCheckpointIO(checkpoint), _find_environment(world)],
         callbacks=callbacks,
         logger=loggers or False,
         default_root_dir=folder,
-        log_every_n_steps=1,  # ClassificationTask logs by itself
+        log_every_n_steps=1,  # ClassificationTask selects the steps to log
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         enable_progress_bar=False,
@@ -72,7 +72,10 @@ def _find_environment(world: World) -> ClusterEnvironment:
 
 
 def _build_strategy(config: TrainerConfig, world: World) -> Strategy | str:
-    """Batch statistics are not broadcast at every step: ClassificationTask does it once, before each validation."""
+    """DDP if there are several ranks.
+
+    It does not broadcast the batch statistics at every step: ClassificationTask does so once before each validation.
+    """
     if world.size == 1:
         return "auto"
     backend = "nccl" if config.accelerator == "gpu" else "gloo"
