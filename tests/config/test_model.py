@@ -1,5 +1,6 @@
 """The keys of before, model.layers … model.stem, which are options of a ResNeXt now."""
 
+import itertools
 import shutil
 from pathlib import Path
 
@@ -38,14 +39,15 @@ def test_in_a_users_files_of_which_the_later_one_counts(configs: Path):
         "name: resnext\noptions: {layers: [1], cardinality: 4, base_width: 16, width: 32}\n"
     )
     header = "# @package _global_\ndefaults:\n  - override /data: digits\n  - override /recipe: small\n"
-    for model in ("old", "new"):
-        for experiment, text in (("a", "width: 64"), ("b", "options: {width: 64}")):
-            (configs / f"experiment/{experiment}.yaml").write_text(
-                f"{header}  - override /model: {model}\nmodel: {{{text}}}\n"
-            )
-            assert compose([f"experiment={experiment}"]).model.options.width == 64
-            assert compose([f"experiment={experiment}", "model.width=128"]).model.options.width == 128
-            assert compose([f"experiment={experiment}", "model.options.width=128"]).model.options.width == 128
+    experiments = {"old": "width: 64", "new": "options: {width: 64}"}
+    for name, text in experiments.items():
+        (configs / f"experiment/{name}.yaml").write_text(f"{header}model: {{{text}}}\n")
+    with composition.composer() as compose_one:
+        for experiment, model in itertools.product(experiments, ("old", "new")):
+            given = [f"experiment={experiment}", f"model={model}"]
+            assert compose_one(given).model.options.width == 64
+            assert compose_one([*given, "model.width=128"]).model.options.width == 128
+            assert compose_one([*given, "model.options.width=128"]).model.options.width == 128
 
 
 def test_in_python():

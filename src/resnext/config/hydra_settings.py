@@ -32,30 +32,12 @@ from resnext.errors import UserError, describe_error
 
 MAIN = "train"  # configs/train.yaml
 SUBMITIT = (
-    "timeout_min",
-    "cpus_per_task",
-    "gpus_per_node",
-    "tasks_per_node",
-    "mem_gb",
-    "nodes",
-    "name",
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"),
     "stderr_to_stdout",
 )
 SLURM = (
-    "partition",
-    "qos",
-    "comment",
-    "constraint",
-    "exclude",
-    "gres",
-    "cpus_per_gpu",
-    "gpus_per_task",
-    "mem_per_gpu",
-    "mem_per_cpu",
-    "account",
-    "signal_delay_s",
-    "max_num_timeout",
-    "array_parallelism",
+    *("partition", "qos", "comment", "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu"),
+    *("mem_per_cpu", "account", "signal_delay_s", "max_num_timeout", "array_parallelism"),
 )
 OPTIONS = {  # by group and name; what imports, runs shell lines or names a folder is left out
     "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},

@@ -111,8 +111,7 @@ class LoggerConfig:
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        options = parse_named_options("logger", "logger", self.names, self.options)
-        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "options", parse_named_options("logger", "logger", self.names, self.options))
         return self
 
 
@@ -125,8 +124,7 @@ class CallbacksConfig:
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        options = parse_named_options("callback", "callbacks", self.names, self.options)
-        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "options", parse_named_options("callback", "callbacks", self.names, self.options))
         return self
 
 
