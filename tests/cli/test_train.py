@@ -134,7 +134,7 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
         (['slurm.partition="a\nb"'], "slurm.partition has more than one line: 'a\\nb'"),
         (['recipe.optimizer.name="a\nb"'], "recipe.optimizer.name has more than one line: 'a\\nb'"),
         (['trainer.precision="bf16\rx"'], "trainer.precision has more than one line: 'bf16\\rx'"),
-        (["model=resnext_small", "model.base_width=3"], "model.cardinality=8 does not divide"),
+        (["model=resnext_small", "model.base_width=3"], "model.options.cardinality=8 does not divide"),
     ],
 )
 def test_mistakes_give_one_line_and_exit_code_2(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]):

@@ -34,17 +34,17 @@ def test_a_configuration_is_equal_after_writing_and_reading(tmp_path):
         ("trainer__compile", "maybe", "trainer.compile=maybe is not allowed: it should be a valid boolean or 'auto'"),
         ("trainer__devices", 0, "trainer.devices=0 is not allowed"),
         ("epochs", 3, "epochs is not a configuration key; did you mean recipe.epochs?"),
-        ("model__cardinality", 0, "model.cardinality=0 is not allowed"),
-        ("model__base_width", 12, "model.cardinality=2 does not divide the 3 channels of the first 3×3"),
+        ("model__cardinality", 0, "model.options.cardinality=0 is not allowed"),
+        ("model__base_width", 12, "model.options.cardinality=2 does not divide the 3 channels of the first 3×3"),
         (
             "model",
             {"name": "resnext"},
-            "model.name=resnext also needs model.base_width, model.cardinality, model.layers",
+            "model.options.layers is missing: give it as model.options.layers=VALUE (2 more mistakes after this)",
         ),
         (
             "model",
             {"name": "resnext50_32x4d", "cardinality": 16},
-            "model.name=resnext50_32x4d has a structure of its own and takes no model.cardinality",
+            "model.options.cardinality is not an option of model.name=resnext50_32x4d, which takes none; begin with",
         ),
         (
             "model",

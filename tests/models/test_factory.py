@@ -39,7 +39,7 @@ def small(weights: Path | str | None = None) -> ModelConfig:
     ],
 )
 def test_unknown_names_are_refused_with_a_suggestion(name: str, hint: str):
-    with pytest.raises(UserError, match=f"model.name={name} is not .*{hint}"):
+    with pytest.raises(ValueError, match=f"model.name={name} is not .*{hint}"):
         build_model(ModelConfig(name=name), 10)
 
 

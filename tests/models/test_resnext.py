@@ -6,9 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
+from resnext.config.model import VARIANTS
 from resnext.config.schema import ModelConfig
 from resnext.models.factory import build_model
-from resnext.models.resnext import NAMES, ResNeXt
+from resnext.models.resnext import ResNeXt
 
 # Parameters in the paper's order of rows; 1×64d is ResNet. 101_1x100d and 101_2x64d have no published count: it comes
 # from the formula of the paper's blocks, in `count_by_hand`. The CIFAR counts are millions, for 10 classes.
@@ -56,10 +57,10 @@ TWINS = [
 
 
 def test_every_network_of_the_tables_exists():
-    assert set(NAMES) == {*PARAMETERS, *CIFAR_MILLIONS, "resnext101_1x100d", "resnext101_2x64d"}
+    assert set(VARIANTS) == {*PARAMETERS, *CIFAR_MILLIONS, "resnext101_1x100d", "resnext101_2x64d"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_the_number_of_parameters_equals_the_papers(name: str):
     with torch.device("meta"):
         network = build_model(ModelConfig(name=name), 10 if "29" in name else 1000)

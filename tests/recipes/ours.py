@@ -16,7 +16,7 @@ from resnext.config.schema import DataConfig, ModelConfig
 from resnext.data.augment import build_eval_transform, build_train_transform
 from resnext.data.erasing import AREA, LOG_RATIO
 from resnext.models.factory import build_model
-from resnext.task.loss import classification_loss
+from resnext.task.loss import build_loss
 from resnext.task.mixing import Mix, draw_mix, mix_images, mix_targets
 from resnext.task.optimization import build_optimizer, lr_at
 from resnext.task.teacher import Teacher
@@ -56,7 +56,7 @@ def _our_network(init: InitConfig, drop_path_rate: float) -> Callable[[], nn.Mod
 
 def _our_loss(recipe: RecipeConfig, logits: Tensor, labels: Tensor, lam: float, teacher_logits: Tensor) -> Tensor:
     targets = mix_targets(labels, Mix(lam), CLASSES) if recipe.mixing.on else labels
-    loss = classification_loss(logits, targets, recipe.loss)
+    loss = build_loss(recipe.loss)(logits, targets)
     if recipe.teacher.name is None:
         return loss
     data = DataConfig(name="imagenet", root="x")

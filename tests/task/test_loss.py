@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from resnext.config.recipe import LossConfig
 from resnext.errors import UserError
-from resnext.task.loss import classification_loss, distillation_loss
+from resnext.task.classification import ClassificationTask
+from resnext.task.loss import build_loss, distillation_loss
 from support.small_run import small_config
 
 torch.manual_seed(0)
@@ -20,13 +21,13 @@ SHARES = torch.rand(5, 7).softmax(1)
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_of_labels_equals_timms(smoothing: float):
-    loss = classification_loss(LOGITS, LABELS, LossConfig(label_smoothing=smoothing))
+    loss = build_loss(LossConfig(label_smoothing=smoothing))(LOGITS, LABELS)
     assert torch.equal(loss, nn.CrossEntropyLoss(label_smoothing=smoothing)(LOGITS, LABELS))
     torch.testing.assert_close(loss, LabelSmoothingCrossEntropy(smoothing)(LOGITS, LABELS))
 
 
 def test_cross_entropy_of_soft_targets_equals_timms():
-    loss = classification_loss(LOGITS, SHARES, LossConfig())
+    loss = build_loss(LossConfig())(LOGITS, SHARES)
     torch.testing.assert_close(loss, SoftTargetCrossEntropy()(LOGITS, SHARES))
 
 
@@ -35,19 +36,19 @@ def test_cross_entropy_of_soft_targets_equals_timms():
 def test_binary_cross_entropy_of_labels_equals_timms(smoothing: float, threshold: float | None):
     config = LossConfig(name="binary_cross_entropy", label_smoothing=smoothing, target_threshold=threshold)
     expected = BinaryCrossEntropy(smoothing, target_threshold=threshold)(LOGITS, LABELS)
-    torch.testing.assert_close(classification_loss(LOGITS, LABELS, config), expected)
+    torch.testing.assert_close(build_loss(config)(LOGITS, LABELS), expected)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.15])
 def test_binary_cross_entropy_of_soft_targets_equals_timms(threshold: float | None):
     config = LossConfig(name="binary_cross_entropy", target_threshold=threshold)
     expected = BinaryCrossEntropy(0.0, target_threshold=threshold)(LOGITS, SHARES)
-    torch.testing.assert_close(classification_loss(LOGITS, SHARES, config), expected)
+    torch.testing.assert_close(build_loss(config)(LOGITS, SHARES), expected)
 
 
 def test_the_loss_of_half_precision_logits_is_computed_in_float32():
-    config = LossConfig(name="binary_cross_entropy")
-    assert classification_loss(LOGITS.bfloat16(), LABELS, config).dtype == torch.float32
+    task = ClassificationTask(nn.Identity(), small_config("/x").recipe, seed=0, log_every_steps=1)
+    assert task._loss(LOGITS.bfloat16(), LABELS).dtype == torch.float32
 
 
 def test_distillation_of_two_classes_equals_the_closed_form():

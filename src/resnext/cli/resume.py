@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "resnext resume",
-        description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data) stays as it was; "
-        "trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given anew, and "
-        "recipe.epochs more than the run was made with.",
+        description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data, callbacks) stays "
+        "as it was; trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given "
+        "anew, and recipe.epochs more than the run was made with.",
     )
     parser.add_argument(
         "run",

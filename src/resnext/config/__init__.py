@@ -4,6 +4,7 @@ Not here: what a value does. `from resnext.config import Config, ModelConfig` is
 """
 
 from resnext.config.schema import (
+    CallbacksConfig,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -14,6 +15,7 @@ from resnext.config.schema import (
 )
 
 __all__ = [
+    "CallbacksConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",

@@ -26,6 +26,8 @@ from resnext.config.errors import has_key, unknown_key
 from resnext.config.folders import config_folders, config_names, experiments_with_data, with_config_dir
 from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
 from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
+from resnext.config.model import move_override
+from resnext.config.parts import open_options
 from resnext.config.redaction import is_secret_name
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.errors import RunFailed, UserError, describe_os_error
@@ -107,7 +109,7 @@ def composer(config_dir: str | None = None) -> Iterator[Composer]:
 def _hydra(folders: Sequence[Path]) -> Iterator[Hydra]:
     """Hydra for the files in `folders`, with a loader that rejects configurations that could run code."""
     _register_resolvers()
-    ConfigStore.instance().store(name="schema", node=schema_defaults())
+    ConfigStore.instance().store(name="schema", node=open_options(schema_defaults()))
     with initialize_config_dir(str(folders[0]), job_name="resnext", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -176,12 +178,12 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
     tree = OmegaConf.create(to_dict(config))
     OmegaConf.set_struct(tree, True)
     try:
-        for override in OverridesParser.create().parse_overrides(overrides):
+        for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
             if not has_key(override.get_key_element(), schema_defaults()):
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
-            OmegaConf.update(tree, override.get_key_element(), override.value())
+            OmegaConf.update(tree, override.get_key_element(), override.value(), force_add=True)  # an option
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(describe_mistake(error, [CONFIGS])) from error
     return _parse(OmegaConf.to_container(tree))

@@ -6,7 +6,6 @@ from resnext.config.augmentation import AugmentationConfig, MixingConfig
 from resnext.config.recipe import InitConfig, OptimizerConfig, RecipeConfig, TeacherConfig
 
 OPTIMIZERS = {"sgd": "Nesterov SGD", "momentum": "SGD", "lamb": "LAMB", "adamw": "AdamW"}
-LOSSES = {"cross_entropy": "cross-entropy", "binary_cross_entropy": "BCE"}
 NOT_DECAYED = {
     "all": "",
     "all_but_norms": ", not on norms",
@@ -109,10 +108,7 @@ def _epochs(count: float) -> str:
 def _loss(recipe: RecipeConfig) -> str:
     if recipe.teacher.name and recipe.teacher.weight == 1:
         return "the teacher's alone, without labels"
-    config = recipe.loss
-    name = LOSSES.get(config.name, config.name)
-    threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
-    return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
+    return recipe.loss.words
 
 
 def _init(config: InitConfig) -> list[str]:

@@ -16,8 +16,15 @@ def nearest(name: str, names: list[str]) -> str:
 
 
 def has_key(key: str, schema: Tree) -> bool:
-    """Whether the schema has this dotted key, as a group or as a value."""
-    return key in _dotted_keys(schema)
+    """Whether the schema has this dotted key, as a group or a value. An empty mapping is open: it has any key."""
+    known: Any = schema
+    for part in key.split("."):
+        if known == {}:
+            return True
+        if not isinstance(known, Mapping) or part not in known:
+            return False
+        known = known[part]
+    return True
 
 
 def unknown_key(key: str, schema: Tree) -> str:
@@ -33,9 +40,12 @@ def unknown_key(key: str, schema: Tree) -> str:
     return f"{key} is not a configuration key{hint or '; `resnext train --cfg job` prints them all'}"
 
 
-def describe(error: ValidationError, schema: Tree) -> str:
-    """The first mistake as one line; a value that fails a union yields one error per member, all named."""
-    errors = error.errors()
+def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> str:
+    """The first mistake as one line; a value that fails a union yields one error per member, all named.
+
+    `at` is where in the schema the value is.
+    """
+    errors: list[Any] = [{**each, "loc": (*at, *each["loc"])} for each in error.errors()]
     first: Any = errors[0]
     key = _dotted_key(first["loc"], schema)
     same = [each for each in errors if _dotted_key(each["loc"], schema) == key]

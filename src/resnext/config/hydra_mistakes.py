@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnext.config.errors import has_key, nearest, unknown_key
 from resnext.config.folders import config_names
+from resnext.config.model import move_override
 from resnext.config.schema import schema_defaults
 from resnext.errors import UserError
 
@@ -52,7 +53,7 @@ def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | No
     """The first override that cannot be right: Hydra's error has it only in its text."""
     overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
     several = "-m" in arguments or "--multirun" in arguments
-    for override in OverridesParser.create().parse_overrides(overrides):
+    for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
         key = override.key_or_group
         if override.is_sweep_override() and not several:
             return f"{override.input_line}: several values make several runs, with -m"

@@ -12,45 +12,32 @@ from pathlib import PurePath
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from resnext.config.folders import PROVIDERS, NamedFiles, config_dir_in
+from resnext.config.model import move_override, move_structure
+from resnext.config.parts import add_option_defaults
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
 from resnext.errors import UserError, describe_error
 
 MAIN = "train"  # configs/train.yaml
 SUBMITIT = (
-    "timeout_min",
-    "cpus_per_task",
-    "gpus_per_node",
-    "tasks_per_node",
-    "mem_gb",
-    "nodes",
-    "name",
+    *("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name"),
     "stderr_to_stdout",
 )
 SLURM = (
-    "partition",
-    "qos",
-    "comment",
-    "constraint",
-    "exclude",
-    "gres",
-    "cpus_per_gpu",
-    "gpus_per_task",
-    "mem_per_gpu",
-    "mem_per_cpu",
-    "account",
-    "signal_delay_s",
-    "max_num_timeout",
-    "array_parallelism",
+    *("partition", "qos", "comment", "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu"),
+    *("mem_per_cpu", "account", "signal_delay_s", "max_num_timeout", "array_parallelism"),
 )
 OPTIONS = {  # by group and name, without options that import, run shell lines or name a folder
     "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},
@@ -116,6 +103,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Raises UserError for a setting that a file or an override must not have."""
+        overrides = [move_override(each) for each in overrides]
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
             _check_override(override)
@@ -133,7 +121,17 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             self._check_shell_lines(composed, parsed)
         for key, value in SETTINGS.items():
             OmegaConf.update(composed.hydra, key, value, merge=False)
+        add_option_defaults(composed)
         return composed
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        """With the keys of before among the options: of two files the later one counts, whichever keys it has."""
+        result = super()._load_single_config(default, repo)
+        if isinstance(result.config, DictConfig) and isinstance(model := result.config.get("model"), DictConfig):
+            content: Any = OmegaConf.to_container(model)
+            if (moved := move_structure(content)) is not content:
+                result.config["model"] = moved
+        return result
 
     def _check_hydra(self, node: DictConfig, overrides: list[Override]) -> None:
         chosen = {group: node.runtime.choices.get(f"hydra/{group}") for group in OPTIONS}

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.config.augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config.loss import LossConfig
+from resnext.config.model import TIMM_PREFIX
+from resnext.config.parts import check_name
 from resnext.config.types import (
     STRICT,
     BelowOne,
@@ -100,25 +103,6 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LossConfig:
-    """Softmax cross-entropy, or binary cross-entropy of each class, as a mean over images and classes.
-
-    `label_smoothing` as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
-    others 0, so that both classes of a mixed image have target 1 (Wightman et al. 2021).
-    """
-
-    name: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
-    label_smoothing: BelowOne = 0.0
-    target_threshold: BelowOne | None = None
-
-    @model_validator(mode="after")
-    def _check_threshold(self) -> Self:
-        if self.target_threshold is not None and self.name != "binary_cross_entropy":
-            raise ValueError("recipe.loss.target_threshold needs recipe.loss.name=binary_cross_entropy")
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
     """An exponential moving average of weights and batch statistics, validated too. `decay` null: no average.
 
@@ -147,6 +131,12 @@ class TeacherConfig:
     weights: Name | None = None
     weight: Fraction = 0.5
     temperature: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        if self.name is not None and not self.name.startswith(TIMM_PREFIX):
+            check_name("network", self.name, "recipe.teacher.name")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

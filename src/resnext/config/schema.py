@@ -1,4 +1,4 @@
-"""The whole configuration, typed and frozen; its recipe is in recipe.py. Imports no torch.
+"""The whole configuration, typed and frozen; its network is in model.py, its recipe in recipe.py. Imports no torch.
 
 `parse_config` is the door: a plain mapping goes in (composed by Hydra, or read from a run directory), a `Config`
 comes out, or a `UserError` of one line. Past it nothing is parsed again.
@@ -14,10 +14,13 @@ from pydantic.dataclasses import dataclass
 
 from resnext.config.batch import BatchSplit, split_batch
 from resnext.config.errors import describe
+from resnext.config.model import ModelConfig
+from resnext.config.parts import parse_named_options, parse_options
 from resnext.config.recipe import RecipeConfig
 from resnext.config.slurm import SlurmConfig
-from resnext.config.types import STRICT, Count, Fraction, Layers, Name, Positive
+from resnext.config.types import STRICT, Count, Fraction, Name, Options, Positive
 from resnext.errors import UserError
+from resnext.registry import register_dataset
 from resnext.terminal import pluralize
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
@@ -25,60 +28,8 @@ TEXTS = ("source", "published")  # of a recipe; only displayed, no part of a run
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ModelConfig:
-    """A network by name: a variant of ours, `timm/NAME`, or `resnext` with a structure of its own.
-
-    `cardinality` and `base_width` are the paper's C and d at `width` 64; another width scales d with it.
-    `weights` is a file, `torchvision:NAME` or `timm:NAME`.
-    """
-
-    name: Name
-    weights: Name | None = None
-    layers: Layers | None = None
-    cardinality: Count | None = None
-    base_width: Count | None = None
-    width: Count | None = None
-    stem: Literal["imagenet", "cifar"] | None = None
-
-    @property
-    def structure(self) -> dict[str, Any]:
-        """The structure fields that were given."""
-        names = ("layers", "cardinality", "base_width", "width", "stem")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-    @model_validator(mode="after")
-    def _check_structure(self) -> Self:
-        if self.name != "resnext":
-            if self.structure:
-                raise ValueError(
-                    f"model.name={self.name} has a structure of its own and takes no model."
-                    f"{', model.'.join(self.structure)}: model.name=resnext does; or begin with a model file that "
-                    f"gives none, model=resnext50_32x4d model.name={self.name}"
-                )
-            return self
-        missing = {"layers", "cardinality", "base_width"} - self.structure.keys()
-        if missing:
-            raise ValueError(f"model.name=resnext also needs model.{', model.'.join(sorted(missing))}")
-        self._check_cardinality_divides()
-        return self
-
-    def _check_cardinality_divides(self) -> None:
-        """The first 3×3 has width · base_width / 64 · cardinality channels in `cardinality` groups."""
-        assert self.base_width is not None
-        assert self.cardinality is not None
-        width = self.width or 64
-        channels = width * self.base_width * self.cardinality / 64
-        if channels % self.cardinality:
-            raise ValueError(
-                f"model.cardinality={self.cardinality} does not divide the {channels:g} channels of the first 3×3 "
-                f"(width {width} · base_width {self.base_width} / 64 · cardinality); "
-                "model.width · model.base_width must be a multiple of 64"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them.
+    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them; of a registered data set, as it says.
 
     `num_classes` null: counted. `workers` null: by the number of cores. `worker_timeout` is in seconds: a loader
     process that gives no batch for so long ends the run. `cache` ram: decoded images are kept in memory.
@@ -86,8 +37,9 @@ class DataConfig:
     `mean` and `std` are of RGB in [0, 1].
     """
 
-    name: Literal["image_folder", "imagenet", "digits", "cifar10", "cifar100"]
+    name: Name
     root: Name
+    options: Options = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     worker_timeout: Positive = 300.0
@@ -95,6 +47,16 @@ class DataConfig:
     max_skipped: Annotated[int, Field(ge=0)] = 0
     mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        options = parse_options("dataset", self.name, self.options, name_key="data.name", key="data.options")
+        object.__setattr__(self, "options", options)
+        return self
+
+
+# The functions that load them are in data/images.py.
+register_ours = {name: register_dataset(name) for name in ("image_folder", "imagenet", "digits", "cifar10", "cifar100")}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -135,12 +97,35 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoggerConfig:
-    """`mode` auto: W&B online where there is an API key and a server that answers, else offline."""
+    """`mode` auto: W&B online where there is an API key and a server that answers, else offline.
+
+    `names`: registered loggers besides W&B and metrics.csv.
+    """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
     project: Name = "resnext"
     entity: str | None = None
     every_steps: Count = 50
+    names: tuple[Name, ...] = ()
+    options: Options = None
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        object.__setattr__(self, "options", parse_named_options("logger", "logger", self.names, self.options))
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CallbacksConfig:
+    """Registered callbacks, which are called in this order after ours. They are part of a run's identity."""
+
+    names: tuple[Name, ...] = ()
+    options: Options = None
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        object.__setattr__(self, "options", parse_named_options("callback", "callbacks", self.names, self.options))
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -153,6 +138,7 @@ class Config:
     model: ModelConfig
     data: DataConfig
     recipe: RecipeConfig
+    callbacks: CallbacksConfig = Field(default_factory=CallbacksConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
@@ -189,6 +175,7 @@ class Config:
             "model": to_dict(self.model),
             "recipe": self._recipe_identity(),
             "data": {key: value for key, value in to_dict(self.data).items() if key not in OF_THE_MACHINE},
+            "callbacks": to_dict(self.callbacks),
         }
 
     def _recipe_identity(self) -> dict[str, Any]:
@@ -253,6 +240,8 @@ def schema_defaults(cls: type = Config) -> dict[str, Any]:
         nested = field.type
         if dataclasses.is_dataclass(nested) and isinstance(nested, type):
             defaults[field.name] = schema_defaults(nested)
+        elif nested is Options:
+            defaults[field.name] = {}
         elif field.default is dataclasses.MISSING:
             defaults[field.name] = "???"
         else:

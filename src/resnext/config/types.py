@@ -1,6 +1,6 @@
 """The value types of the schema: strict, finite and bounded."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -14,5 +14,5 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Pair = tuple[float, float]
-Layers = Annotated[tuple[Count, ...], Field(min_length=1)]
 Interpolation = Literal["bilinear", "bicubic", "random"]
+Options = Annotated[Any, "an open mapping"]  # of a part's options: config/parts.py checks and types it by the name

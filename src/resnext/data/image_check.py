@@ -45,7 +45,8 @@ class ImageCheck:
 
     def __init__(self, root: Path, train: ImageIndex, val: ImageIndex, allowed: int, listing: Path) -> None:
         self._root, self._splits = root, {"validation": val, "training": train}
-        self._stamp = read_stamp(root)  # read first: another process may list the folder again during the check
+        # read first: another process may list the folder again during the check; None if no folder was listed
+        self._stamp = read_stamp(root) if train.root != val.root else None
         self._allowed, self._listing = {"validation": 0, "training": allowed}, listing
         self._lines: list[str] = []  # of the listing
         self._findings: queue.SimpleQueue[Finding | Exception] = queue.SimpleQueue()

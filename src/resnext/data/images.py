@@ -1,13 +1,15 @@
 """The images of a run: found, checked, and for the embedded data set written."""
 
+import functools
 from pathlib import Path
 
-from resnext.config.schema import DataConfig
+from resnext.config.schema import DataConfig, register_ours
 from resnext.data.digits import prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack
 from resnext.errors import UserError
+from resnext.registry import NoOptions, build_part
 
 HOW_TO_GET = {
     "digits": "remove the broken copy, and it is written again",
@@ -22,21 +24,29 @@ HOW_TO_GET = {
 
 
 def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
-    """The training and validation images of a folder or a pack.
+    """The training and validation images of a data set.
 
     Raises:
         UserError: if there are none, or what is there is wrong, or not of `num_classes` classes.
     """
-    root = Path(config.root)
-    if config.name == "digits":
-        prepare_digits(root)
-    if not root.is_dir():
-        found = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"data.root={root} {found}: {HOW_TO_GET[config.name]}")
-    train, val = load_pack(root) if is_pack(root) else load_splits(root)
+    train, val = build_part("dataset", config.name, config.options, Path(config.root))
     if config.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"data.num_classes={config.num_classes}, but {train.root} has {len(train.classes)} classes; "
             f"give data.num_classes={len(train.classes)} if that is right, or data.num_classes=null to count them"
         )
     return train, val
+
+
+def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:
+    """A folder or a pack."""
+    if name == "digits":
+        prepare_digits(root)
+    if not root.is_dir():
+        found = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"data.root={root} {found}: {HOW_TO_GET[name]}")
+    return load_pack(root) if is_pack(root) else load_splits(root)
+
+
+for _name, _register in register_ours.items():
+    _register(functools.partial(_load_ours, name=_name))

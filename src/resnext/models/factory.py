@@ -1,23 +1,23 @@
-"""Builds a network by name, ours or any of timm's, and gives it weights."""
+"""Builds a network by name, a registered one or any of timm's, and gives it weights."""
 
+import inspect
 import logging
-from dataclasses import replace
-from typing import Any
 
 import timm
 from torch import Tensor, nn
 
-from resnext.config.errors import nearest
+from resnext.config.errors import as_typed, nearest
+from resnext.config.model import TIMM_PREFIX, ModelConfig
 from resnext.config.recipe import InitConfig
-from resnext.config.schema import ModelConfig
-from resnext.errors import UserError
+from resnext.errors import UserError, describe_error
+from resnext.models import resnext  # noqa: F401 - registers how ours are built
 from resnext.models.initialization import initialize
-from resnext.models.resnext import NAMES, ResNeXt, parse_variant
+from resnext.models.timm_options import check_timm_options
 from resnext.models.weights import load_weights
+from resnext.registry import build_part, find_part
 
 log = logging.getLogger(__name__)
 
-TIMM_PREFIX = "timm/"
 DEFAULT_INIT = InitConfig()
 
 
@@ -34,7 +34,7 @@ def build_model(
             not fit.
     """
     check_model_name(config.name)
-    build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_ours
+    build = _build_timm if config.name.startswith(TIMM_PREFIX) else _build_registered
     network = build(config, num_classes, drop_path_rate)
     initialize(network, _head_names(network), init, config.name)
     if config.weights is not None:
@@ -43,17 +43,13 @@ def build_model(
 
 
 def check_model_name(name: str, section: str = "model") -> None:
-    """Raises UserError unless `name` is resnext, one of our variants, or timm/ and a name that timm knows.
+    """Raises UserError if `name` is timm/ and a name that timm does not know; others are checked by the schema.
 
     `section` is that of the configuration which has the name.
     """
-    if name.startswith(TIMM_PREFIX):
+    if name.startswith(TIMM_PREFIX) and not timm.is_model(name.removeprefix(TIMM_PREFIX)):
         known = [TIMM_PREFIX + each for each in timm.list_models()]
-        if not timm.is_model(name.removeprefix(TIMM_PREFIX)):
-            raise UserError(f"{section}.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
-    elif name not in NAMES and name != "resnext":
-        hint = nearest(name, [*NAMES]) or f" ({', '.join([*NAMES, 'resnext'])})"
-        raise UserError(f"{section}.name={name} is not a network of ours, and timm's are {TIMM_PREFIX}NAME{hint}")
+        raise UserError(f"{section}.name={name} is not a network of timm {timm.__version__}{nearest(name, known)}")
 
 
 def load_into(
@@ -91,30 +87,35 @@ def load_into(
         log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
 
 
-def _build_ours(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
-    if config.name in NAMES:
-        variant = parse_variant(config.name)
-        config = replace(
-            config,
-            name="resnext",
-            layers=variant.layers,
-            cardinality=variant.cardinality,
-            base_width=variant.base_width,
-            stem=variant.stem,
-        )
-    return ResNeXt(**config.structure, num_classes=num_classes, drop_path_rate=drop_path_rate)
+def _build_registered(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
+    part = find_part("network", config.name)
+    assert part is not None
+    assert part.build is not None
+    arguments = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    if arguments and "drop_path_rate" not in inspect.signature(part.build).parameters:
+        raise UserError(f"model.name={config.name} takes no drop_path_rate: take recipe.drop_path_rate=0")
+    return build_part("network", config.name, config.options, num_classes, **arguments)
 
 
 def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
-    arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
+    name, arguments = config.name.removeprefix(TIMM_PREFIX), dict(config.options)
+    if arguments:
+        check_timm_options(name, arguments)
+    if drop_path_rate:
+        arguments["drop_path_rate"] = drop_path_rate
     try:
-        return timm.create_model(config.name.removeprefix(TIMM_PREFIX), num_classes=num_classes, **arguments)
-    except TypeError as error:  # timm passes them to the constructor, which may not know them
-        raise UserError(f"model.name={config.name} takes no {' or '.join(arguments)}: {error}") from error
+        return timm.create_model(name, num_classes=num_classes, **arguments)
+    except Exception as error:  # timm passes them to the constructor, which may not know them
+        if not arguments:
+            raise
+        if not config.options:
+            raise UserError(f"model.name={config.name} takes no {' or '.join(arguments)}: {error}") from error
+        given = ", ".join(f"{key}={as_typed(value)}" for key, value in arguments.items())
+        raise UserError(f"model.name={config.name} cannot be built with {given}: {describe_error(error)}") from error
 
 
 def _head_names(network: nn.Module) -> tuple[str, ...]:
-    """The names of the classifiers: `fc` in ours, what timm says in timm's, where a distilled network has several."""
+    """The names of the classifiers: `fc`, or what its `pretrained_cfg` says; a distilled network has several."""
     pretrained = getattr(network, "pretrained_cfg", None) or {}
     classifier = pretrained.get("classifier", "fc")
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -5,40 +5,18 @@ torchvision), and expands with a 1×1; batch norm follows each. The shortcut is 
 if the shape changes, else the identity. State-dict keys are torchvision's, so weights can be loaded both ways.
 """
 
-import re
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Literal
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from resnext.config.model import VARIANTS, ResNeXtOptions, register_resnext, register_variant
+from resnext.registry import NoOptions
+
 EXPANSION = 4  # output channels of a block / channels of its stage
-
-
-@dataclass(frozen=True)
-class Variant:
-    """The structure of a named network: blocks per stage, and C×d in the paper's notation."""
-
-    layers: tuple[int, ...]
-    cardinality: int
-    base_width: int
-    stem: Literal["imagenet", "cifar"] = "imagenet"
-
-
-LAYERS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 29: (3, 3, 3)}
-NAMES = (
-    *(f"resnext50_{size}" for size in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
-    *(f"resnext101_{size}" for size in ("1x64d", "2x40d", "4x24d", "8x14d", "32x4d")),
-    *(f"resnext101_{size}" for size in ("1x100d", "2x64d", "64x4d", "32x8d")),
-    *(f"resnext29_{size}" for size in ("8x64d", "16x64d")),
-)
-
-
-def parse_variant(name: str) -> Variant:
-    """The structure of a name in `NAMES`, resnextDEPTH_CxDd. Depth 29 is the paper's network for CIFAR."""
-    depth, cardinality, base_width = map(int, re.findall(r"\d+", name))
-    return Variant(LAYERS[depth], cardinality, base_width, "cifar" if depth == 29 else "imagenet")
 
 
 class ResNeXt(nn.Module):
@@ -140,3 +118,18 @@ class Bottleneck(nn.Module):
 
 def _rising(last: float, count: int) -> list[float]:
     return [last * index / max(count - 1, 1) for index in range(count)]
+
+
+@register_resnext
+def build_resnext(options: ResNeXtOptions, num_classes: int, drop_path_rate: float = 0.0) -> ResNeXt:
+    return ResNeXt(**asdict(options), num_classes=num_classes, drop_path_rate=drop_path_rate)
+
+
+def _build_variant(
+    _options: NoOptions, num_classes: int, drop_path_rate: float = 0.0, *, structure: ResNeXtOptions
+) -> ResNeXt:
+    return build_resnext(structure, num_classes, drop_path_rate)
+
+
+for _name, _structure in VARIANTS.items():
+    register_variant[_name](functools.partial(_build_variant, structure=_structure))

@@ -34,6 +34,8 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
     own = {name: config.get(name) for name in ("seed", "model")}
     own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
+    if (config.get("callbacks") or {}).get("names"):  # runs from before there were any have the digest without
+        own["callbacks"] = config["callbacks"]
     return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
 
 

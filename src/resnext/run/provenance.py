@@ -9,11 +9,13 @@ import socket
 import stat
 import string
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from resnext.config.redaction import find_secret
+from resnext.registry import load_extensions
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "hydra-core", "numpy", "pillow")
 PACKAGE = Path(__file__).parents[1]
@@ -33,6 +35,11 @@ DIFF = (
 
 
 def describe_code() -> str | None:
+    """The code of this package, and NAME@DIGEST of each installed package that extends it; None if nothing is known."""
+    return " ".join(filter(None, [_describe_package(), *_describe_extensions()])) or None
+
+
+def _describe_package() -> str | None:
     """The git commit of this package and a digest of its uncommitted source; None without git.
 
     The digest covers the part of `write_diff` in the package, and the untracked source files that `write_diff` leaves
@@ -48,6 +55,25 @@ def describe_code() -> str | None:
     changes = tracked + b"".join(_patch(name) or _note(name) for name in untracked if _is_source(name))
     digest = f"+{hashlib.sha256(changes).hexdigest()[:8]}" if changes else ""
     return f"{commit.decode().strip()}{digest}"
+
+
+def _describe_extensions() -> list[str]:
+    """Those in src/resnext/extensions/ are source of this package."""
+    packages = {module.partition(".")[0] for module in load_extensions()} - {PACKAGE.name}
+    return [f"{name}@{_digest_sources(name)}" for name in sorted(packages)]
+
+
+def _digest_sources(package: str) -> str:
+    """Of all source files of an imported package, or of the file of a single module."""
+    module = sys.modules[package]
+    folders = [Path(each) for each in getattr(module, "__path__", ())]
+    files = [(path.relative_to(each), path) for each in folders for path in each.rglob("*") if path.suffix in SOURCES]
+    if not folders and module.__file__:
+        files = [(Path(package), Path(module.__file__))]
+    digest = hashlib.sha256()
+    for name, path in sorted(files):
+        digest.update(os.fsencode(name) + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:8]
 
 
 def write_diff(path: Path) -> None:

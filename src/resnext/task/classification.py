@@ -14,7 +14,7 @@ from resnext.config.recipe import RecipeConfig
 from resnext.data.sampler import derive_seeds
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.finite import FiniteGuard
-from resnext.task.loss import classification_loss
+from resnext.task.loss import build_loss
 from resnext.task.mixing import draw_mix, mix_images, mix_targets
 from resnext.task.optimization import lr_at, set_lr, total_steps
 from resnext.task.teacher import Teacher
@@ -50,6 +50,7 @@ class ClassificationTask(LightningModule):
         super().__init__()
         self.network = network
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
+        self.loss = build_loss(recipe.loss)
         self.optimizer, self.teacher = optimizer, teacher
         self.validated = {"val": network}  # by the prefix of its metrics
         self.guard = FiniteGuard(network, skip=skip_nonfinite)
@@ -128,7 +129,7 @@ class ClassificationTask(LightningModule):
         logits = self(images)
         if mix is not None:
             targets = mix_targets(targets, mix, logits.shape[1])
-        loss = classification_loss(logits, targets, self.recipe.loss)
+        loss = self.loss(logits.float(), targets)
         return loss if self.teacher is None else self.teacher.blend(loss, images, logits)
 
     def _end_step(self, step: int, *, ends_epoch: bool) -> None:

@@ -1,23 +1,50 @@
 """What a training minimises."""
 
-from torch import Tensor
+import functools
+from collections.abc import Callable
+
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnext.config.recipe import LossConfig
+from resnext.config.loss import LossConfig, register_ours
+from resnext.errors import UserError
+from resnext.registry import build_part
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def classification_loss(logits: Tensor, targets: Tensor, config: LossConfig) -> Tensor:
-    """The mean over logits [N, classes] and targets, either labels int64 [N] or shares of the classes [N, classes]."""
-    logits = logits.float()
-    if config.name == "cross_entropy":
-        return F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-    num_classes = logits.shape[1]
-    if targets.ndim == 1:
-        targets = F.one_hot(targets, num_classes).float()
-    targets = targets * (1 - config.label_smoothing) + config.label_smoothing / num_classes
-    if config.target_threshold is not None:
-        targets = targets.gt(config.target_threshold).float()
-    return F.binary_cross_entropy_with_logits(logits, targets)
+def build_loss(config: LossConfig) -> Loss:
+    """The loss that `config` names: of float32 logits [N, classes] and labels int64 [N] or shares of the classes
+    [N, classes], a scalar.
+
+    Raises:
+        UserError: if it has parameters.
+    """
+    loss = build_part("loss", config.name, config.arguments)
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        raise UserError(f"recipe.loss.name={config.name} has parameters, which nothing would train: make them buffers")
+    return loss
+
+
+@register_ours["cross_entropy"]
+def build_cross_entropy(config: LossConfig) -> Loss:
+    return functools.partial(F.cross_entropy, label_smoothing=config.label_smoothing)
+
+
+@register_ours["binary_cross_entropy"]
+def build_binary_cross_entropy(config: LossConfig) -> Loss:
+    """A mean over images and classes."""
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        num_classes = logits.shape[1]
+        if targets.ndim == 1:
+            targets = F.one_hot(targets, num_classes).float()
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / num_classes
+        if config.target_threshold is not None:
+            targets = targets.gt(config.target_threshold).float()
+        return F.binary_cross_entropy_with_logits(logits, targets)
+
+    return loss
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

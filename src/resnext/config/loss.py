@@ -1,0 +1,62 @@
+"""The loss's part of a recipe. Imports no torch."""
+
+from dataclasses import asdict
+from typing import Any, Self
+
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+
+from resnext.config.parts import parse_options
+from resnext.config.types import STRICT, BelowOne, Name, Options
+from resnext.registry import find_part, register_loss
+
+OURS = ("cross_entropy", "binary_cross_entropy")  # their options are the keys of recipe.loss itself
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LossConfig:
+    """A loss by its registered name: softmax cross-entropy, binary cross-entropy of each class on its own, or another.
+
+    `options` are those of another. Of ours they are the keys beside them: `label_smoothing` as in torch;
+    `target_threshold`, for binary cross-entropy: soft targets above it are 1, the others 0, so that both classes of a
+    mixed image are simply there (Wightman et al. 2021).
+    """
+
+    name: Name = "cross_entropy"
+    label_smoothing: BelowOne = 0.0
+    target_threshold: BelowOne | None = None
+    options: Options = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        options = parse_options("loss", self.name, self.options, name_key="recipe.loss.name", key="recipe.loss.options")
+        if self.target_threshold is not None and self.name != "binary_cross_entropy":
+            raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
+        if self.label_smoothing and self.name not in OURS:
+            raise ValueError(f"recipe.loss.label_smoothing belongs to recipe.loss.name={' or '.join(OURS)}")
+        object.__setattr__(self, "options", options)
+        return self
+
+    @property
+    def arguments(self) -> Any:
+        """What the loss is built and described from."""
+        return self if self.name in OURS else self.options
+
+    @property
+    def words(self) -> str:
+        """The loss as it describes itself; without a description its name and options."""
+        part = find_part("loss", self.name)
+        assert part is not None
+        if part.describe is not None:
+            return part.describe(self.arguments)
+        return ", ".join([self.name, *(f"{key} {value}" for key, value in asdict(self.options).items())])
+
+
+def _describe_ours(config: LossConfig) -> str:
+    name = "BCE" if config.name == "binary_cross_entropy" else "cross-entropy"
+    threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
+    return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
+
+
+# The functions that build them are in task/loss.py: here nothing may import torch.
+register_ours = {name: register_loss(name, describe=_describe_ours) for name in OURS}
