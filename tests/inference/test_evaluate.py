@@ -15,6 +15,7 @@ from resnext.errors import UserError
 from resnext.inference.evaluate import evaluate
 from resnext.inference.network import load_network
 from resnext.run.directory import Run
+from resnext.runtime.checkpoint_metadata import peek_metadata
 from resnext.task.accuracy import EvaluationScores
 from resnext.training.fit import fit
 from support.small_run import make_run, small_config, write_images
@@ -85,7 +86,9 @@ def test_best_alone_gives_the_logits_of_the_runs_own_evaluation(
     expected = torch.cat([logits_of(alone, batch) for batch in images.split(sizes)])
     assert torch.equal(torch.cat(averages), expected)
     assert not torch.equal(torch.cat(recorded[::2]), expected)
-    assert load_network(alone).metadata.classes == ("cat", "dog")
+    metadata = load_network(alone).metadata
+    assert metadata.classes == ("cat", "dog")
+    assert peek_metadata(alone) == metadata
 
 
 def test_other_images_of_the_same_classes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from resnext.config.compose import compose
 from resnext.config.schema import ModelConfig, parse_config, to_dict
 from resnext.errors import UserError
 from resnext.runtime.checkpoint import load_checkpoint
@@ -39,6 +40,13 @@ def test_it_is_read_as_it_was_written(tmp_path: Path):
     assert (written.evaluation.image_size, written.evaluation.crop_pct) == (8, 0.9)  # recipe.image_size
     assert (written.recipe, written.experiment, written.classes) == ("a3", "test", CLASSES)
     assert (written.model.name, written.model.weights) == ("resnext", None)
+
+
+def test_experiment_and_recipe_are_named_by_their_files():
+    config = compose(["experiment=resnext50_imagenet", "recipe=a3", "recipe.epochs=3"])
+    named = CheckpointMetadata.of(config, CLASSES)
+    assert (named.experiment, named.recipe) == ("resnext50_imagenet", "a3")
+    assert compose(["experiment=resnext50_imagenet"]).recipe.file == "v1"
 
 
 def test_a_key_of_a_later_release_is_passed_over(tmp_path: Path):
