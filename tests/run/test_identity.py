@@ -138,7 +138,7 @@ def test_a_run_of_the_version_before_recipe_init_goes_on(digits: Path, zero: boo
     for path in (run.path / "config.yaml", run.path / "starts/1.yaml"):
         tree = yaml.safe_load(path.read_text())
         tree["model"]["zero_init_last"] = zero
-        for key in ("init", "source", "published"):
+        for key in ("init", "file", "source", "published"):
             del tree["recipe"][key]
         path.write_text(yaml.safe_dump(tree))
     assert run.made == config

@@ -21,6 +21,7 @@ from resnext.run.identity import RunMark
 from resnext.run.metrics import read_rows
 from resnext.runtime import checkpoint_io
 from resnext.runtime.checkpoint import load_checkpoint, read_checkpoint
+from resnext.runtime.checkpoint_metadata import CheckpointMetadata
 from resnext.runtime.signals import StopRequest
 from resnext.task.finite import MAX_SKIPPED
 from resnext.task.optimization import lr_at
@@ -221,8 +222,9 @@ def test_ranks_that_read_different_checkpoints_do_not_train(tmp_path: Path, thei
         def now(self, value: int) -> int:
             return max(value, position if value > 0 else -position)
 
+    mark, metadata = RunMark("a", "b"), CheckpointMetadata.of(small_config(tmp_path), ("cat", "dog"))
     saver = LastCheckpoint(
-        tmp_path / "last.ckpt", CheckpointConfig(), StopRequest(), timedelta(seconds=1), RunMark("a", "b")
+        tmp_path / "last.ckpt", CheckpointConfig(), StopRequest(), timedelta(seconds=1), mark, metadata
     )
     saver._ranks = Peer()  # pyright: ignore[reportAttributeAccessIssue]
     if not differs:

@@ -13,6 +13,7 @@ from resnext.errors import Interrupted, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
 from resnext.runtime.checkpoint_io import AtomicCheckpointIO
+from resnext.runtime.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.runtime.collectives import MaxOverRanks
 from resnext.runtime.signals import StopRequest
 from resnext.task.classification import ClassificationTask
@@ -34,13 +35,20 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: of last.ckpt.
         timeout: a rank that does not answer for so long ends the training.
-        mark: what every checkpoint carries of its run.
+        mark, metadata: what every checkpoint says of its run and of its network.
     """
 
     def __init__(
-        self, path: Path, config: CheckpointConfig, stop: StopRequest, timeout: timedelta, mark: RunMark
+        self,
+        path: Path,
+        config: CheckpointConfig,
+        stop: StopRequest,
+        timeout: timedelta,
+        mark: RunMark,
+        metadata: CheckpointMetadata,
     ) -> None:
-        self.path, self.config, self.stop, self.timeout, self.mark = path, config, stop, timeout, mark
+        self.path, self.config, self.stop, self.timeout = path, config, stop, timeout
+        self.mark, self.metadata = mark, metadata
         self._validated = True
         self._saved_at = time.monotonic()
         self.longest_save = 0.0  # seconds
@@ -50,6 +58,7 @@ class LastCheckpoint(Checkpoint):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["validated"] = self._validated
         checkpoint["run"] = self.mark._asdict()
+        checkpoint[METADATA] = self.metadata.to_plain()
         if (logger := _csv_logger(trainer)) is not None:
             checkpoint["metrics"] = logger.metrics
 

@@ -1,7 +1,10 @@
 """resnext evaluate RUN: count the validation images that a checkpoint gets right."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+
+from resnext.terminal import pluralize
 
 
 def main(arguments: list[str]) -> int:
@@ -13,7 +16,11 @@ def main(arguments: list[str]) -> int:
         "--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu"
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="such as data.root=PATH for other images of the same classes, recipe.evaluation.image_size=288, "
+        "trainer.accelerator=cpu",
     )
     options = parser.parse_intermixed_args(arguments)
 
@@ -25,11 +32,12 @@ def main(arguments: list[str]) -> int:
     from resnext.inference.evaluate import evaluate
 
     config = apply_overrides(run.config, options.overrides)
-    run.check_identity(config, run.data_identity)
+    own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # how to evaluate may change
+    run.check_identity(replace(config, recipe=own), run.data_identity)
     evaluation = evaluate(run, config, options.checkpoint)
-    print(
-        f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {evaluation.step}, {evaluation.scores.images:,} images"
-    )
+    where = f" in {evaluation.elsewhere}, which are not the run's own" if evaluation.elsewhere else ""
+    images = pluralize(evaluation.scores.images, "image") + where
+    print(f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {evaluation.step}, {images}")
     for name, scores in (("average (EMA)", evaluation.average), ("weights", evaluation.scores)):
         if scores is not None:
             accuracies = f"top-1 {100 * scores.top1:.2f} %, top-5 {100 * scores.top5:.2f} %"

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+from resnext.cli.pretrained import with_network_of_weights
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.data.images import load_images
@@ -32,6 +33,7 @@ def schedule(config: Config, command: list[str]) -> None:
             return
         check_not_queued(former)
     train, val = load_images(config.data)
+    config = with_network_of_weights(config, command)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
         raise UserError(f"{val.root} has {len(val)} images for {slurm.world_size} ranks: each needs one; add images")

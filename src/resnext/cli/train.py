@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+from resnext.cli.pretrained import with_network_of_weights
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import Interrupted
@@ -26,6 +27,7 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.data.index import identify_data
 
     images = load_images(config.data)  # first: neither weights nor networks are touched without data
+    config = with_network_of_weights(config, command)
 
     from resnext.launch.local import launch
     from resnext.run.directory import Run

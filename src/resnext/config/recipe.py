@@ -143,7 +143,8 @@ class TeacherConfig:
 class RecipeConfig:
     """How to train. `batch_size` is the global batch size.
 
-    `source` names the origin of the recipe and `published` its published accuracy; both are only displayed.
+    `file` is the name of the recipe's file; `source` names the origin of the recipe and `published` its published
+    accuracy. All three are only displayed.
     `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
     global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` scales the rate from it to
     `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
@@ -151,6 +152,7 @@ class RecipeConfig:
     training images have the given size; before the first one, `image_size`.
     """
 
+    file: Name | None = None
     source: Name | None = None
     published: Name | None = None
     epochs: Count

@@ -24,7 +24,7 @@ from resnext.registry import register_dataset
 from resnext.terminal import pluralize
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
-TEXTS = ("source", "published")  # of a recipe; only displayed, no part of a run's identity
+TEXTS = ("file", "source", "published")  # of a recipe; only displayed, no part of a run's identity
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -3,12 +3,13 @@
 import copy
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
-from resnext.config.schema import Config
+from resnext.config.schema import Config, DataConfig
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.images import load_images
-from resnext.data.index import identify_data
+from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.models.weights import EMA_KEY, network_weights
@@ -25,18 +26,25 @@ from resnext.training.trainer import build_trainer
 
 
 class Evaluation(NamedTuple):
-    """The scores of a checkpoint's network after `step` optimizer steps, and of its average where it has one."""
+    """The scores of a checkpoint's network after `step` optimizer steps, and of its average where it has one.
+
+    `elsewhere` is the folder of the images if they are not the run's own.
+    """
 
     scores: Scores
     average: Scores | None
     step: int
+    elsewhere: Path | None
 
 
 def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
-    """Validates checkpoints/`checkpoint`.ckpt, in the precision the run trains in.
+    """Validates checkpoints/`checkpoint`.ckpt, in the precision the run trains in. Writes nothing.
+
+    `config.data.root` may hold other images of the same classes.
 
     Raises:
-        UserError: if the checkpoint does not exist or is of another run, or the data is not the run's.
+        UserError: if the checkpoint does not exist or is of another run; if another data.root has other classes; if
+            the images in the run's own data.root have changed.
         Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
@@ -45,8 +53,8 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
     check_mark(path, content, run.mark, required=False)
-    train, val = load_images(config.data)
-    run.check_data(identify_data(train, val))
+    train, val = _load_images(run, config.data)
+    elsewhere = val.root if identify_data(train, val) != run.data_identity else None
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
@@ -64,4 +72,31 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     with warnings.catch_warnings(), StopRequest().received(deferred=False):
         ignore_harmless_warnings()
         trainer.validate(task, datamodule, verbose=False)
-    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step)
+    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step, elsewhere)
+
+
+def _load_images(run: Run, data: DataConfig) -> tuple[ImageIndex, ImageIndex]:
+    if data.root == run.config.data.root:
+        train, val = load_images(data)
+        run.check_data(identify_data(train, val))
+        return train, val
+    train, val = load_images(replace(data, num_classes=None))  # its classes are compared by name
+    _check_classes(run, data.root, train.classes)
+    return train, val
+
+
+def _check_classes(run: Run, root: str, classes: tuple[str, ...]) -> None:
+    """A label is a position in the list of classes, so that it must be the same list."""
+    made = run.data_identity.classes
+    if classes == made:
+        return
+    differences = {"missing": sorted({*made} - {*classes}), "new": sorted({*classes} - {*made})}
+    found = [
+        f"{len(names):,} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for word, names in differences.items()
+        if names
+    ]
+    raise UserError(
+        f"data.root={root} does not have the classes of {run.path}: {', '.join(found) or 'they are in another order'}; "
+        "give images of the same classes, in folders of the same names"
+    )

@@ -22,6 +22,7 @@ from resnext.loggers.wandb import build_wandb_logger, is_wanted
 from resnext.registry import build_parts
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
+from resnext.runtime.checkpoint_metadata import CheckpointMetadata
 from resnext.runtime.logs import logging_to
 from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank
@@ -120,7 +121,8 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
     config, recipe = plan.config, plan.config.recipe
     timeout = timedelta(minutes=config.trainer.timeout_minutes)
     throughput = Throughput(recipe.batch_size, config.logger.every_steps)
-    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark)
+    metadata = CheckpointMetadata.of(config, plan.parts.train.classes)
+    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark, metadata)
     return [
         *([WeightEma(recipe)] if recipe.ema.decay else []),
         throughput,

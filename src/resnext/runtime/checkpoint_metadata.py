@@ -1,0 +1,115 @@
+"""What a checkpoint says about its network, so that the file alone is enough after training. Imports no torch."""
+
+import dataclasses
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple, Self, get_type_hints
+
+from pydantic import TypeAdapter
+
+from resnext.config.augmentation import EvaluationConfig
+from resnext.config.schema import Config, ModelConfig, to_dict
+from resnext.errors import UserError
+
+METADATA = "metadata"  # its key in a checkpoint
+
+
+class CheckpointMetadata(NamedTuple):
+    """The network, its classes and its preprocessing, as the run had them when it wrote the checkpoint.
+
+    `experiment` and `recipe` are names of configuration files. `model` has no weights, and `evaluation` always has an
+    image size. A class's position in `classes` is its label; `mean` and `std` are of RGB in [0, 1].
+    """
+
+    experiment: str
+    recipe: str | None
+    model: ModelConfig
+    classes: tuple[str, ...]
+    evaluation: EvaluationConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, config: Config, classes: tuple[str, ...]) -> Self:
+        return cls(
+            experiment=config.experiment,
+            recipe=config.recipe.file,
+            model=dataclasses.replace(config.model, weights=None),  # a path of this machine
+            classes=classes,
+            evaluation=dataclasses.replace(config.recipe.evaluation, image_size=config.recipe.eval_image_size),
+            mean=config.data.mean,
+            std=config.data.std,
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dicts, lists and scalars, which torch loads with weights_only=True."""
+        plain = {"model": to_dict(self.model), "evaluation": to_dict(self.evaluation)}
+        lists = {name: list(getattr(self, name)) for name in ("classes", "mean", "std")}
+        return {**self._asdict(), **plain, **lists}
+
+
+def parse_metadata(path: Path, content: dict[str, Any]) -> CheckpointMetadata:
+    """The metadata in `content`, which was read from `path`.
+
+    Raises:
+        UserError: if an earlier release wrote the file without metadata, or the metadata is not as it was written.
+    """
+    if METADATA not in content:
+        raise UserError(
+            f"{path} does not hold its network, class names and preprocessing (checkpoints of earlier releases do "
+            "not): use the run directory that it is from"
+        )
+    try:
+        return _parse(content[METADATA])
+    except (LookupError, TypeError, ValueError) as error:  # ValueError: pydantic's too
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} holds metadata that cannot be read ({reason}): use the release that wrote it"
+        ) from error
+
+
+def peek_metadata(path: Path) -> CheckpointMetadata | None:
+    """The metadata of a checkpoint, without reading its tensors or checking the file; None if it has none.
+
+    For `model.weights`, which may be any file: whoever loads the weights says what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            with archive.open(pickled) as file:
+                return _parse(_PlainUnpickler(file).load()[METADATA])
+    except Exception:  # not a file, not a zip archive, not a checkpoint: zipfile and pickle raise many types
+        return None
+
+
+def _parse(found: Any) -> CheckpointMetadata:
+    """Raises LookupError, TypeError or ValueError. Keys of a later release are passed over."""
+    classes = found["classes"]
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise TypeError("classes is not a list of names")
+    types = {name: kind for name, kind in get_type_hints(CheckpointMetadata).items() if name != "classes"}
+    # as JSON, see parse_config; class names stay out of it: a folder's name may be no valid Unicode
+    values = {name: TypeAdapter(kind).validate_json(json.dumps(found[name])) for name, kind in types.items()}
+    return CheckpointMetadata(**values, classes=tuple(classes))
+
+
+class _Skipped(dict[Any, Any]):
+    """In place of every object of a class: tensors, ordered dicts. Accepts whatever pickle does to an object."""
+
+    def __init__(self, *_arguments: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads plain values and runs no code: no class or function that a file names is ever looked up."""
+
+    def find_class(self, _module: str, _name: str) -> type[_Skipped]:
+        return _Skipped
+
+    def persistent_load(self, _pid: Any) -> None:
+        """A tensor's bytes are in another record of the archive."""
