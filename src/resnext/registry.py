@@ -105,7 +105,7 @@ def build_part(kind: str, name: str, options: Any, *arguments: Any, **keywords: 
     return built
 
 
-def build_parts(kind: str, options: Mapping[str, Any], *arguments: Any) -> list[Any]:
+def build_named(kind: str, options: Mapping[str, Any], *arguments: Any) -> list[Any]:
     """One part for each name."""
     return [build_part(kind, name, each, *arguments) for name, each in options.items()]
 

@@ -176,14 +176,13 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         UserError: for a key or value that is wrong.
     """
     tree = OmegaConf.create(to_dict(config))
-    OmegaConf.set_struct(tree, True)
     try:
         for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
             if not has_key(override.get_key_element(), schema_defaults()):
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
-            OmegaConf.update(tree, override.get_key_element(), override.value(), force_add=True)  # an option
+            OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(describe_mistake(error, [CONFIGS])) from error
     return _parse(OmegaConf.to_container(tree))

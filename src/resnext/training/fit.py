@@ -19,7 +19,7 @@ from resnext.callbacks.throughput import Throughput
 from resnext.data.datamodule import ImageDataModule
 from resnext.loggers.csv import CsvLogger
 from resnext.loggers.wandb import build_wandb_logger, is_wanted
-from resnext.registry import build_parts
+from resnext.registry import build_named
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
 from resnext.runtime.checkpoint_metadata import CheckpointMetadata
@@ -131,7 +131,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
         saver,
         BestCheckpoint(run, recipe.best_by),
         *([SaveTimeCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
-        *build_parts("callback", config.callbacks.options),
+        *build_named("callback", config.callbacks.options),
     ]
 
 
@@ -142,4 +142,4 @@ def build_loggers(run: Run, plan: TrainingPlan) -> list[Logger]:
     loggers: list[Logger] = [CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average)]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
-    return [*loggers, *build_parts("logger", config.logger.options, run)]
+    return [*loggers, *build_named("logger", config.logger.options, run)]
