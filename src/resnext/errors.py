@@ -33,6 +33,11 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def first_line(error: Exception) -> str:
+    """The first line of a library's message; the type of the error if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def describe_error(error: Exception) -> str:
     """A library's error in one line: its type and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

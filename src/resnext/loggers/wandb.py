@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config.redaction import USERINFO, redact_urls
 from resnext.config.schema import Config, to_dict
+from resnext.errors import first_line
 from resnext.loggers.wandb_folders import STEP, remove_redundant_folders
 from resnext.run.metrics import read_rows
 
@@ -48,7 +49,7 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
         try:
             return _start(config, folder, wandb_id, offline=False)
         except Exception as error:  # any error of W&B: a log must not end a training
-            obstacle = _first_line(error)
+            obstacle = _describe(error)
             wandb.teardown()
     logger = _start(config, folder, wandb_id, offline=True)
     remove_redundant_folders(Path(logger.experiment.dir).parent, wandb_id)
@@ -74,7 +75,7 @@ def find_obstacle(mode: str) -> str | None:
         if not wandb.login(prompt=False, verify=False):
             return "no API key"
     except Exception as error:  # a malformed key or address
-        return _first_line(error)
+        return _describe(error)
     return _within(PROBE_SECONDS, lambda: _probe(url))
 
 
@@ -134,5 +135,5 @@ def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
     return answers[0] if answers else f"no answer in {seconds:g} s"
 
 
-def _first_line(error: Exception) -> str:
-    return redact_urls((str(error).strip().splitlines() or [type(error).__name__])[0])[:100]
+def _describe(error: Exception) -> str:
+    return redact_urls(first_line(error))[:100]  # in this order: half of an address would keep its password

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.serialization import config as serialization_config
 
-from resnext.errors import UserError
+from resnext.errors import UserError, first_line
 from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
 
@@ -203,14 +203,14 @@ def _naming_damage(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in OF_THE_STORAGE:
             raise  # the file may be whole
-        raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
+        raise DamagedCheckpoint(f"{path} is damaged: {first_line(error)[:100]}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, and loading those could run code: it was not written "
             "by a training; remove it"
         ) from error
     except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
-        raise DamagedCheckpoint(f"{path} is damaged: {_first_line(error)}") from error
+        raise DamagedCheckpoint(f"{path} is damaged: {first_line(error)[:100]}") from error
 
 
 def _find_fault(content: Any) -> str | None:
@@ -242,7 +242,3 @@ def _set_aside(path: Path, error: UserError) -> None:
         log.warning("%s; it is now %s, and passed over", error, aside.name)
     except OSError as reason:
         log.warning("%s; it is passed over, but cannot be renamed: %s", error, reason.strerror)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
