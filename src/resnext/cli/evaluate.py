@@ -1,19 +1,18 @@
 """resnext evaluate RUN: count the validation images that a checkpoint gets right."""
 
-import argparse
 from pathlib import Path
+
+from resnext.cli.arguments import ArgumentParser
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "resnext evaluate", description="Validate a checkpoint of a run; each image counts once."
-    )
+    parser = ArgumentParser("resnext evaluate", description="Validate a checkpoint of a run; each image counts once.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu"
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="such as data.root=PATH trainer.accelerator=cpu"
     )
     options = parser.parse_intermixed_args(arguments)
 
