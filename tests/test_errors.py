@@ -1,12 +1,13 @@
 """What ends a command is said in one line, and nothing of it is lost."""
 
+import errno
 import importlib
 from types import SimpleNamespace
 
 import pytest
 
 from resnext.__main__ import run_verb
-from resnext.errors import RunFailed, UserError, describe_error
+from resnext.errors import NOT_WRITABLE, RunFailed, UserError, describe_error, describe_os_error
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunFailed, 1)])
@@ -30,3 +31,28 @@ def test_a_librarys_error_is_its_type_and_first_line():
         == "RuntimeError: CUDA error: out of luck"
     )
     assert describe_error(MemoryError()) == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "runs/x/lock"),
+            f"runs/x/lock: Read-only file system; {NOT_WRITABLE}",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: No space left on device; make room"),
+        (OSError(errno.ENOENT, "No such file or directory", "x"), "x: No such file or directory"),
+        (OSError("odd"), "OSError: odd"),
+    ],
+)
+def test_an_error_of_the_file_system_says_what_to_do(error: OSError, line: str):
+    assert describe_os_error(error) == line
+
+
+def test_a_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupt(_arguments: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=interrupt))
+    assert run_verb(["train"]) == 130
+    assert capsys.readouterr().err == "resnext train: interrupted\n"

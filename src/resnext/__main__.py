@@ -60,7 +60,7 @@ def _run(verb: str, rest: list[str]) -> int:
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return _say(verb, "interrupted", 128 + signal.SIGINT)
 
 
 def _say(verb: str, error: object, code: int) -> int:

@@ -1,5 +1,18 @@
 """The three exceptions that end a command early. `resnext.__main__` maps each to an exit code."""
 
+import errno
+
+NOT_WRITABLE = "make it writable, work in another folder, or make it a link to a folder that you can write"
+OS_REMEDIES = {
+    errno.EACCES: NOT_WRITABLE,
+    errno.EPERM: NOT_WRITABLE,
+    errno.EROFS: NOT_WRITABLE,
+    errno.EEXIST: "it is not a folder, and a folder of this name is needed: move it away",
+    errno.ENOTDIR: "a part of this path is a file, and has to be a folder: move that file away",
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+}
+
 
 class UserError(ValueError):
     """A mistake that the user can correct. The message is one line: what was found and what to do. Exit code 2."""
@@ -45,8 +58,11 @@ def describe_error(error: Exception) -> str:
 
 
 def describe_os_error(error: OSError) -> str:
-    """The file or folder that cannot be read or created, and the reason."""
-    return f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__}: {error}"
+    """The file or folder that cannot be read or created, the reason, and the remedy if one is known."""
+    if not error.filename:
+        return f"{type(error).__name__}: {error}"
+    remedy = OS_REMEDIES.get(error.errno or 0)
+    return f"{error.filename}: {error.strerror}" + (f"; {remedy}" if remedy else "")
 
 
 def _one_line(text: str) -> str:

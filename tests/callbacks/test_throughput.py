@@ -48,6 +48,32 @@ def test_images_per_second_and_data_wait(monkeypatch: pytest.MonkeyPatch):
     }
 
 
+def test_the_time_left_is_not_that_of_the_first_steps(monkeypatch: pytest.MonkeyPatch):
+    """The first step takes 100 s and the next nine 10 s each, as with a compilation; then a step takes 1 s."""
+    now = 0.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    loader = SimpleNamespace(seconds_waited=0.0)
+    trainer = SimpleNamespace(accumulate_grad_batches=1, num_training_batches=10**6, global_step=0, current_epoch=0)
+    trainer.loggers, trainer.train_dataloader = [], loader
+    throughput, task = Throughput(batch_size=64, log_every_steps=10**6), micro_steps_of(trainer)
+    throughput.on_train_start(trainer, task)
+    seen: list[float] = []
+    for step in range(1, 31):
+        now += 100 if step == 1 else 10 if step <= 10 else 1
+        trainer.global_step = step
+        throughput.on_train_batch_end(trainer, task, None, None, step - 1)
+        seen.append(throughput.steady_images_per_sec)
+    assert seen[0] == 0  # nothing is known yet
+    assert seen[1:10] == [6.4] * 9
+    assert seen[10:] == [pytest.approx(64)] * 20
+    assert throughput.images_per_sec < 20  # of the whole start
+    for step in range(31, 531):  # a slower storage: half as fast, which the estimate follows
+        now += 2
+        trainer.global_step = step
+        throughput.on_train_batch_end(trainer, task, None, None, step - 1)
+    assert throughput.steady_images_per_sec == pytest.approx(32, rel=0.01)
+
+
 def test_a_save_is_no_wait_for_data(digits: Path, monkeypatch: pytest.MonkeyPatch):
     save = AtomicCheckpointIO.save_checkpoint
 

@@ -61,10 +61,12 @@ def test_mistakes_give_one_line(arguments: list[str], message: str, capsys: pyte
 @pytest.mark.parametrize(
     "arguments", [[], ["pack"], ["pack", "a", "b", "--short-side", "0"], ["pack", "a", "b", "--shard-size", "5"]]
 )
-def test_wrong_arguments_are_refused(arguments: list[str]):
-    with pytest.raises(SystemExit) as end:
-        run_verb(["prepare", *arguments])
-    assert end.value.code == 2
+def test_wrong_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["prepare", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    program = " ".join(["resnext prepare", *arguments[:1]])
+    assert line.startswith("resnext prepare: ")
+    assert line.endswith(f"; `{program} --help` explains the arguments")
 
 
 def test_an_interrupt_prints_how_to_continue(image_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys):

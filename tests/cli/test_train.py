@@ -112,12 +112,28 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
         (["recipe.epochs=ten"], "recipe.epochs=ten is not allowed: it should be a valid integer"),
         (["experiment=resnext50"], "experiment=resnext50 does not exist; experiment is one of finetune, "),
         (["modle=resnext_small"], "modle is not a configuration key; did you mean model?"),
-        (["model=[a,b]"], "model=b does not exist; model is one of resnext101_32x4d, "),
+        (["model=[a,b]"], "model=[a,b] is not allowed: give one name; model is one of resnext101_32x4d, "),
+        (["logger=[csv,wandb]"], "logger=[csv,wandb] is not allowed: give one name; logger is one of csv, wandb"),
+        (["logger=null"], "logger=null is not allowed: give a name; logger is one of csv, wandb"),
+        (["logger@x=csv"], "logger@x=csv: @x is not allowed; give logger=NAME"),
+        (["experiment=image_folder.yaml"], "leave out .yaml and give experiment=image_folder"),
+        (["-m", "experiment=finetune,image_folder.yaml"], "leave out .yaml and give experiment=image_folder"),
+        (["experiment=../experiment/finetune"], "experiment=../experiment/finetune does not exist; experiment is one"),
+        (["~logger"], "~logger is not allowed: a run needs every group; logger is one of csv, wandb"),
+        (["~recipe.epochs"], "~recipe.epochs is not allowed: a run needs every key; give recipe.epochs=VALUE"),
+        (["--config-name", "x"], "--config-name x is not allowed: every run is composed from configs/train.yaml; put"),
+        (["--bogus"], "unrecognized arguments: --bogus; `resnext train --help` explains the arguments"),
+        (["--cfg", "x"], "argument --cfg/-c: invalid choice: 'x' (choose from 'job', 'hydra', 'all'); `resnext"),
+        (["--cfg", "job", "recipe.epochs=-1"], "recipe.epochs=-1 is not allowed: it should be greater than"),
+        (["--cfg", "job", "--package", "modle"], "modle is not a configuration key; did you mean model?"),
+        (["--cfg", "all", "data=imagenet"], "data=imagenet needs an experiment made for it"),
         (["~modle"], "modle is not a configuration key; did you mean model?"),
         (["recipe.optimizer.lr.x=1"], "recipe.optimizer.lr.x is not a configuration key; did you mean"),
         (["slurm={node: 2}"], "slurm.node is not a configuration key; did you mean slurm.nodes?"),
         (["-m", "seed=1,2", "modle=x"], "modle is not a configuration key; did you mean model?"),
-        (["+seed=1"], "Could not append to config. An item is already at 'seed'."),
+        (["+seed=1"], "+seed=1: seed exists already; leave out the +: seed=1"),
+        (["+logger=csv"], "+logger=csv: logger exists already; leave out the +: logger=csv"),
+        (["++logger=csv"], "++logger=csv: logger exists already; leave out the ++: logger=csv"),
         (["recipe.batch_size=???"], "recipe.batch_size is missing: give it as recipe.batch_size=VALUE"),
         (["model.name="], "model.name= is not allowed: it should have at least 1 character"),
         (
@@ -125,7 +141,9 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
             "data.root=a b(c cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice",
         ),
         (["nonsense"], "nonsense cannot be read as KEY=VALUE"),
-        (["seed=1,2"], "several values make several runs, with -m"),
+        (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes a run of each value"),
+        (["data.root=/a,/b"], "text with a comma is quoted twice: 'data.root=\"/a,/b\"'"),
+        (["recipe.schedule.milestones=3,6"], "a list is given in brackets: recipe.schedule.milestones=[3,6]"),
         (["data.root=${nowhere}"], "nowhere"),
         (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
         (['data.root="a\nb"'], "data.root has more than one line: 'a\\nb'"),
@@ -300,5 +318,7 @@ def test_overrides_on_a_run_are_checked(tmp_path: Path):
         composition.apply_overrides(config, ["trainer.device=2"])
     with pytest.raises(UserError, match=r"data.root holds an address with a user or a password"):
         composition.apply_overrides(config, ["data.root='s3://key:hunter2@bucket'"])
+    with pytest.raises(UserError, match=r"^\+seed=1: seed exists already; leave out the \+: seed=1"):
+        composition.apply_overrides(config, ["+seed=1"])
     with pytest.raises(UserError, match=r"^hydra.run.dir is not a configuration key"):
         composition.apply_overrides(config, ["hydra.run.dir=elsewhere"])

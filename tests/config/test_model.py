@@ -9,7 +9,7 @@ import pytest
 from resnext.config import compose as composition
 from resnext.config.compose import apply_overrides, compose
 from resnext.config.model import ModelConfig
-from resnext.run.identity import describe_difference, identity_digest
+from resnext.run.identity import describe_differences, identity_digest
 from resnext.run.run_files import read_config, read_yaml
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/old_run"
@@ -61,9 +61,9 @@ def test_in_the_run_of_an_earlier_release():
     made = read_config(FIXTURE / "config.yaml")
     assert made.model.options.width == 8
     today = apply_overrides(made, [])
-    assert describe_difference(made, today) is None
+    assert describe_differences(made, today) == ""
     wider = apply_overrides(made, ["model.width=16"])
-    assert describe_difference(made, wider) == "model.options.width was 8 and is now 16"
+    assert describe_differences(made, wider) == "model.options.width was 8 and is now 16"
     content = read_yaml(FIXTURE / "config.yaml")
     assert identity_digest(content, {}) == identity_digest({**content, "callbacks": {"names": [], "options": {}}}, {})
     assert identity_digest(content, {}) != identity_digest({**content, "callbacks": {"names": ["x"]}}, {})

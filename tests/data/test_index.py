@@ -45,6 +45,27 @@ def test_other_files_and_hidden_files_are_ignored(image_folder: Path):
     assert after.fingerprint == before.fingerprint
 
 
+def test_images_of_a_suffix_that_is_not_read_are_counted(image_folder: Path):
+    before = load(image_folder)
+    for name in ("train/cat/a.GIF", "train/cat/b.gif", "train/dog/.c.gif", "train/dog/d.heic", "train/dog/e.txt"):
+        (image_folder / name).touch()
+    train, val = load(image_folder)
+    assert (train.unread, val.unread) == ({".gif": 2, ".heic": 1}, {})
+    assert [train.fingerprint, val.fingerprint] == [index.fingerprint for index in before]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid"])
+def test_other_names_of_val_are_taken(image_folder: Path, name: str):
+    before = load(image_folder)
+    (image_folder / "val").rename(image_folder / name)
+    train, val = load(image_folder)
+    assert val.root == image_folder / name
+    assert [train.fingerprint, val.fingerprint] == [index.fingerprint for index in before]
+    write_images(image_folder, {"val/cat": 1})
+    with pytest.raises(UserError, match=f"has val/ and {name}/: keep one of them for validation, and move the others"):
+        load(image_folder)
+
+
 @pytest.mark.parametrize(
     "change",
     [

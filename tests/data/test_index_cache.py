@@ -35,6 +35,20 @@ def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pyt
     assert not second[0].labels.flags.owndata
 
 
+def test_what_is_not_read_and_the_name_of_val_are_kept(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    (image_folder / "train/cat/a.gif").touch()
+    (image_folder / "val").rename(image_folder / "valid")
+    age(image_folder)
+    settle(monkeypatch)
+    load_splits(image_folder)
+    with monkeypatch.context() as without_scan:
+        without_scan.setattr(index_cache, "scan_splits", None)
+        train, val = load_splits(image_folder)
+    assert (train.unread, val.unread, val.root) == ({".gif": 1}, {}, image_folder / "valid")
+    (image_folder / "valid").rename(image_folder / "validation")
+    assert load_splits(image_folder)[1].path(0).is_file()
+
+
 @pytest.mark.parametrize(
     "change",
     [

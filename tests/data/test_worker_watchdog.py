@@ -16,6 +16,7 @@ from resnext.data.index import scan_splits
 from resnext.data.loader import ImageLoader, prepare_worker
 from resnext.data.worker_watchdog import LoaderFailed, WorkerWatchdog
 from resnext.errors import RunFailed, UserError
+from resnext.runtime.signals import SIGNALS
 
 
 def test_a_connection_may_break_before_the_death_of_a_worker_is_known():
@@ -63,6 +64,23 @@ def test_an_error_in_a_worker_is_raised_in_the_rank(raised: Exception, text: str
     assert "\n" not in str(error.value)
     assert vars(error.value).items() >= vars(raised).items()
     assert "in __getitem__" in "".join(traceback.format_exception(error.value))
+
+
+def test_a_signal_to_the_whole_process_group_leaves_the_loader_processes_alive(image_folder: Path):
+    """The rank needs batches until it has saved; a dead loader process would end it with words about memory."""
+
+    class Counted(EvalImages):
+        def __getitems__(self, samples: list):
+            return len(samples)
+
+    images = Counted(scan_splits(image_folder).train, None, lambda pixels: pixels)
+    loader = ImageLoader(images, worker_timeout=30.0, num_workers=1, batch_size=2, worker_init_fn=prepare_worker)
+    batches = iter(loader)
+    next(batches)
+    for process in multiprocessing.active_children():
+        for signum in SIGNALS:
+            os.kill(process.pid or 0, signum)
+    assert list(batches) == [2] * 5
 
 
 def test_a_signal_to_a_worker_does_not_reach_the_rank():

@@ -45,8 +45,37 @@ def test_another_start_keeps_its_configuration(tmp_path: Path):
 
 def test_another_identity_is_refused_and_shown(tmp_path: Path):
     Run.create(small_config(tmp_path), DATA, COMMAND)
-    with pytest.raises(UserError, match=r"runs/test is another run: seed was 0 and is now 3 \(and 1 more\); .*RUN"):
+    changes = (
+        "seed was 0 and is now 3, recipe.epochs was 2 and is now 9; give the values it was made with, or another RUN"
+    )
+    with pytest.raises(UserError, match=f"^runs/test is another run: {changes}"):
         Run.create(small_config(tmp_path, seed=3, recipe__epochs=9), DATA, COMMAND)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "remedy"),
+    [
+        (1, "recipe.epochs can only be raised: give 2 or more, or another RUN"),
+        (9, "resnext resume runs/test recipe.epochs=9 raises them, or another RUN"),
+    ],
+)
+def test_other_epochs_alone_say_how_they_are_changed(tmp_path: Path, epochs: int, remedy: str):
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    with pytest.raises(UserError, match=f"recipe.epochs was 2 and is now {epochs}; {remedy}"):
+        Run.create(small_config(tmp_path, recipe__epochs=epochs), DATA, COMMAND)
+
+
+def test_a_name_of_another_experiment_is_told_before_its_data(tmp_path: Path):
+    """`make train RUN=mine` without EXP is of the default experiment, on other data."""
+    Run.create(small_config(tmp_path), DATA, COMMAND)
+    other = small_config(tmp_path, experiment="resnext_digits", seed=3)
+    message = (
+        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: go on with it by "
+        r"`make resume RUN=test` or EXP=test \(experiment=test\), or take another RUN"
+    )
+    with pytest.raises(UserError, match=message):
+        Run.create(other, replace(DATA, fingerprint="4567"), COMMAND)
+    assert Run.create(replace(other, seed=0), DATA, COMMAND).path == Path("runs/test")  # it differs in its name alone
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_readers_take_what_is_whole(parts: Run, how: str, capsys: pytest.Capture
     assert all(row in whole for row in rows)
     assert read_last_row(path) == (rows[-1] if rows else {})
     assert status([str(parts.path)]) == 0
-    assert f"step      {rows[-1]['step'] if rows else 0}/5" in capsys.readouterr().out
+    assert "step      4/5" in capsys.readouterr().out
     assert not compare(parts, Run(Path("runs/whole")))[0].same
 
 

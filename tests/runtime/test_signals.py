@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -37,6 +38,83 @@ def test_a_signal_ends_what_has_nothing_to_save():
     assert stop.signum == signal.SIGTERM
 
 
+AGAIN = "; Ctrl-C again stops without saving\n"
+
+
+@pytest.mark.parametrize(
+    ("saves", "signum", "line"),
+    [
+        (True, signal.SIGINT, f"saving after this step{AGAIN}"),
+        (False, signal.SIGINT, f"stopping{AGAIN}"),
+        (True, signal.SIGUSR1, "SIGUSR1: saving after this step\n"),
+        (False, signal.SIGTERM, "SIGTERM: stopping\n"),
+    ],
+)
+def test_the_first_signal_is_acknowledged(saves: bool, signum: int, line: str, capfd: pytest.CaptureFixture[str]):
+    stop = StopRequest()
+    with suppress(Interrupted), stop.received(deferred=saves):
+        if saves:
+            stop.defer()
+        signal.raise_signal(signum)
+        signal.raise_signal(signal.SIGUSR2)
+    assert capfd.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RANK": "1"},
+        {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"},
+        {"RANK": "0", "RESNEXT_LAUNCHER": "1"},  # the launcher has said it
+    ],
+)
+def test_one_process_of_a_run_speaks(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    stop = StopRequest()
+    with stop.received(deferred=True):
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.signum == signal.SIGTERM
+    assert capfd.readouterr().err == ""
+
+
+def test_a_loader_process_is_silent(capfd: pytest.CaptureFixture[str]):
+    """It is forked with the rank's handler, and a terminal's Ctrl-C reaches it too."""
+    with StopRequest().received(deferred=False):
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGINT)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("context", "code", "said"),
+    [
+        ("StopRequest().received(deferred=True)", -signal.SIGINT, f"stopping{AGAIN}"),
+        (
+            "acknowledged()",
+            130,
+            f"stopping; what is trained is saved after this step{AGAIN}stopped without saving\n",
+        ),
+    ],
+)
+def test_a_second_ctrl_c_ends_the_process(context: str, code: int, said: str):
+    """A launcher's ranks are killed with it (test_parent_death.py)."""
+    script = (
+        "import signal, time; from resnext.runtime.signals import StopRequest, acknowledged\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)  # as torchrun's handler, which waits for the ranks\n"
+        f"with {context}:\n"
+        "    for _ in range(2): signal.raise_signal(signal.SIGINT); time.sleep(0.5)\n"
+        "    time.sleep(60)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (code, said)
+
+
 def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
     script = (
         "import signal; from resnext.runtime.signals import StopRequest\n"
@@ -58,7 +136,9 @@ def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: i
         "    print('ready', flush=True); lock = ctypes.create_string_buffer(64)\n"
         "    while True: ctypes.CDLL(None).pthread_mutex_lock(lock)"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.3)  # until it hangs
@@ -67,8 +147,9 @@ def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: i
         process.wait(timeout=3 if deferred else 30)
     except subprocess.TimeoutExpired:
         process.kill()
-    output, _ = process.communicate()
+    output, errors = process.communicate()
     assert (process.returncode, output) == (code, "" if deferred else "ended by 15\n")
+    assert errors == "SIGTERM: stopping\n"  # said at once, while the main thread is in the library
 
 
 def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):

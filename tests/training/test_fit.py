@@ -272,3 +272,19 @@ def test_storage_that_fails_before_the_training_is_a_failure_and_not_the_users_m
     assert capsys.readouterr().err == f"resnext fit: {run.path}/{name}: Input/output error\n"
     assert Path("code").read_text() == "1\n"
     assert run_verb(["fit", "nowhere"]) == 2
+
+
+def test_the_header_describes_the_network_and_what_is_not_used(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+    (image_folder / "val").rename(image_folder / "valid")
+    (image_folder / "test").mkdir()
+    for name in ("a.gif", "b.gif", "c.heic"):
+        (image_folder / "train/cat" / name).touch()
+    fit(make_run(small_config(image_folder, recipe__batch_size=8, recipe__max_steps=1)))
+    lines = capsys.readouterr().out.splitlines()
+    macs = 64 * (8 * 27 + 8 * 4 + 4 * 2 * 9 + 4 * 32 + 8 * 32 + 32 * 8) + 16 * (8 * 4 * 9 + 8 * 64 + 32 * 64) + 64 * 2
+    assert f"model     resnext: blocks 1-1, 2×2d, 4.39 k parameters, {macs / 1000:.2f} kMACs at 8 px" in lines
+    assert (
+        f"warning: {image_folder}/train has images that cannot be read (2 .gif, 1 .heic): convert them to JPEG or PNG"
+        in lines
+    )
+    assert f"warning: {image_folder}/test is not used: only train/ and valid/ are" in lines

@@ -87,5 +87,6 @@ class ProgressReport(Callback):
     def _speed(self, trainer: Trainer) -> str:
         speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec
         images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
-        left = timedelta(seconds=round(images / speed)) if speed else "?"
+        steady = self.throughput.steady_images_per_sec
+        left = timedelta(seconds=round(images / steady)) if steady else "?"
         return f"{speed:,.0f} images/s  {left} left  waiting for data {self.throughput.data_wait_percent:.0f} %"

@@ -8,6 +8,9 @@ from lightning.pytorch.callbacks import Callback
 
 from resnext.task.classification import ClassificationTask
 
+WARMUP_STEPS = 10  # compilation, kernel choice and batches that were loaded ahead make them slower or faster
+FADING = 0.99  # of each batch to the next: an estimate is over about a hundred batches
+
 
 class Throughput(Callback):
     """Times every batch from the end of the one before. Validation and the start's first batch do not count.
@@ -24,8 +27,13 @@ class Throughput(Callback):
         self.images_per_sec = 0.0  # over the whole start
         self.recent_images_per_sec = 0.0  # over the steps between two lines
         self.data_wait_percent = 0.0
-        self._warm = False
-        self._total = self._recent = _Window()
+        self._batches = 0
+        self._total = self._recent = self._steady = _Window()
+
+    @property
+    def steady_images_per_sec(self) -> float:
+        """For an estimate of the time left: smooth, and without the first steps; during these, of the last batch."""
+        return self._steady.images_per_sec
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._images = self.batch_size / trainer.accumulate_grad_batches
@@ -40,13 +48,15 @@ class Throughput(Callback):
         assert isinstance(pl_module, ClassificationTask)
         loader: Any = trainer.train_dataloader  # a TrainLoader
         now, waited = time.perf_counter(), loader.seconds_waited
-        if self._warm:
+        if self._batches:
             batch_window = _Window(self._images, now - self._mark, waited - self._waited)
             self._total, self._recent = self._total + batch_window, self._recent + batch_window
+            is_steady = self._batches > WARMUP_STEPS * trainer.accumulate_grad_batches
+            self._steady = (self._steady.faded(FADING) if is_steady else _Window()) + batch_window
             self.images_per_sec = self._total.images_per_sec
             self.recent_images_per_sec = self._recent.images_per_sec
             self.data_wait_percent = self._recent.wait_percent
-        self._warm = True
+        self._batches += 1
         self._mark, self._waited = now, waited
         is_due = pl_module.ends_step(batch_idx) and trainer.global_step % self.log_every_steps == 0
         if is_due or pl_module.ends_epoch(batch_idx):
@@ -69,6 +79,9 @@ class _Window:
 
     def __add__(self, other: "_Window") -> "_Window":
         return _Window(self.images + other.images, self.seconds + other.seconds, self.wait + other.wait)
+
+    def faded(self, factor: float) -> "_Window":
+        return _Window(self.images * factor, self.seconds * factor, self.wait * factor)
 
     @property
     def images_per_sec(self) -> float:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ NAMES = {
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("resnext benchmark", description="Speed, measured on this machine.")
+    parser = ArgumentParser("resnext benchmark", description="Speed, measured on this machine.")
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
     data = verbs.add_parser(
         "data", help="images to training crops", description="CPU time and throughput from JPEG bytes to 224-px crops."

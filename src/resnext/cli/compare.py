@@ -1,15 +1,16 @@
 """resnext compare RUN RUN: are two runs the same, bit for bit."""
 
-import argparse
 import textwrap
 from pathlib import Path
+
+from resnext.cli.arguments import ArgumentParser
 
 COLUMNS = 80
 
 
 def main(arguments: list[str]) -> int:
     """0 if they are, 1 if not."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "resnext compare",
         description="Say whether metrics, weights, EMA and optimizer of two runs are identical, and if not, where "
         "they differ first and by how much. Exit code 0: identical, 1: different.",

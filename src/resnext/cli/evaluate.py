@@ -1,16 +1,14 @@
 """resnext evaluate RUN: count the validation images that a checkpoint gets right."""
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.terminal import pluralize
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "resnext evaluate", description="Validate a checkpoint of a run; each image counts once."
-    )
+    parser = ArgumentParser("resnext evaluate", description="Validate a checkpoint of a run; each image counts once.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
     parser.add_argument(
         "--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)"
@@ -18,6 +16,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="KEY=VALUE",
         help="such as data.root=PATH for other images of the same classes, recipe.evaluation.image_size=288, "
         "trainer.accelerator=cpu",

@@ -1,15 +1,15 @@
 """resnext fit RUN: train a run directory, as one process or as one rank."""
 
-import argparse
 from pathlib import Path
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.runtime.parent_death import die_with_launcher
 from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import is_slurm_rank
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
+    parser = ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
     parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
     options = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ import re
 import signal
 from pathlib import Path
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.errors import UserError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -21,8 +22,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("resnext prepare", description="Write images as data.root wants them.")
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser("resnext prepare", description="Write images as data.root wants them.")
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
 
     imagenet = verbs.add_parser(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.compose import Composer, composer
 from resnext.config.describe import (
@@ -21,7 +22,7 @@ from resnext.config.describe import (
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
-from resnext.config.folders import config_file, config_names
+from resnext.config.folders import BrokenFile, config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("resnext recipes", usage=USAGE, description=DESCRIPTION)
+    parser = ArgumentParser("resnext recipes", usage=USAGE, description=DESCRIPTION)
     parser.add_argument(
         "recipe",
         nargs="?",
@@ -101,7 +102,10 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
     Raises:
         UserError: for an unknown name, a mistake in the recipe's file, which it names, or one in the overrides.
     """
-    if name not in (known := config_names(compose.folders, "recipe")):
+    known = config_names(compose.folders, "recipe")
+    if others := [each for each in overrides if each in known]:
+        raise UserError(f"give one recipe; to compare two: resnext recipes --diff {name} {others[0]}")
+    if name not in known:
         raise UserError(f"{name} is not a recipe; the recipes are {', '.join(known)}{nearest(name, known)}")
     try:
         return compose([f"experiment={EXPERIMENT}", f"recipe={name}", *overrides])
@@ -109,7 +113,7 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
         if overrides:
             _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
             raise
-        if any(str(folder) in str(error) for folder in compose.folders):  # the line names a file and a position
+        if isinstance(error, BrokenFile):
             raise
         raise UserError(f"{_file_name(name, compose.folders)}: {error}") from error
 

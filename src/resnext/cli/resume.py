@@ -1,12 +1,12 @@
 """resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
 
-import argparse
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "resnext resume",
         description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data, callbacks) stays "
         "as it was; trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given "

@@ -1,6 +1,5 @@
 """resnext status [RUN …]: where runs are, for people. Reads only, and imports no torch."""
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,12 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+from resnext.cli.arguments import ArgumentParser
 from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.run.directory import RUNS, Run, list_runs
 from resnext.run.metrics import read_last_row
 
-COLUMNS = "{:24} {:11} {:>13} {:>8} {:>9} {}"
+TITLES = ("run", "state", "step", "top-1", "left", "saved", "job")
+RIGHT = ("step", "top-1", "left", "saved")
 
 T = TypeVar("T")
 
@@ -26,6 +27,7 @@ class Status:
     state: str
     step: int
     steps: int | None
+    top1: float | None
     left: timedelta | None
     saved_seconds_ago: float | None
     job: JobHistory | None
@@ -34,6 +36,19 @@ class Status:
     @property
     def position(self) -> str:
         return f"{self.step:,}/{self.steps:,}" if self.steps else "-"
+
+    @property
+    def accuracy(self) -> str:
+        """The best so far, in percent."""
+        return f"{100 * self.top1:.2f}" if self.top1 is not None else "-"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its cells of the table; `-` where there is nothing to say."""
+        left = str(self.left) if self.left else "-"
+        job = f"{self.job.id} {self.queued.lower()}".rstrip() if self.job else "-"
+        saved = _describe_age(self.saved_seconds_ago)
+        return self.run.path.name, self.state, self.position, self.accuracy, left, saved, job
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ class Damaged:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
+    parser = ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
     options = parser.parse_args(arguments)
     runs = [Run.find(path) for path in options.runs] or list_runs()
@@ -87,8 +102,9 @@ def _read_jobs(run: Run) -> JobHistory | None:
 
 
 def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> Status:
-    starts, last = run.info["starts"], run.checkpoints / "last.ckpt"
-    step = int(read_last_row(run.path / "metrics.csv").get("step", 0))
+    starts, last, summary = run.info["starts"], run.checkpoints / "last.ckpt", run.summary
+    # a row of metrics.csv is written every few steps; summary.json has the step at which the run was interrupted
+    step = max(int(read_last_row(run.path / "metrics.csv").get("step", 0)), summary.get("steps", 0))
     steps = starts[-1].get("steps") if starts else None
     queued = states.get(job.id, "") if job else ""
     state = _name_state(run, queued)
@@ -97,6 +113,7 @@ def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> St
         state=state,
         step=step,
         steps=steps,
+        top1=summary.get(run.config.recipe.best_by),
         left=_time_left(run, steps - step) if steps and state == "running" else None,
         saved_seconds_ago=time.time() - last.stat().st_mtime if last.is_file() else None,
         job=job,
@@ -122,18 +139,22 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
 
 
 def _print_table(found: list[Status | Damaged]) -> None:
-    print(COLUMNS.format("run", "state", "step", "left", "saved", "job"))
+    """Names are whole, so that they can be pasted; a column in which no run has anything is left out."""
+    rows = [TITLES, *(each.row for each in found if isinstance(each, Status))]
+    shown = [at for at, title in enumerate(TITLES) if at < 2 or any(row[at] != "-" for row in rows[1:])]
+    widths = [max(len(row[at]) for row in rows) for at in range(len(TITLES))]
+    widths[0] = max(widths[0], *(len(each.run.path.name) for each in found))
+
+    def show(row: tuple[str, ...]) -> None:
+        cells = (f"{row[at]:{'>' if TITLES[at] in RIGHT else '<'}{widths[at]}}" for at in shown)
+        print(" ".join(cells).rstrip())
+
+    show(TITLES)
     for each in found:
-        name = each.run.path.name
-        name = name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}"
         if isinstance(each, Damaged):
-            print(f"{name:24} {'damaged':11} {each.error}")
-            continue
-        left = str(each.left) if each.left else "-"
-        job = f"{each.job.id} {each.queued.lower()}" if each.job else "-"
-        print(
-            COLUMNS.format(name, each.state, each.position, left, _describe_age(each.saved_seconds_ago), job).rstrip()
-        )
+            print(f"{each.run.path.name:{widths[0]}} {'damaged':{widths[1]}} {each.error}")
+        else:
+            show(each.row)
 
 
 def _print_one(status: Status) -> None:
@@ -142,9 +163,7 @@ def _print_one(status: Status) -> None:
         "run": status.run.path,
         "state": status.state,
         "step": status.position + (f", about {status.left} left" if status.left else ""),
-        "best": f"top-1 {100 * summary['val/top1']:.2f} %, epoch {summary['best_epoch']}"
-        if "val/top1" in summary
-        else "-",
+        "best": f"top-1 {status.accuracy} %, epoch {summary['best_epoch']}" if status.top1 is not None else "-",
         "saved": _describe_age(status.saved_seconds_ago) + (" ago" if status.saved_seconds_ago else ""),
         "starts": len(status.run.info["starts"]),
     }

@@ -22,12 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from resnext.config.errors import has_key, unknown_key
+from resnext.config.errors import find_unknown, has_key, unknown_key
 from resnext.config.folders import config_folders, config_names, experiments_with_data, with_config_dir
 from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
 from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config.model import move_override
+from resnext.config.overrides import describe_plus
 from resnext.config.parts import open_options
+from resnext.config.paths import with_absolute_paths
 from resnext.config.redaction import is_secret_name
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.errors import RunFailed, UserError, describe_os_error
@@ -90,11 +92,7 @@ class Composer:
 
     def __call__(self, overrides: list[str]) -> Config:
         with mistakes_in_one_line(self.folders, overrides):
-            composed = self.hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
-            HydraConfig.instance().set_config(composed)  # for ${hydra:…}
-            OmegaConf.set_struct(composed, False)
-            del composed["hydra"]
-            return _convert(composed, self.folders)
+            return _compose_with(self.hydra, overrides, self.folders)
 
 
 @contextmanager
@@ -128,6 +126,7 @@ def _act(
         elif asked.hydra_help:
             hydra.hydra_help(MAIN, parser, asked)
         elif asked.cfg:
+            _check_composed(hydra, asked, folders)
             hydra.show_cfg(MAIN, asked.overrides, asked.cfg, asked.package, asked.resolve)
         elif asked.info:
             hydra.show_info(asked.info, MAIN, asked.overrides)
@@ -137,6 +136,21 @@ def _act(
             hydra.multirun(MAIN, job, _with_name(asked.overrides))
         else:
             hydra.run(MAIN, job, asked.overrides)
+
+
+def _check_composed(hydra: Hydra, asked: Namespace, folders: list[Path]) -> None:
+    """Raises UserError for what a start refuses. Hydra prints any configuration that it can compose."""
+    _compose_with(hydra, asked.overrides, folders)
+    if asked.package not in (None, "_global_") and not has_key(asked.package, schema_defaults()):
+        raise UserError(f"--package {asked.package}: {unknown_key(asked.package, schema_defaults())}")
+
+
+def _compose_with(hydra: Hydra, overrides: list[str], folders: list[Path]) -> Config:
+    composed = hydra.compose_config(MAIN, overrides, RunMode.RUN, with_log_configuration=False)
+    HydraConfig.instance().set_config(composed)  # for ${hydra:…}
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    return _convert(composed, folders)
 
 
 def _register_resolvers() -> None:
@@ -180,6 +194,8 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
         for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
             if override.is_sweep_override():
                 raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
+            if (plus := describe_plus(override, is_group=False)) is not None:
+                raise UserError(plus)
             if not has_key(override.get_key_element(), schema_defaults()):
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
             OmegaConf.update(tree, override.get_key_element(), override.value())
@@ -195,6 +211,9 @@ def data_home() -> str:
 
 def _convert(composed: DictConfig, folders: Sequence[Path]) -> Config:
     if missing := OmegaConf.missing_keys(composed):
+        found: Any = OmegaConf.to_container(composed)
+        if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo is why the right key is missing
+            raise UserError(unknown_key(unknown, schema_defaults()))
         key = min(missing)
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
     config = _parse(OmegaConf.to_container(composed, resolve=True))
@@ -227,24 +246,4 @@ def _parse(tree: Any) -> Config:
     for key, text in find_texts(tree):
         if key != "run":  # a run may have any name
             check_no_secret(key, text)
-    return _absolute(config)
-
-
-def _absolute(config: Config) -> Config:
-    """Paths as they are from here: a rank or a later start may be elsewhere."""
-    teacher = config.recipe.teacher
-    return replace(
-        config,
-        data=replace(config.data, root=_absolute_path(config.data.root)),
-        model=replace(config.model, weights=_absolute_weights(config.model.weights)),
-        recipe=replace(config.recipe, teacher=replace(teacher, weights=_absolute_weights(teacher.weights))),
-    )
-
-
-def _absolute_weights(weights: str | None) -> str | None:
-    """A file's path, or a hub's name as it is."""
-    return _absolute_path(weights) if weights is not None and Path(weights).expanduser().exists() else weights
-
-
-def _absolute_path(path: str) -> str:
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are
+    return with_absolute_paths(config)

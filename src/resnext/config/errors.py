@@ -7,12 +7,20 @@ from typing import Any
 from pydantic import ValidationError
 
 Tree = Mapping[str, Any]  # the schema's keys with their defaults, nested
+CUTOFF = 0.6  # of difflib's ratio: at 0.5 it proposes `loss` for `foo` and `v1` for `b1`
+SHORTEST_BEGINNING = 3  # letters
 
 
 def nearest(name: str, names: list[str]) -> str:
     """`; did you mean X?` for the nearest of `names`, or nothing where none is near."""
-    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {matches[0]}?" if matches else ""
+    return f"; did you mean {near}?" if (near := find_near(name, names)) else ""
+
+
+def find_near(name: str, names: list[str]) -> str | None:
+    """The nearest of those that begin with `name`, or else of those that are spelled much like it."""
+    longer = [each for each in names if len(name) >= SHORTEST_BEGINNING and each.startswith(name)]
+    matches = difflib.get_close_matches(name, longer or names, n=1, cutoff=0 if longer else CUTOFF)
+    return matches[0] if matches else None
 
 
 def has_key(key: str, schema: Tree) -> bool:
@@ -27,17 +35,49 @@ def has_key(key: str, schema: Tree) -> bool:
     return True
 
 
+def find_default(key: str, schema: Tree) -> Any:
+    """What the schema has at a dotted key: a default or a group; None if it has nothing there."""
+    found: Any = schema
+    for part in key.split(".") if key else ():
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
 def unknown_key(key: str, schema: Tree) -> str:
     """The line for a dotted key that the schema does not have."""
+    return f"{key} is not a configuration key; {_near_key(key, schema) or _allowed_keys(key, schema)}"
+
+
+def _near_key(key: str, schema: Tree) -> str | None:
+    """`did you mean X?`: a key of the same group, or one of the same name elsewhere, or the value that `key` is in."""
     group, _, leaf = key.rpartition(".")
     keys = list(_dotted_keys(schema))
     siblings = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == group]
+    if near := find_near(leaf, siblings):
+        return f"did you mean {group + '.' if group else ''}{near}?"
     elsewhere = [name for name in keys if name.rpartition(".")[2] == leaf]
-    if close := difflib.get_close_matches(leaf, siblings, n=1):
-        hint = f"; did you mean {group + '.' if group else ''}{close[0]}?"
-    else:
-        hint = f"; did you mean {elsewhere[0]}?" if elsewhere else nearest(key, keys)
-    return f"{key} is not a configuration key{hint or '; `resnext train --cfg job` prints them all'}"
+    if group:
+        elsewhere = difflib.get_close_matches(key, elsewhere, n=1, cutoff=CUTOFF) or elsewhere
+    if elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    return f"did you mean {group}?" if group in keys and not isinstance(find_default(group, schema), Mapping) else None
+
+
+def _allowed_keys(key: str, schema: Tree) -> str:
+    """What the innermost group of `key` that exists holds."""
+    group = key.rpartition(".")[0]
+    while not isinstance(found := find_default(group, schema), Mapping):
+        group = group.rpartition(".")[0]
+    return f"{group or 'a configuration'} has {', '.join(found)}"
+
+
+def find_unknown(tree: Tree, schema: Tree) -> str | None:
+    """The first dotted key of `tree` that a group of the schema does not have."""
+    for key in _dotted_keys(tree):
+        group = find_default(key.rpartition(".")[0], schema)
+        if group and isinstance(group, Mapping) and not has_key(key, schema):  # an empty group takes any key
+            return key
+    return None
 
 
 def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> str:
@@ -46,6 +86,7 @@ def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> 
     `at` is where in the schema the value is.
     """
     errors: list[Any] = [{**each, "loc": (*at, *each["loc"])} for each in error.errors()]
+    errors.sort(key=lambda each: each["type"] != "unexpected_keyword_argument")  # a typo also makes a key missing
     first: Any = errors[0]
     key = _dotted_key(first["loc"], schema)
     same = [each for each in errors if _dotted_key(each["loc"], schema) == key]

@@ -74,6 +74,10 @@ def experiments_with_data(folders: Sequence[Path], data: str) -> list[str]:
     return [name for name in names if _data_of(config_file(folders, f"experiment/{name}")) == data]
 
 
+class BrokenFile(UserError):
+    """A configuration file that cannot be read; the message names it."""
+
+
 class NamedFiles(ConfigRepository):
     """Hydra's reader of files, which names the file that it cannot read."""
 
@@ -85,7 +89,7 @@ class NamedFiles(ConfigRepository):
         except (UnicodeDecodeError, OSError) as error:
             source = self._find_object_source(config_path, ObjectType.CONFIG)
             file = f"{source.path if source else ''}/{config_path}.yaml"
-            raise UserError(f"{file} cannot be composed: {describe_error(error)}; correct the file") from error
+            raise BrokenFile(f"{file} cannot be composed: {describe_error(error)}; correct the file") from error
 
 
 def _data_of(experiment: Path) -> Any:

@@ -10,9 +10,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from resnext.config.errors import has_key, nearest, unknown_key
-from resnext.config.folders import config_names
+from resnext.config.errors import has_key, unknown_key
+from resnext.config.folders import BrokenFile, config_names
 from resnext.config.model import move_override
+from resnext.config.overrides import describe_choice, describe_plus, describe_sweep
 from resnext.config.schema import schema_defaults
 from resnext.errors import UserError
 
@@ -29,7 +30,7 @@ def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> I
             raise
         raise UserError(describe_mistake(error, folders, arguments)) from error
     except yaml.YAMLError as error:
-        raise UserError(f"a configuration file is not valid YAML; correct it: {error}") from error
+        raise BrokenFile(f"a configuration file is not valid YAML; correct it: {error}") from error
 
 
 def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
@@ -39,7 +40,9 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = list(error.options or config_names(folders, group))
-        return f"{group}={name} does not exist; {group} is one of {', '.join(options)}{nearest(name, options)}"
+        if not group:
+            return f"{name} does not exist: the defaults list of a configuration file names it; correct the list"
+        return describe_choice(group, name, options)
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
@@ -52,12 +55,14 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
 def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | None:
     """The first override that cannot be right: Hydra's error has it only in its text."""
     overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
-    several = "-m" in arguments or "--multirun" in arguments
+    several = ("-m" in arguments or "--multirun" in arguments) and "--cfg" not in arguments
     for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
         key = override.key_or_group
         if override.is_sweep_override() and not several:
-            return f"{override.input_line}: several values make several runs, with -m"
+            return describe_sweep(override)
         is_group = any((folder / key).is_dir() for folder in folders)
+        if (plus := describe_plus(override, is_group=is_group)) is not None:
+            return plus
         if not has_key(key, schema_defaults()) and not is_group and not key.startswith("hydra"):
             return unknown_key(key, schema_defaults())
     return None

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from resnext.config.folders import PROVIDERS, NamedFiles, config_dir_in
 from resnext.config.model import move_override, move_structure
+from resnext.config.overrides import check_override, refuse_arguments
 from resnext.config.parts import add_option_defaults
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
@@ -68,17 +69,19 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
     """Hydra's parser and the parsed `arguments`: flags and overrides in any order.
 
     Raises:
-        UserError: for a flag that would load files from elsewhere, except --config-dir: its files are checked.
+        UserError: for an unknown flag, or one that would load files from elsewhere. --config-dir is allowed: its files
+            are checked.
     """
     parser = get_args_parser()
+    parser.error = refuse_arguments  # pyright: ignore[reportAttributeAccessIssue]
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.shell_completion:
         parsed.config_dir = config_dir_in(os.environ.get("COMP_LINE", ""))
     for flag in FILES_OF_ITS_OWN:
         if getattr(parsed, flag) is not None:
             raise UserError(
-                f"--{flag.replace('_', '-')} is not allowed: put the file into configs/, or into the folder of "
-                "--config-dir, in its group"
+                f"--{flag.replace('_', '-')} {getattr(parsed, flag)} is not allowed: put the file into experiment/ of "
+                "configs/ or of the folder of --config-dir, and give experiment=NAME"
             )
     return parser, parsed
 
@@ -107,6 +110,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
             _check_override(override)
+            check_override(override, self.get_group_options)
         arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         try:
             composed = super().load_configuration(*arguments)

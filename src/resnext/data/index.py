@@ -3,9 +3,10 @@
 import functools
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -18,6 +19,8 @@ from resnext.run.identity import DataIdentity
 from resnext.terminal import progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+UNREAD_SUFFIXES = (".gif", ".avif", ".heic", ".heif", ".jfif", ".jxl", ".jp2")  # images too, but not for our decoders
+VAL_NAMES = ("val", "validation", "valid")
 SCAN_THREADS = 16  # a network file system answers many questions at once
 
 
@@ -32,6 +35,7 @@ class ImageIndex:
         labels: int64 [images].
         paths: uint8 [bytes], all relative paths one after another, as the file system spells them.
         offsets: int64 [images + 1], where each path begins.
+        unread: how many images each suffix that is not read has; they belong to no identity.
     """
 
     root: Path
@@ -39,6 +43,7 @@ class ImageIndex:
     labels: np.ndarray
     paths: np.ndarray
     offsets: np.ndarray
+    unread: dict[str, int] = field(default_factory=dict, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,6 +111,15 @@ class Scan(NamedTuple):
     folders: list[FolderStamp]
 
 
+def find_val(root: Path) -> Path:
+    """root/val, validation or valid, whichever exists; root/val if none does. Raises UserError for more than one."""
+    found = [root / name for name in VAL_NAMES if (root / name).is_dir()]
+    if len(found) > 1:
+        names = " and ".join(f"{path.name}/" for path in found)
+        raise UserError(f"{root} has {names}: keep one of them for validation, and move the others away")
+    return found[0] if found else root / "val"
+
+
 def scan_splits(root: Path) -> Scan:
     """Lists root/train and root/val. The classes are those of train/, for both.
 
@@ -113,10 +127,11 @@ def scan_splits(root: Path) -> Scan:
         UserError: a folder is missing or unreadable, a class is empty, val/ is flat or has a class unknown to train/.
     """
     folders: list[FolderStamp] = []
+    val = find_val(root)
     classes = _class_names(root / "train", root, folders)
     train = _scan_split(root / "train", classes, folders)
-    _check_validation_classes(root / "val", _class_names(root / "val", root, folders), classes)
-    return Scan(train, _scan_split(root / "val", classes, folders, may_be_empty=True), folders)
+    _check_validation_classes(val, _class_names(val, root, folders), classes)
+    return Scan(train, _scan_split(val, classes, folders, may_be_empty=True), folders)
 
 
 def _class_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[str, ...]:
@@ -153,8 +168,10 @@ def _scan_split(
     """Raises UserError for a class without images; in val/ only if all classes are."""
     paths: list[bytes] = []
     labels: list[int] = []
+    unread: list[str] = []  # the suffix of each
     with progress(f"listing {split}", len(classes)) as advance, ThreadPoolExecutor(SCAN_THREADS) as pool:
-        for label, found in enumerate(pool.map(lambda name: _scan_class(split, name, folders, advance), classes)):
+        scans = pool.map(lambda name: _scan_class(split, name, folders, unread, advance), classes)
+        for label, found in enumerate(scans):
             if not found and not may_be_empty:
                 raise UserError(
                     f"{split / classes[label]} has no images ({', '.join(IMAGE_SUFFIXES)}): "
@@ -166,25 +183,29 @@ def _scan_split(
         raise UserError(f"{split} has no images in its class folders: move some there from train/")
     offsets = np.cumsum([0, *map(len, paths)], dtype=np.int64)
     joined = np.frombuffer(b"".join(paths), dtype=np.uint8)
-    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), joined, offsets)
+    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), joined, offsets, unread=dict(Counter(unread)))
 
 
-def _scan_class(split: Path, name: str, folders: list[FolderStamp], advance: Callable[[int], None]) -> list[bytes]:
+def _scan_class(
+    split: Path, name: str, folders: list[FolderStamp], unread: list[str], advance: Callable[[int], None]
+) -> list[bytes]:
     """The paths of a class below `split`; none for a class that val/ does not have."""
     paths: list[bytes] = []
     if (split / name).is_dir():
-        _add_images(split / name, os.fsencode(name), paths, folders)
+        _add_images(split / name, os.fsencode(name), paths, folders, unread)
     advance(1)
     return paths
 
 
-def _add_images(folder: Path, prefix: bytes, paths: list[bytes], folders: list[FolderStamp]) -> None:
+def _add_images(folder: Path, prefix: bytes, paths: list[bytes], folders: list[FolderStamp], unread: list[str]) -> None:
     for entry in _entries(folder, folders):
         path = prefix + b"/" + os.fsencode(entry.name)
         if entry.is_dir():
-            _add_images(Path(entry.path), path, paths, folders)
+            _add_images(Path(entry.path), path, paths, folders, unread)
         elif _is_image(entry.name):
             paths.append(path)
+        elif (suffix := os.path.splitext(entry.name)[1].lower()) in UNREAD_SUFFIXES:  # noqa: PTH122 - a million names
+            unread.append(suffix)
 
 
 def _entries(folder: Path, folders: list[FolderStamp]) -> list[os.DirEntry[str]]:

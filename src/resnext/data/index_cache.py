@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from resnext.data.arrays import read_arrays, write_arrays
-from resnext.data.index import FolderStamp, ImageIndex, scan_splits
+from resnext.data.index import FolderStamp, ImageIndex, find_val, scan_splits
 from resnext.files import atomic_write
 
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
-VERSION = 2
+VERSION = 3
 DAMAGED = ".damaged"  # beside an index: what image_check.py found
 Stamp = list[int]  # time, inode and size of a kept index
 KEPT = 20  # files, of 60 MB each for ImageNet; the oldest go
@@ -26,7 +26,7 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
     """The training and the validation images below `root`, listed anew if anything changed. Raises as scan_splits."""
     root = root.absolute()
     path = _cache_path(root)
-    if path is not None and (kept := _read(path, root)):
+    if path is not None and (kept := _read(path, root, find_val(root))):
         return kept
     scan = scan_splits(root)
     newest = max(stamp.changed_ns for stamp in scan.folders)
@@ -82,28 +82,34 @@ def _cache_path(root: Path) -> Path | None:
     return folder / "resnext" / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.index"
 
 
-def _read(path: Path, root: Path) -> tuple[ImageIndex, ImageIndex] | None:
+def _read(path: Path, root: Path, val: Path) -> tuple[ImageIndex, ImageIndex] | None:
     """None if there is none, or it does not hold any more."""
     try:
         header, arrays = read_arrays(path)
-        if (header["version"], header["root"]) != (VERSION, str(root)):
+        if (header["version"], header["root"], header["val"]) != (VERSION, str(root), val.name):
             return None
         if any(FolderStamp.of(Path(stamp[0])) != tuple(stamp) for stamp in header["folders"]):
             return None
-        train, val = (_index(root / split, split, header, arrays) for split in ("train", "val"))
+        return _index(root / "train", "train", header, arrays), _index(val, "val", header, arrays)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return train, val
 
 
 def _index(folder: Path, split: str, header: dict[str, Any], arrays: dict[str, Any]) -> ImageIndex:
     parts = {name: arrays[f"{split}/{name}"] for name in ("labels", "paths", "offsets")}
-    return ImageIndex(folder, tuple(header["classes"]), **parts)
+    return ImageIndex(folder, tuple(header["classes"]), **parts, unread=header["unread"][split])
 
 
 def _write(path: Path, root: Path, train: ImageIndex, val: ImageIndex, folders: list[FolderStamp]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"version": VERSION, "root": str(root), "classes": train.classes, "folders": folders}
+    header = {
+        "version": VERSION,
+        "root": str(root),
+        "val": val.root.name,
+        "classes": train.classes,
+        "folders": folders,
+        "unread": {"train": train.unread, "val": val.unread},
+    }
     arrays = {
         f"{split}/{name}": getattr(index, name)
         for split, index in (("train", train), ("val", val))

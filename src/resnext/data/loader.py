@@ -13,6 +13,7 @@ from resnext.data.dataset import ImageDataset, TrainBatch, TrainImages
 from resnext.data.image_check import ImageCheck
 from resnext.data.sampler import RankBatches
 from resnext.data.worker_watchdog import WorkerWatchdog, die_with_rank
+from resnext.runtime.signals import SIGNALS
 
 
 class ImageLoader(DataLoader[Any]):
@@ -92,6 +93,8 @@ def prepare_worker(_worker: int) -> None:
     torch.set_num_threads(1)
     # The rank's descriptor is inherited by a fork: the rank would take a TERM of this process for its own and end.
     signal.set_wakeup_fd(-1)
+    for signum in SIGNALS:  # the whole process group may get it, and the rank needs batches until it has saved
+        signal.signal(signum, signal.SIG_IGN)
     die_with_rank()
 
 

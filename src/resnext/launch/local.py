@@ -14,6 +14,7 @@ from resnext.run.directory import Run
 from resnext.runtime.device import count_devices
 from resnext.runtime.logs import logging_to
 from resnext.runtime.parent_death import LAUNCHER
+from resnext.runtime.signals import acknowledged
 from resnext.training.fit import fit
 from resnext.training.parts import Parts
 
@@ -73,7 +74,8 @@ def _run_ranks(run: Run, devices: int) -> None:
     )
     start = ("--start", str(run.start)) if run.start is not None else ()
     try:
-        elastic_launch(config, sys.executable)("-m", "resnext", "fit", str(run.path), *start)
+        with acknowledged():
+            elastic_launch(config, sys.executable)("-m", "resnext", "fit", str(run.path), *start)
     except SignalException as error:
         raise Interrupted(int(error.sigval)) from None
     except ChildFailedError as error:

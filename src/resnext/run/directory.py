@@ -20,7 +20,15 @@ from typing import Any
 
 from resnext.config.schema import Config, to_dict
 from resnext.errors import UserError
-from resnext.run.identity import DataIdentity, RunMark, describe_difference, identity_digest, with_epochs
+from resnext.run.identity import (
+    DataIdentity,
+    RunMark,
+    describe_differences,
+    describe_experiments,
+    describe_remedy,
+    identity_digest,
+    with_epochs,
+)
 from resnext.run.lock import RunLock
 from resnext.run.new_run import free_name, make_run
 from resnext.run.provenance import describe_code, describe_machine
@@ -34,6 +42,7 @@ from resnext.run.run_files import (
     write_json,
     write_yaml,
 )
+from resnext.run.runs_folder import make_runs_folder
 
 RUNS = Path("runs")
 
@@ -56,9 +65,10 @@ class Run:
         """Makes runs/NAME, or opens it for another start if `config` and `data` are those of the run that is there.
 
         Raises:
-            UserError: if NAME is another run, and how it differs; if another process is training it.
+            UserError: if NAME is another run, and how it differs; if another process is training it; if runs/ cannot
+                be written.
         """
-        RUNS.mkdir(parents=True, exist_ok=True)
+        make_runs_folder(RUNS)
         path = RUNS / (config.run or free_name(RUNS, config.experiment))
         if not path.exists():
             if make_run(path, replace(config, run=path.name), data, command):
@@ -132,14 +142,15 @@ class Run:
         return RunLock(self.path / "lock")
 
     def check_identity(self, config: Config, data: DataIdentity) -> None:
-        """Raises UserError with the first difference if `config` or `data` would make another run of this one."""
-        self.check_data(data)
+        """Raises UserError with the differences if `config` or `data` would make another run of this one."""
         made = with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
-        difference = describe_difference(made, config)
-        if difference is not None:
-            longer = f"resnext resume {self.path} recipe.epochs={config.recipe.epochs} raises them"
-            remedy = longer if difference.startswith("recipe.epochs ") else "give the values it was made with"
-            raise UserError(f"{self.path} is another run: {difference}; {remedy}, or another RUN (run=NAME)")
+        differences = describe_differences(made, config)
+        if self.made.experiment != config.experiment and (differences or data != self.data_identity):
+            raise UserError(describe_experiments(self.path, self.made.experiment, config.experiment))
+        self.check_data(data)
+        if differences:
+            remedy = describe_remedy(self.path, made, config)
+            raise UserError(f"{self.path} is another run: {differences}; {remedy}, or another RUN (run=NAME)")
 
     def check_data(self, data: DataIdentity) -> None:
         """Raises UserError if `data` is not what the run was made with."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from resnext.config.schema import OF_THE_MACHINE, TEXTS, Config, find_differences
 from resnext.errors import UserError
 
+SHOWN = 5  # differences of two configurations in one line
+
 log = logging.getLogger(__name__)
 
 
@@ -61,14 +63,35 @@ def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, require
         )
 
 
-def describe_difference(made: Config, asked: Config) -> str | None:
-    """The first key of the identity that differs, with both values; None if both have the same identity."""
+def describe_differences(made: Config, asked: Config) -> str:
+    """The keys in which `asked` is another run than `made`, with both values; empty if it is the same."""
     differences = list(find_differences(made.identity(), asked.identity()))
-    if not differences:
-        return None
-    key, *values = differences[0]
-    was, now = (re.sub(r"\s+", "", json.dumps(value)) for value in values)
-    return f"{key} was {was} and is now {now}" + (f" (and {len(differences) - 1} more)" if len(differences) > 1 else "")
+    shown = [f"{key} was {_compact(was)} and is now {_compact(now)}" for key, was, now in differences[:SHOWN]]
+    more = len(differences) - len(shown)
+    return ", ".join(shown) + (f" (and {more} more)" if more else "")
+
+
+def describe_remedy(path: Path, made: Config, asked: Config) -> str:
+    """What to give so that `asked` goes on with the run at `path`."""
+    was, now = made.recipe.epochs, asked.recipe.epochs
+    others = describe_differences(made, with_epochs(asked, was))
+    if others or now == was:
+        return "give the values it was made with"
+    if now < was:
+        return f"recipe.epochs can only be raised: give {was} or more"
+    return f"resnext resume {path} recipe.epochs={now} raises them"
+
+
+def describe_experiments(path: Path, made: str, asked: str) -> str:
+    """One line for a run that another experiment made."""
+    return (
+        f"{path} is a run of experiment={made}, and this is experiment={asked}: go on with it by "
+        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or take another RUN (run=NAME)"
+    )
+
+
+def _compact(value: Any) -> str:
+    return re.sub(r"\s+", "", json.dumps(value))
 
 
 def with_epochs(config: Config, epochs: int) -> Config:

@@ -8,6 +8,8 @@ from typing import Any
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.describe import describe_image_sizes, describe_recipe, doubt_lr
 from resnext.config.schema import to_dict
+from resnext.data.index import ImageIndex
+from resnext.models.complexity import describe_network
 from resnext.run.directory import Run
 from resnext.runtime.slurm_job import SlurmJob
 from resnext.runtime.world import World
@@ -25,7 +27,8 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
     _log_lines(
         run=run.path,
-        model=config.model.name + (f", weights {config.model.weights}" if config.model.weights else ""),
+        model=f"{config.model.name}: {describe_network(plan.parts.network, recipe.image_size)}",
+        weights=config.model.weights,
         data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
@@ -33,6 +36,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
+    _warn_of_unused(train, val)
     seen = set(val.labels.tolist())
     if job := SlurmJob.current():
         _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {plan.steps_done:,}")
@@ -46,6 +50,16 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
     warmup = recipe.schedule.warmup_epochs
     if warmup * plan.steps_per_epoch >= plan.steps:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+
+
+def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
+    """Images that a user may believe to be trained on or evaluated."""
+    for index in (train, val):
+        if index.unread:
+            counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(index.unread.items()))
+            log.warning("%s has images that cannot be read (%s): convert them to JPEG or PNG", index.root, counts)
+    if train.root != val.root and (unused := train.root.parent / "test").is_dir():  # a pack is one folder
+        log.warning("%s is not used: only train/ and %s/ are", unused, val.root.name)
 
 
 def log_resume(run: Run, plan: TrainingPlan) -> None:
@@ -101,5 +115,7 @@ def _accuracies(results: dict[str, Any]) -> str:
 
 
 def _log_lines(**lines: Any) -> None:
+    """A line each; one without a text is left out."""
     for name, text in lines.items():
-        log.info("%-9s %s", name, text)
+        if text is not None:
+            log.info("%-9s %s", name, text)

@@ -1,0 +1,13 @@
+"""The argument parser of every verb that does not compose a configuration."""
+
+import argparse
+from typing import NoReturn
+
+from resnext.errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's parser with mistakes as UserError: one line, in place of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; `{self.prog} --help` explains the arguments")

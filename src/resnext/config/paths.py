@@ -1,0 +1,27 @@
+"""The paths of a configuration, whole: a rank or a later start may be in another folder."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from resnext.config.schema import Config
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The same configuration, with its relative paths as they are from this process's folder."""
+    teacher = config.recipe.teacher
+    return replace(
+        config,
+        data=replace(config.data, root=_absolute_path(config.data.root)),
+        model=replace(config.model, weights=_absolute_weights(config.model.weights)),
+        recipe=replace(config.recipe, teacher=replace(teacher, weights=_absolute_weights(teacher.weights))),
+    )
+
+
+def _absolute_weights(weights: str | None) -> str | None:
+    """A file's path, or a hub's name as it is."""
+    return _absolute_path(weights) if weights is not None and Path(weights).expanduser().exists() else weights
+
+
+def _absolute_path(path: str) -> str:
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - also drops `..`, and keeps links as they are

@@ -1,0 +1,62 @@
+"""What a network is, in one line: its structure, its parameters, and the multiply-accumulates (MACs) of an image."""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from resnext.models.resnext import Bottleneck, ResNeXt
+
+
+def describe_network(network: nn.Module, image_size: int) -> str:
+    """`blocks 3-4-6-3, 32×4d, 25.03 M parameters, 4.23 GMACs at 224 px`."""
+    macs = count_macs(network, image_size)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    cost = [f"{_short(macs)}MACs at {image_size} px"] if macs is not None else []
+    return ", ".join([_structure(network), f"{_short(parameters)} parameters", *cost])
+
+
+def count_macs(network: nn.Module, image_size: int) -> int | None:
+    """Of one image, by torch's counter; None for a network that cannot run without data.
+
+    On the meta device: nothing is computed, no random number is drawn, and neither weights nor statistics change.
+    """
+    inner = _Uncompiled(network)
+    state = {name: tensor.to("meta") for name, tensor in inner.state_dict(keep_vars=True).items()}
+    images = torch.empty(2, 3, image_size, image_size, device="meta")  # batch norm may need two values of a channel
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            functional_call(inner, state, (images,))
+    except Exception:  # a network of somebody else's may look at values; the count is not worth a training
+        return None
+    return counter.get_total_flops() // 2 // len(images)
+
+
+class _Uncompiled(nn.Module):
+    """Calls a network that was compiled in place without compiling it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.forward(images)
+
+
+def _structure(network: nn.Module) -> str:
+    """Blocks of each stage, and cardinality × width of a group in the first, as the paper writes it."""
+    if not isinstance(network, ResNeXt):
+        return type(network).__name__
+    stages = [list(network.get_submodule(name).children()) for name in network.stages]
+    first = stages[0][0]
+    assert isinstance(first, Bottleneck)
+    groups = first.conv2.groups
+    return f"blocks {'-'.join(str(len(stage)) for stage in stages)}, {groups}×{first.conv2.in_channels // groups}d"
+
+
+def _short(count: int) -> str:
+    """`25.03 M`."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return str(count)

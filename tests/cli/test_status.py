@@ -1,0 +1,50 @@
+"""The table of runs: whole names, accuracy, and the step at which a run stopped."""
+
+from pathlib import Path
+
+import pytest
+
+from resnext.cli.status import main as status
+from resnext.run.directory import Run
+from resnext.run.identity import DataIdentity
+from support.small_run import small_config
+
+DATA = DataIdentity(("cat", "dog"), "0123")
+LONG = "my_experiment_with_a_long_name-20261127-161033"
+HEADER = "epoch,step,lr,train/loss,val/loss,val/top1,val/top5\n"
+
+
+def make(tmp_path: Path, name: str, **summary: object) -> Run:
+    run = Run.create(small_config(tmp_path, run=name), DATA, ["test"])
+    run.record_start(steps=100)
+    run.update_summary(**summary)
+    return run
+
+
+def test_names_are_whole_and_empty_columns_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = make(tmp_path, LONG, status="interrupted", steps=23)
+    (run.path / "metrics.csv").write_text(f"{HEADER}1,20,0.1,0.5,,,\n")
+    results = {"val/top1": 0.8123, "val/top5": 1.0}
+    make(tmp_path, "b", status="finished", steps=100, **results, epochs=2, best_epoch=1, last=results)
+    assert status([]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'run':{len(LONG)}} state          step top-1",
+        f"{LONG} interrupted  23/100     -",
+        f"{'b':{len(LONG)}} finished    100/100 81.23",
+    ]
+
+
+def test_a_run_is_found_by_the_name_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make(tmp_path, LONG, status="interrupted", steps=23)
+    assert status([]) == 0
+    name = capsys.readouterr().out.splitlines()[1].split()[0]
+    assert status([name]) == 0
+    assert f"run       runs/{LONG}\nstate     interrupted\nstep      23/100\n" in capsys.readouterr().out
+
+
+def test_the_step_of_a_run_that_was_killed_is_that_of_its_last_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Nobody wrote into summary.json how far it was."""
+    run = make(tmp_path, "killed", status="running", steps=10)
+    (run.path / "metrics.csv").write_text(f"{HEADER}1,10,0.1,0.5,,,\n1,20,0.1,0.5,,,\n1,3")
+    assert status(["killed"]) == 0
+    assert "state     died\nstep      20/100\n" in capsys.readouterr().out

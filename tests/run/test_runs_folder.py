@@ -1,0 +1,38 @@
+"""A folder for runs that cannot be used is one line; root may write everywhere, so the refusals are made."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from resnext.errors import UserError
+from resnext.run.runs_folder import make_runs_folder
+
+
+def test_it_is_made_and_left_empty():
+    make_runs_folder(Path("runs"))
+    make_runs_folder(Path("runs"))
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_file_in_its_place():
+    Path("runs").touch()
+    with pytest.raises(UserError, match=r"^runs is a file, and has to be a folder for the runs: move it away$"):
+        make_runs_folder(Path("runs"))
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("where", ["mkdir", "mkdtemp"])
+def test_one_that_cannot_be_written(code: int, where: str, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code), "runs")
+
+    monkeypatch.setattr(*((Path, "mkdir") if where == "mkdir" else (tempfile, "mkdtemp")), refuse)
+    with pytest.raises(UserError) as error:
+        make_runs_folder(Path("runs"))
+    assert str(error.value) == (
+        f"runs cannot be written ({os.strerror(code)}): make it writable, work in another folder, "
+        "or make it a link to a folder that you can write"
+    )
