@@ -42,10 +42,11 @@ def describe_choice(group: str, name: Any, options: list[str]) -> str:
 def describe_plus(override: Override, *, is_group: bool) -> str | None:
     """One line for a `+` before a key or group that exists; None for anything else."""
     key, sign = override.key_or_group, override.get_key_element().partition(override.key_or_group)[0]
-    if sign != "+" or not (has_key(key, schema_defaults()) or is_group):
+    exists = is_group or (sign == "+" and has_key(key, schema_defaults()))  # ++key=VALUE may set a key that exists
+    if sign not in ("+", "++") or not exists:
         return None
     assert override.input_line is not None
-    return f"{override.input_line}: {key} exists already; leave out the +: {override.input_line.lstrip('+')}"
+    return f"{override.input_line}: {key} exists already; leave out the {sign}: {override.input_line.lstrip('+')}"
 
 
 def _not_deletable(key: str, options: list[str]) -> str:
