@@ -88,7 +88,7 @@ def test_a_module_that_begins_with_an_underscore_is_for_the_others(tmp_path: Pat
         (
             "recipe__loss",
             {"name": "od"},
-            "recipe.loss.name=od is not a registered loss; did you mean odd?; your own go into src/resnext/extensions/",
+            "recipe.loss.name=od is not a registered loss; did you mean odd?",
         ),
         ("recipe__loss", {"name": "odd", "label_smoothing": 0.1}, "recipe.loss.options.depth is missing"),
         (
@@ -174,9 +174,12 @@ def test_the_options_of_a_part_are_shown_and_completed(
         return capsys.readouterr().out.split()
 
     with extensions(tmp_path / "extensions", mine=MINE, calls=CALLS):
-        assert run_verb(["train", "--cfg", "job", "model=resnext50_32x4d", "model.name=mine"]) == 0
+        assert (
+            run_verb(["train", "--cfg", "job", "model=resnext50_32x4d", "model.name=mine", "model.options.depth=3"])
+            == 0
+        )
         shown = capsys.readouterr().out
-        assert "  name: mine\n  weights: null\n  options:\n    depth: ???\n    rate: 0.5\n    sizes:\n" in shown
+        assert "  name: mine\n  weights: null\n  options:\n    depth: 3\n    rate: 0.5\n    sizes:\n" in shown
         network = "model=resnext50_32x4d model.name=mine model.options."
         assert complete(network)[:2] == ["model.options.depth=", "model.options.rate="]
         assert complete("callbacks.names=[call] callbacks.options.call.r") == ["callbacks.options.call.rate="]

@@ -277,7 +277,7 @@ def test_a_learning_rate_for_another_batch_size_gives_a_warning(capsys: pytest.C
             ["v1", "--devices", "3"],
             "recipe.batch_size=256 cannot be divided among 3 devices; the nearest sizes that can: 255 or",
         ),
-        (["v1", "--network", "resnet"], "model.name=resnet is not a network of ours"),
+        (["v1", "--network", "resnet"], "model.name=resnet is not a registered network"),
         (["v1", "recipe.epoch=3"], "recipe.epoch is not a configuration key; did you mean recipe.epochs?"),
         (["v1", "--images", "100"], "recipe.batch_size=256 is more than the 100 training images"),
         (["v1", "recipe.schedule.name=wsd", "recipe.epochs=9"], "recipe.schedule.name=wsd over 9 epochs: "),

@@ -60,11 +60,9 @@ def check_name(kind: str, name: str, name_key: str) -> None:
     if name in known:
         return
     also = ", and timm's are timm/NAME" if kind == "network" else ""
-    hint = nearest(name, known) or (f" (registered: {', '.join(known)})" if known else "")
-    raise ValueError(
-        f"{name_key}={name} is not a registered {NOUNS.get(kind, kind)}{also}{hint}; "
-        "your own go into src/resnext/extensions/ (docs/extending.md)"
-    )
+    listed = f" (registered: {', '.join(known)})" if known else ""
+    hint = nearest(name, known) or f"{listed}; your own go into src/resnext/extensions/ (docs/extending.md)"
+    raise ValueError(f"{name_key}={name} is not a registered {NOUNS.get(kind, kind)}{also}{hint}")
 
 
 def check_option_names(given: dict[str, Any], known: list[str], part: str, key: str) -> None:
