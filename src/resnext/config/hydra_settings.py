@@ -80,8 +80,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
     for flag in FILES_OF_ITS_OWN:
         if getattr(parsed, flag) is not None:
             raise UserError(
-                f"--{flag.replace('_', '-')} {getattr(parsed, flag)} is not allowed: put the file into experiment/ of "
-                "configs/ or of the folder of --config-dir, and give experiment=NAME"
+                f"--{flag.replace('_', '-')} {getattr(parsed, flag)} is not allowed: every run is composed from "
+                "configs/train.yaml; put your file into experiment/ of configs/ or of --config-dir, and give experiment=NAME"
             )
     return parser, parsed
 
