@@ -118,7 +118,7 @@ def test_a_module_that_begins_with_an_underscore_is_for_the_others(tmp_path: Pat
         (
             "logger__names",
             ["x"],
-            "logger.names=x is not a registered logger; your own go into src/resnext/extensions/",
+            "logger.names=x is not a registered logger; add your own in src/resnext/extensions/",
         ),
     ],
 )
