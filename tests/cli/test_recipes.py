@@ -255,7 +255,7 @@ def test_an_override_may_set_a_key_that_a_file_omits(recipe_folder: Path, capsys
 
 def test_a_learning_rate_for_another_batch_size_gives_a_warning(capsys: pytest.CaptureFixture[str]):
     output = " ".join(output_of(capsys, "nvidia", "recipe.batch_size=256", "recipe.max_steps=1").split())
-    assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would take 0.256, sqrt 0.512" in output
+    assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would make it 0.256, sqrt 0.512" in output
 
 
 @pytest.mark.parametrize(
