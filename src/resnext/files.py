@@ -21,7 +21,7 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a soc
 
 
 def check_regular(path: Path) -> None:
-    """Checks that `path` is a regular file, or a link to one.
+    """Checks that `path` is a regular file, or a link to a regular file.
 
     Raises:
         FileNotFoundError: if `path` does not exist.

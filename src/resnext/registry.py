@@ -1,4 +1,4 @@
-"""The registered networks, losses, callbacks, loggers and data sets. Ours register in the same way as a user's.
+"""The registered networks, losses, callbacks, loggers and data sets. Our own and a user's register in the same way.
 
     @register_network("my_net", options=MyOptions)
     def build(options: MyOptions, num_classes: int) -> nn.Module: ...

@@ -141,7 +141,7 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
             "data.root=a b(c cannot be read as KEY=VALUE; quote text with spaces or symbols twice",
         ),
         (["nonsense"], "nonsense cannot be read as KEY=VALUE"),
-        (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes a run of each value"),
+        (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes one run for each value"),
         (["data.root=/a,/b"], "quote text with a comma twice: 'data.root=\"/a,/b\"'"),
         (["recipe.schedule.milestones=3,6"], "give a list in brackets: recipe.schedule.milestones=[3,6]"),
         (["data.root=${nowhere}"], "nowhere"),

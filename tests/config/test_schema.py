@@ -44,7 +44,7 @@ def test_a_configuration_is_equal_after_writing_and_reading(tmp_path):
         (
             "model",
             {"name": "resnext50_32x4d", "cardinality": 16},
-            "model.options.cardinality is not an option of model.name=resnext50_32x4d, which takes none; begin with",
+            "model.options.cardinality is not an option of model.name=resnext50_32x4d, which has no options; begin",
         ),
         (
             "model",

@@ -1,4 +1,4 @@
-"""resnext benchmark data | index: the speed of the data path, with torchvision and timm, and the cost of the index."""
+"""resnext benchmark data | index: the speed of the data path and of torchvision and timm, and the cost of the index."""
 
 import argparse
 import json

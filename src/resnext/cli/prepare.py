@@ -39,7 +39,7 @@ def _parser() -> ArgumentParser:
     pack = verbs.add_parser(
         "pack",
         help="an image folder as tar shards, for file systems that are slow with small files",
-        description="Every image is decoded once. Bad images are only listed in DST/bad.txt. DST is a data.root.",
+        description="Every image is decoded once. Bad images are left out; DST/bad.txt lists them. DST is a data.root.",
     )
     pack.add_argument("source", type=Path, metavar="SRC", help="a folder that holds train/CLASS/ and val/CLASS/")
     pack.add_argument("target", type=Path, metavar="DST")
@@ -47,7 +47,7 @@ def _parser() -> ArgumentParser:
         "--short-side",
         type=_pixels,
         metavar="PIXELS",
-        help="resize images with a longer short side; without it, files are copied unchanged",
+        help="maximum short side: larger images are resized; without it, files are copied unchanged",
     )
     pack.add_argument(
         "--shard-size", type=_bytes, metavar="SIZE", default="1GiB", help="such as 500MB; at least 1MiB (default: 1GiB)"

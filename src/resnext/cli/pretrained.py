@@ -12,7 +12,7 @@ from resnext.runtime.checkpoint_metadata import peek_metadata
 def with_network_of_weights(config: Config, command: list[str]) -> Config:
     """`config` with the network of the checkpoint in model.weights, unless `command` itself chooses a network.
 
-    Our checkpoints name their network. It replaces the network of the experiment's file.
+    The metadata of our checkpoints has their network. This network replaces the network of the experiment's file.
     """
     weights = config.model.weights
     keys = {re.split("[@=]", each.lstrip("+"))[0] for each in command if "=" in each} - {"model.weights"}

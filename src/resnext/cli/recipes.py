@@ -111,7 +111,7 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
         return compose([f"experiment={EXPERIMENT}", f"recipe={name}", *overrides])
     except UserError as error:
         if overrides:
-            _compose(name, [], compose)  # raises for a mistake in the file
+            _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
             raise
         if isinstance(error, BrokenFile):
             raise

@@ -36,7 +36,9 @@ def schedule(config: Config, command: list[str]) -> None:
     config = with_network_of_weights(config, command)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
-        raise UserError(f"{val.root} has {len(val)} images for {slurm.world_size} ranks: each needs one; add images")
+        raise UserError(
+            f"{val.root} has {len(val)} images, and each of the {slurm.world_size} ranks needs one: add images"
+        )
     accelerator = "gpu" if slurm.gpus_per_node else "cpu"
     config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
     run = Run.create(config, identify_data(train, val), command)

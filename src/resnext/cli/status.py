@@ -1,4 +1,4 @@
-"""resnext status [RUN …]: show runs for people. Only reads files, and imports no torch."""
+"""resnext status [RUN …]: show runs for people. Changes nothing, and imports no torch."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a run, from its files and squeue; `queued` is squeue's state of the job, empty if it has none."""
+    """The state of a run, from its files and squeue; `queued` is the job's state in squeue, or empty."""
 
     run: Run
     state: str

@@ -47,8 +47,8 @@ def train(config: Config, command: list[str]) -> float | None:
 def _leave_submitit(signum: int) -> None:
     """Passes the signal to submitit's handler, after the checkpoint is saved.
 
-    At USR2, the handler requeues the job and does not return. At TERM, it does nothing: SLURM is preempting the job,
-    and requeues the job only if the process still runs when SLURM kills it.
+    At USR2, the handler requeues the job and does not return. At TERM, it does nothing, and this process waits: SLURM
+    is preempting the job, and requeues the job only if the process still runs when SLURM kills it.
     """
     signal.raise_signal(signum)
     time.sleep(SECONDS_UNTIL_KILLED)

@@ -63,7 +63,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
-            if "SUBMITIT_EXECUTOR" in os.environ:  # a separate process, which must fail itself
+            if "SUBMITIT_EXECUTOR" in os.environ:  # a job in its own process: it must fail
                 raise
             if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
@@ -78,7 +78,7 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
 
 
 def compose(overrides: list[str]) -> Config:
-    """The configuration that `resnext train` composes from `overrides`. Raises UserError if one is wrong."""
+    """The configuration that `resnext train` composes from `overrides`. Raises UserError for a wrong override."""
     with composer() as compose_one:
         return compose_one(overrides)
 

@@ -50,7 +50,7 @@ OPTIONS = {  # allowed, by group and name: none that imports, runs shell lines o
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
 SHELL_LINES = ("prologue", "sbatch")  # keys of slurm
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
-FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # of Hydra; the last one unpickles
+FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # flags of Hydra; the last flag unpickles
 SETTINGS = {  # Hydra writes no files or logs, except runs/multirun.yaml for a multirun
     "run.dir": ".",
     "sweep.dir": "runs",
@@ -137,7 +137,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         chosen = {group: node.runtime.choices.get(f"hydra/{group}") for group in OPTIONS}
         for group, name in chosen.items():
             if name not in OPTIONS[group]:
-                raise UserError(f"hydra/{group}={name} is not allowed; it is one of {', '.join(OPTIONS[group])}")
+                raise UserError(f"hydra/{group}={name} is not allowed; give one of {', '.join(OPTIONS[group])}")
         found: Any = OmegaConf.to_container(node)
         expected: Any = OmegaConf.to_container(self._compose_expected(chosen))
         expected["overrides"] = {
@@ -180,7 +180,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
                 )
             if INTERPOLATION.search(str(lines)):
                 raise UserError(
-                    f"slurm.{key} holds ${{…}}, which another file may change: write \\${{…}} for a shell variable"
+                    f"slurm.{key} holds ${{…}}, and another file may change it: write \\${{…}} for a shell variable"
                 )
 
     def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ FindOptions = Callable[[str], list[str]]  # the names of a group's files; none i
 
 
 def check_override(override: Override, find_options: FindOptions) -> None:
-    """Raises UserError for a deletion, and for a group whose value is not the name of one of its files."""
+    """Raises UserError for a deletion, and for a group with a value that is not the name of one of its files."""
     key = override.key_or_group
     if key.partition(".")[0].partition("/")[0] == "hydra":  # hydra_settings.py checks these
         return
@@ -70,10 +70,12 @@ def describe_sweep(override: Override) -> str:
     key, given = override.key_or_group, (override.input_line or "").partition("=")[2]
     if isinstance(find_default(key, schema_defaults()), list):
         return f"{override.input_line}: give a list in brackets: {key}=[{given}]"
-    several = f"{override.input_line}: a run has one value for each key; `resnext train -m` makes a run of each value"
+    several = (
+        f"{override.input_line}: a run has one value for each key; `resnext train -m` makes one run for each value"
+    )
     return f"{several}; quote text with a comma twice: '{key}=\"{given}\"'" if "/" in given else several
 
 
 def refuse_arguments(message: str) -> NoReturn:
-    """In place of argparse's `error`, which prints nine lines."""
+    """Replaces argparse's `error`, which prints nine lines."""
     raise UserError(f"{message}; `resnext train --help` explains the arguments")

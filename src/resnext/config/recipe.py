@@ -64,9 +64,9 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the training: linear warm-up from `warmup_lr`, then timm's schedule `name`.
 
-    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
-    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
-    last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
+    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones` (in epochs). `cosine`,
+    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last step. `wsd` and `rsqrt` decay over
+    the last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
     step and the warm-up replaces its beginning. `hold_epochs`: epochs of constant learning rate after the warm-up.
     `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
     first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.

@@ -31,7 +31,7 @@ TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not i
 class DataConfig:
     """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
-    `num_classes` null: counted. `workers` null: from the number of cores. `worker_timeout`: the run fails if a data
+    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a data
     loader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
     `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
     `mean` and `std` are of RGB in [0, 1].
@@ -99,7 +99,7 @@ class CheckpointConfig:
 class LoggerConfig:
     """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
-    `names`: registered loggers besides W&B and metrics.csv.
+    `names`: registered loggers, in addition to W&B and metrics.csv.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
@@ -130,7 +130,7 @@ class CallbacksConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
-    """One training run. `run` is its name, null until the run directory is made."""
+    """One training run. `run` is its name, null until the run directory is created."""
 
     experiment: str
     run: Name | None = None
@@ -189,7 +189,7 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     """Checks a plain mapping against the schema.
 
     Raises:
-        UserError: one line with the dotted key, what was given, what is allowed and, for a name, the nearest.
+        UserError: one line with the dotted key, the given value, what is allowed and, for a name, the nearest name.
     """
     for key, text in find_texts(mapping):
         if text and text.splitlines() != [text]:  # it would break a line of a batch script, a log or a message
