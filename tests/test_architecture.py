@@ -1,4 +1,4 @@
-"""docs/architecture.md says what the code does: its drawn blocks, the functions of its journeys, and every path."""
+"""docs/architecture.md agrees with the code: its drawn blocks, the functions of its journeys, and every path."""
 
 import ast
 import re
@@ -11,7 +11,7 @@ from support.architecture import PACKAGE, PAGE, PROJECT, redraw
 ROW = re.compile(r"^\| .+ \| `(?P<file>[\w/]+\.py): (?P<name>[\w.]+)` \| (?P<caller>.+) \|$", re.MULTILINE)
 CALLER = re.compile(r"`(?P<file>[\w/]+\.py): (?P<name>[\w.]+)`")
 LIBRARIES = ("Lightning", "Hydra")
-WRITTEN_LATER = ("runs/", "src/resnext/extensions/")  # by a run, or by the user
+WRITTEN_LATER = ("runs/", "src/resnext/extensions/")  # created by a run, or by the user
 PATH = re.compile(r"(?<![\w./-])(?:[\w-]+/)+[\w-]+\.(?:py|md|sh|toml|sbatch)\b")
 ROWS = [match.groupdict() for match in ROW.finditer(PAGE.read_text())]
 
@@ -33,19 +33,19 @@ def names_in(node: ast.AST) -> set[str]:
     }
 
 
-def test_the_drawn_blocks_are_those_of_the_code():
+def test_the_drawn_blocks_equal_the_code():
     assert redraw(PAGE.read_text()) == PAGE.read_text(), "docs/architecture.md differs from the code: run `make docs`"
 
 
-def test_the_journeys_are_complete():
-    """Every row of the tables is one that the next test reads."""
+def test_every_row_of_the_journeys_is_checked():
+    """The next test reads every row of the tables."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    assert len(ROWS) == len(lines) - 3  # without the heads of three tables
+    assert len(ROWS) == len(lines) - 3  # without the header rows of three tables
     assert len(ROWS) > 30
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
-def test_a_step_of_a_journey_exists_and_its_caller_uses_it(row: dict[str, str]):
+def test_each_step_of_a_journey_exists_and_its_caller_uses_it(row: dict[str, str]):
     find(row["file"], row["name"])
     if row["caller"] in LIBRARIES:
         return

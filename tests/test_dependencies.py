@@ -1,4 +1,4 @@
-"""What src/ imports is what pyproject.toml declares, and requirements.lock has it."""
+"""pyproject.toml declares every package that src/ imports, and requirements.lock has every declared package."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ DECLARED = {normalized(re.split(r"[^\w.-]", line)[0]) for line in PROJECT["depen
 
 
 def imported_packages() -> set[str]:
-    """The top-level names that src/ imports, also inside functions, without Python's own and ours."""
+    """The top-level names that src/ imports, also inside functions, without the standard library and resnext."""
     names = set()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -38,8 +38,8 @@ def test_every_package_that_src_imports_is_declared():
     assert missing == set()
 
 
-def test_every_declared_package_is_locked_with_the_reason():
-    """uv writes `via resnext (pyproject.toml)` below each of them."""
+def test_every_declared_package_is_in_the_lock_file():
+    """uv writes `via resnext (pyproject.toml)` below each declared package."""
     blocks = re.split(r"^(?=\S)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
     named = {normalized(re.split(r"[^\w.-]", block)[0]) for block in blocks if "resnext (pyproject.toml)" in block}
     assert named >= DECLARED

@@ -1,4 +1,4 @@
-"""What ends a command is said in one line, and nothing of it is lost."""
+"""An error that ends a command is printed in one line, with its whole text."""
 
 import errno
 import importlib
@@ -11,21 +11,21 @@ from resnext.errors import NOT_WRITABLE, RunFailed, UserError, describe_error, d
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunFailed, 1)])
-def test_an_error_of_several_lines_is_said_in_one(
+def test_an_error_of_several_lines_is_printed_in_one(
     error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """As where a message quotes a library's: the key is in the first line, and the reason in the last."""
+    """If a message quotes a library's message, the key is in the first line and the reason in the last."""
 
     def fail(_arguments: list[str]) -> int:
         raise error("model.name=timm/x cannot be built: Expected\n  size 3,\n\n but got 4\n")
 
     monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=fail))
     assert run_verb(["train"]) == code
-    said = capsys.readouterr().err
-    assert said == "resnext train: model.name=timm/x cannot be built: Expected size 3, but got 4\n"
+    printed = capsys.readouterr().err
+    assert printed == "resnext train: model.name=timm/x cannot be built: Expected size 3, but got 4\n"
 
 
-def test_a_librarys_error_is_its_type_and_first_line():
+def test_a_librarys_error_is_described_by_its_type_and_first_line():
     assert (
         describe_error(RuntimeError("\nCUDA error: out of luck\nCompile with …"))
         == "RuntimeError: CUDA error: out of luck"
@@ -45,11 +45,11 @@ def test_a_librarys_error_is_its_type_and_first_line():
         (OSError("odd"), "OSError: odd"),
     ],
 )
-def test_an_error_of_the_file_system_says_what_to_do(error: OSError, line: str):
+def test_an_error_of_the_file_system_has_a_remedy(error: OSError, line: str):
     assert describe_os_error(error) == line
 
 
-def test_a_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_gives_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def interrupt(_arguments: list[str]) -> int:
         raise KeyboardInterrupt
 

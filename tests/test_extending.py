@@ -1,4 +1,4 @@
-"""Each example of docs/extending.md in a run, against something independent; and one as an installed package."""
+"""Each example of docs/extending.md in a run, against an independent result; one also as an installed package."""
 
 import csv
 import importlib
@@ -70,15 +70,15 @@ def test_an_example_is_one_file_of_at_most_thirty_lines():
         assert len([line for line in text.splitlines() if line.strip()]) <= 30
 
 
-def test_a_network(image_folder: Path):
+def test_the_network_example_has_the_expected_parameters(image_folder: Path):
     """9·3·c + c parameters in the first convolution, 9·c·c + c in the others, (c + 1)·classes in the classifier."""
     run = trained(image_folder, "net", model={"name": "plain", "options": {"depth": 3, "channels": 5}})
     assert sum(value.numel() for value in weights(run).values()) == (135 + 5) + 2 * (225 + 5) + 6 * 2
     assert run.config.model.options.channels == 5
 
 
-def test_a_loss(image_folder: Path, capsys: pytest.CaptureFixture[str]):
-    """Without its factor it is cross-entropy; two equal logits give (1/2)² log 2."""
+def test_the_loss_example_equals_its_formula(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+    """With gamma 0, the focal loss is cross-entropy; with gamma 2, two equal logits give (1/2)² log 2."""
     mixing = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
     focal = {"name": "focal", "options": {"gamma": 0.0}}
     ours = trained(image_folder, "focal", recipe__mixing=mixing, recipe__loss=focal)
@@ -91,8 +91,8 @@ def test_a_loss(image_folder: Path, capsys: pytest.CaptureFixture[str]):
     assert float(loss) == pytest.approx(0.25 * torch.log(torch.tensor(2.0)).item())
 
 
-def test_a_callback(image_folder: Path):
-    """One step of plain SGD with the noise lies lr · std · noise away from the step without it."""
+def test_the_callback_example_adds_its_noise_to_the_gradient(image_folder: Path):
+    """One step of plain SGD with the noise differs by lr · std · noise from the step without the noise."""
     options = {"names": ["gradient_noise"], "options": {"gradient_noise": {"std": 0.1}}}
     without = trained(image_folder, "plain", recipe__optimizer=SGD, recipe__max_steps=1)
     noisy = trained(
@@ -101,7 +101,7 @@ def test_a_callback(image_folder: Path):
     generator = torch.Generator().manual_seed(derive_seed(0, 0))
     before, after = weights(without), weights(noisy)
     names = [name for name in before if not name.rpartition(".")[2].startswith(("running", "num_batches"))]
-    for name in names:  # state dict and parameters have one order
+    for name in names:  # the state dict has the order of the parameters
         noise = torch.randn(before[name].shape, generator=generator)
         torch.testing.assert_close(after[name], before[name] - 0.5 * 0.1 * noise, rtol=1e-4, atol=1e-5, msg=name)
 
@@ -119,7 +119,7 @@ def test_a_run_with_callbacks_resumes_exactly(image_folder: Path):
     assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(halted).items())
 
 
-def test_a_logger(image_folder: Path):
+def test_the_logger_example_writes_the_losses_of_metrics_csv(image_folder: Path):
     run = trained(image_folder, "logged", logger__names=["json_lines"])
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
@@ -127,8 +127,8 @@ def test_a_logger(image_folder: Path):
     assert losses == rows
 
 
-def test_a_data_set(image_folder: Path):
-    """The same images in class folders give the same training."""
+def test_the_data_set_example_equals_class_folders(image_folder: Path):
+    """The same images in class folders give the same metrics."""
     with open(image_folder / "mine.csv", "w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["path", "class", "split"])
@@ -141,8 +141,10 @@ def test_a_data_set(image_folder: Path):
     assert listed.info["data"]["classes"] == ["cat", "dog"]
 
 
-def test_an_installed_package(tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its entry point is found, and its source is in the digest of the run's code."""
+def test_the_parts_of_an_installed_package_are_found(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its entry point is found, and its source code is part of the run's code digest."""
     site = tmp_path / "site"
     (site / "my_parts").mkdir(parents=True)
     (site / "my_parts/__init__.py").write_text("")

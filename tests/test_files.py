@@ -1,4 +1,4 @@
-"""Files and folders are replaced whole or left alone."""
+"""Files and folders are replaced completely or not changed."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from resnext.files import atomic_file, atomic_folder, atomic_write, read_text, r
 
 
 @pytest.mark.parametrize("content", ["zwölf\r\n", b"\xff\x00"])
-def test_what_is_written_is_read(tmp_path: Path, content: str | bytes):
+def test_a_written_file_is_read_unchanged(tmp_path: Path, content: str | bytes):
     (tmp_path / "elsewhere").write_text("untouched")
     (tmp_path / ".file.partial").symlink_to("elsewhere")
     for _ in range(2):
@@ -31,7 +31,7 @@ def test_an_error_leaves_the_old_file(tmp_path: Path, error: type[BaseException]
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_several_writers_do_not_take_each_others_file(tmp_path: Path):
+def test_several_writers_have_separate_temporary_files(tmp_path: Path):
     with atomic_file(tmp_path / "file", several_writers=True) as one:
         with atomic_file(tmp_path / "file", several_writers=True) as other:
             one.write(b"half")
@@ -41,7 +41,7 @@ def test_several_writers_do_not_take_each_others_file(tmp_path: Path):
     assert read_text(tmp_path / "file") == "half and half"
 
 
-def test_a_folder_is_whole_or_not_there(tmp_path: Path):
+def test_a_folder_is_complete_or_absent(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "folder") as folder:
         (folder / "file").touch()
         raise KeyboardInterrupt
@@ -56,7 +56,7 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path):
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_folder_that_is_begun_is_gone_on_with(tmp_path: Path):
+def test_an_unfinished_folder_is_continued(tmp_path: Path):
     with pytest.raises(OSError), resumable_folder(tmp_path / "folder") as part:  # noqa: PT011
         (part / "one").touch()
         raise OSError

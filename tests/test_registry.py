@@ -1,4 +1,4 @@
-"""What can be wrong with a part is one line; and a file that registers a part is all that it takes."""
+"""One file registers a part, and every mistake in a part gives one line."""
 
 import os
 from collections.abc import Callable
@@ -51,15 +51,15 @@ CALLS = HEADER + "\n@register_callback('call', options=Options)\ndef build(optio
         ({"a": MINE.replace(", config=STRICT", "")}, "the options of the network mine of resnext.extensions.a must be"),
     ],
 )
-def test_a_wrong_extension_is_one_line(tmp_path: Path, modules: dict[str, str], message: str):
+def test_a_wrong_extension_gives_one_line(tmp_path: Path, modules: dict[str, str], message: str):
     with extensions(tmp_path / "extensions", **modules):
-        for _ in range(2):  # the second time says the same
+        for _ in range(2):  # the second import gives the same message
             with pytest.raises(UserError, match=message) as error:
                 find_part("network", "mine")
             assert "\n" not in str(error.value)
 
 
-def test_a_module_that_begins_with_an_underscore_is_for_the_others(tmp_path: Path):
+def test_only_other_modules_import_a_module_that_begins_with_an_underscore(tmp_path: Path):
     with extensions(tmp_path / "extensions", _shared=HEADER, a=MINE.replace(HEADER, "from ._shared import *\n")):
         assert find_part("network", "mine") is not None
     assert find_part("network", "mine") is None
@@ -118,11 +118,11 @@ def test_a_module_that_begins_with_an_underscore_is_for_the_others(tmp_path: Pat
         (
             "logger__names",
             ["x"],
-            "logger.names=x is not a registered logger; your own go into src/resnext/extensions/",
+            "logger.names=x is not a registered logger; add your own in src/resnext/extensions/",
         ),
     ],
 )
-def test_what_does_not_fit_a_part_is_one_line(tmp_path: Path, key: str, value: object, message: str):
+def test_a_value_that_does_not_fit_a_part_gives_one_line(tmp_path: Path, key: str, value: object, message: str):
     with (
         extensions(tmp_path / "extensions", mine=MINE, ways=WAYS, calls=CALLS),
         pytest.raises(UserError) as error,
@@ -146,7 +146,7 @@ def test_options_are_saved_and_part_of_the_identity(tmp_path: Path):
             build_part("network", "mine", config.model.options, 2)
 
 
-def test_options_that_a_run_could_not_save_are_refused(tmp_path: Path):
+def test_options_that_a_run_cannot_save_are_refused(tmp_path: Path):
     listing = MINE.replace("tuple[int, ...] = (1, 2)", "list[int]")
     with (
         extensions(tmp_path / "extensions", mine=listing),
@@ -155,7 +155,7 @@ def test_options_that_a_run_could_not_save_are_refused(tmp_path: Path):
         small_config(tmp_path, model={"name": "mine", "options": {"depth": 1, "sizes": [1]}})
 
 
-def test_a_loss_is_described_by_its_own_words_or_by_its_options(tmp_path: Path):
+def test_a_loss_is_described_by_its_own_description_or_by_its_options(tmp_path: Path):
     words = WAYS.replace("options=Options)", "options=Options, describe=lambda options: f'odd of {options.depth}')")
     for text, described in ((WAYS, "odd, depth 3, rate 0.5, sizes (1, 2)"), (words, "odd of 3")):
         with extensions(tmp_path / "extensions", ways=text):

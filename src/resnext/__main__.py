@@ -1,4 +1,4 @@
-"""resnext VERB …: picks the verb, and turns what ends it into an exit code. Imports nothing heavy."""
+"""resnext VERB …: runs the verb, and turns an error into a message and an exit code. Imports nothing heavy."""
 
 import importlib
 import os
@@ -10,16 +10,16 @@ from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error
 from resnext.runtime.slurm_job import tell_batch_script
 
 VERBS = {
-    "train": "make a run from a configuration and train it, or go on with it",
+    "train": "create a run from a configuration and train it, or resume it",
     "fit": "train a run directory: one process, or one rank of torchrun or srun",
-    "slurm": "make a run and submit it as a SLURM job, or go on with it",
-    "status": "say where runs are: state, position, time left, SLURM job",
-    "resume": "go on with a run; without a name, with the latest that is not finished",
-    "compare": "say whether two runs are identical, and where they first differ",
-    "evaluate": "count the validation images that a checkpoint of a run gets right",
-    "recipes": "the published ways to train, and what one of them would run",
-    "prepare": "write images where a run finds them: ImageNet, CIFAR, packed shards",
-    "benchmark": "measure the data path beside torchvision's and timm's own code",
+    "slurm": "create a run and submit it as a SLURM job, or resume it",
+    "status": "show runs: state, step, time left, SLURM job",
+    "resume": "resume a run; without a name, the latest unfinished run",
+    "compare": "check whether two runs are identical, and show where they first differ",
+    "evaluate": "compute the validation accuracy of a run's checkpoint",
+    "recipes": "list the recipes, show the training plan of one, or compare two",
+    "prepare": "prepare images for training: ImageNet, CIFAR, packed shards",
+    "benchmark": "measure the data path, compared with torchvision and timm",
 }
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_verb(arguments: list[str]) -> int:
-    """0 done, 2 the user's mistake, 1 a failure, 130 interrupted, 143 terminated."""
+    """Returns the exit code: 0 done, 1 a failure, 2 the user's mistake, 130 interrupted, 143 terminated."""
     if arguments[:1] == ["-sc"] and "COMP_LINE" in os.environ:
         arguments = _complete(arguments) or []
         if not arguments:
@@ -46,24 +46,24 @@ def run_verb(arguments: list[str]) -> int:
 def _run(verb: str, rest: list[str]) -> int:
     try:
         if verb not in VERBS:
-            raise UserError(f"unknown verb; it is one of {', '.join(VERBS)}")
+            raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}")
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:
-        return _say(verb, error, 2)
+        return _report(verb, error, 2)
     except RunFailed as error:
-        return _say(verb, error, error.exit_code)
+        return _report(verb, error, error.exit_code)
     except BrokenPipeError:  # `resnext recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        return _say(verb, describe_os_error(error), 1 if verb == "fit" else 2)  # a job, or torchrun, tries again
+        return _report(verb, describe_os_error(error), 1 if verb == "fit" else 2)  # 1: SLURM or torchrun tries again
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:
-        return _say(verb, "interrupted", 128 + signal.SIGINT)
+        return _report(verb, "interrupted", 128 + signal.SIGINT)
 
 
-def _say(verb: str, error: object, code: int) -> int:
+def _report(verb: str, error: object, code: int) -> int:
     if str(error):
         print(f"resnext {verb}: {error}", file=sys.stderr)
     return code
@@ -71,13 +71,15 @@ def _say(verb: str, error: object, code: int) -> int:
 
 def _help() -> str:
     lines = [f"  {verb:10}{summary}" for verb, summary in VERBS.items()]
-    return "\n".join(["usage: resnext VERB [ARGUMENTS]", "", *lines, "", "`resnext VERB --help` tells its arguments."])
+    more = "`resnext VERB --help` explains the arguments."
+    return "\n".join(["usage: resnext VERB [ARGUMENTS]", "", *lines, "", more])
 
 
 def _complete(arguments: list[str]) -> list[str] | None:
-    """What to run for Hydra's completion, which calls `resnext -sc query=bash` with the whole line in COMP_LINE.
+    """The arguments for Hydra's completion; None if there is nothing more to do.
 
-    Verbs are completed here; after `train` it is Hydra's turn, which must not see the verb; None: nothing more to do.
+    The shell calls `resnext -sc query=bash` with the whole line in COMP_LINE. Verbs are completed here. Hydra completes
+    the words after `train`, from a line without the verb.
     """
     command, _, rest = os.environ["COMP_LINE"].partition(" ")
     verb, space, words = rest.lstrip().partition(" ")

@@ -2,13 +2,13 @@
 
 import errno
 
-NOT_WRITABLE = "make it writable, work in another folder, or make it a link to a folder that you can write"
+NOT_WRITABLE = "make it writable, work in another folder, or replace it with a link to a writable folder"
 OS_REMEDIES = {
     errno.EACCES: NOT_WRITABLE,
     errno.EPERM: NOT_WRITABLE,
     errno.EROFS: NOT_WRITABLE,
-    errno.EEXIST: "it is not a folder, and a folder of this name is needed: move it away",
-    errno.ENOTDIR: "a part of this path is a file, and has to be a folder: move that file away",
+    errno.EEXIST: "a folder of this name is needed, but this is not a folder: move it away",
+    errno.ENOTDIR: "a part of this path is a file instead of a folder: move that file away",
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
 }

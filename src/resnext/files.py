@@ -16,12 +16,12 @@ from typing import IO
 
 from resnext.errors import UserError
 
-MAX_TEXT_BYTES = 2**28  # the largest real file is a run.json: 20,000 classes and 100,000 starts take 100 MB
+MAX_TEXT_BYTES = 2**28  # the largest real file: a run.json with 20,000 classes and 100,000 starts has 100 MB
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
 def check_regular(path: Path) -> None:
-    """Checks that `path` is a regular file, or a link to one.
+    """Checks that `path` is a regular file, or a link to a regular file.
 
     Raises:
         FileNotFoundError: if `path` does not exist.
@@ -72,7 +72,7 @@ def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[byt
     file, and no call removes it after a kill.
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex if several_writers else 'partial'}")
-    aside.unlink(missing_ok=True)  # open would wait for a FIFO, and follow a link
+    aside.unlink(missing_ok=True)  # open() would wait for a FIFO, and would follow a link
     try:
         with open(aside, "wb") as file:
             yield file
@@ -137,7 +137,7 @@ def resumable_folder(path: Path) -> Iterator[Path]:
     """Yields the folder PATH.part, locked, and renames it to `path` at the end. An error leaves it for the next call.
 
     Raises:
-        UserError: if another process is writing it.
+        UserError: if another process is writing to the folder.
     """
     aside = path.with_name(f"{path.name}.part")
     aside.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def resumable_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Locks `folder`. The lock ends with this process at the latest. Raises UserError if another process has it."""
+    """Locks `folder`, at most until this process ends. Raises UserError if another process has the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

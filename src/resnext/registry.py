@@ -1,11 +1,11 @@
-"""Parts by name: networks, losses, callbacks, loggers and data sets; ours and a user's register by the same call.
+"""The registered networks, losses, callbacks, loggers and data sets. Our own and a user's register in the same way.
 
     @register_network("my_net", options=MyOptions)
     def build(options: MyOptions, num_classes: int) -> nn.Module: ...
 
-`options` is a frozen pydantic dataclass; what it declares becomes `model.options.*` (or recipe.loss.options.* …). Parts
-of a user are in src/resnext/extensions/, and in modules that installed packages name as entry points of the group
-`resnext.extensions`. Imports no torch; an extension may.
+`options` is a frozen pydantic dataclass. Its fields are the keys `model.options.*` (or recipe.loss.options.* …). A
+user's parts are in src/resnext/extensions/, or in installed packages with an entry point in the group
+`resnext.extensions`. This file imports no torch; an extension may import it.
 """
 
 import functools
@@ -25,20 +25,20 @@ from pydantic.dataclasses import is_pydantic_dataclass
 
 from resnext.errors import UserError, describe_error
 
-FOLDER = GROUP = "resnext.extensions"  # a package, and a group of entry points
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # it is part of Hydra's dotted keys
+FOLDER = GROUP = "resnext.extensions"  # the name of a package, and of a group of entry points
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # a name is part of Hydra's dotted keys
 
 Build = TypeVar("Build", bound=Callable[..., Any])
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class NoOptions:
-    """Of a part that takes none."""
+    """The options of a part that has none."""
 
 
 @dataclass
 class Part:
-    """A registered name. `build` is None until the module with its function is imported, which is so for ours only."""
+    """A registered part. Our own parts have no `build` until the module with the function is imported."""
 
     options: type
     module: str
@@ -50,9 +50,9 @@ _parts: dict[tuple[str, str], Part] = {}  # by kind and name
 
 
 def register_network(name: str, *, options: type = NoOptions) -> Callable[[Build], Build]:
-    """`build(options, num_classes) -> nn.Module`, from images [N, 3, H, W] to logits [N, num_classes].
+    """Registers `build(options, num_classes) -> nn.Module`: images [N, 3, H, W] to logits [N, num_classes].
 
-    A function that also has a parameter `drop_path_rate` takes recipe.drop_path_rate.
+    If the function has a parameter `drop_path_rate`, it receives recipe.drop_path_rate.
     """
     return _register("network", name, options)
 
@@ -60,31 +60,31 @@ def register_network(name: str, *, options: type = NoOptions) -> Callable[[Build
 def register_loss(
     name: str, *, options: type = NoOptions, describe: Callable[[Any], str] | None = None
 ) -> Callable[[Build], Build]:
-    """`build(options) -> loss`, where loss(logits, targets) is a scalar, the mean over images.
+    """Registers `build(options) -> loss`; loss(logits, targets) returns a scalar, the mean over the images.
 
     `logits` are float32 [N, classes]; `targets` are int64 [N], or float32 [N, classes] for mixed images.
-    `describe(options)` is the loss in a few words, for the first lines of a run.
+    `describe(options)` returns a few words for the first lines of a run.
     """
     return _register("loss", name, options, describe)
 
 
 def register_callback(name: str, *, options: type = NoOptions) -> Callable[[Build], Build]:
-    """`build(options) -> lightning.pytorch.Callback`."""
+    """Registers `build(options) -> lightning.pytorch.Callback`."""
     return _register("callback", name, options)
 
 
 def register_logger(name: str, *, options: type = NoOptions) -> Callable[[Build], Build]:
-    """`build(options, run) -> lightning.pytorch.loggers.Logger`, of a resnext.run.directory.Run."""
+    """Registers `build(options, run) -> lightning.pytorch.loggers.Logger`; `run` is a resnext.run.directory.Run."""
     return _register("logger", name, options)
 
 
 def register_dataset(name: str, *, options: type = NoOptions) -> Callable[[Build], Build]:
-    """`load(options, root) -> (train, val)`, two ImageIndex, of the folder data.root."""
+    """Registers `load(options, root) -> (train, val)`: two ImageIndex from `root`, the folder data.root."""
     return _register("dataset", name, options)
 
 
 def find_part(kind: str, name: str) -> Part | None:
-    """Raises UserError if an extension cannot be imported."""
+    """The registered part, or None. Raises UserError if an extension cannot be imported."""
     load_extensions()
     return _parts.get((kind, name))
 
@@ -95,7 +95,7 @@ def part_names(kind: str) -> list[str]:
 
 
 def build_part(kind: str, name: str, options: Any, *arguments: Any, **keywords: Any) -> Any:
-    """What the function of a registered name makes of its options. A mistake inside it keeps its traceback."""
+    """Calls the function of a registered part with `options`. An error inside the function keeps its traceback."""
     part = find_part(kind, name)
     assert part is not None, "checked when the configuration is read"
     assert part.build is not None, "the module that builds it is imported"
@@ -106,7 +106,7 @@ def build_part(kind: str, name: str, options: Any, *arguments: Any, **keywords: 
 
 
 def build_named(kind: str, options: Mapping[str, Any], *arguments: Any) -> list[Any]:
-    """One part for each name."""
+    """Builds one part for each name in `options`."""
     return [build_part(kind, name, each, *arguments) for name, each in options.items()]
 
 
@@ -115,7 +115,7 @@ def load_extensions() -> tuple[str, ...]:
     """Imports the extensions once, and returns the names of their modules.
 
     Raises:
-        UserError: the first that cannot be imported, or registers a name that is taken.
+        UserError: for the first extension that cannot be imported, or that registers a name a second time.
     """
     modules = tuple(dict.fromkeys([*_modules_in_folder(), *_modules_of_packages()]))
     for module in modules:
@@ -126,7 +126,7 @@ def load_extensions() -> tuple[str, ...]:
 def _register(
     kind: str, name: str, options: type, describe: Callable[[Any], str] | None = None
 ) -> Callable[[Build], Build]:
-    module = sys._getframe(2).f_globals["__name__"]  # of who calls register_KIND
+    module = sys._getframe(2).f_globals["__name__"]  # the module that calls register_KIND
     if not NAME.fullmatch(name):
         raise UserError(f"{module} registers the {kind} {name!r}: a name has only letters, digits, _ and -")
     if (former := _parts.get((kind, name))) is not None:
@@ -150,7 +150,7 @@ def _is_strict(options: Any) -> bool:
 
 
 def _modules_in_folder() -> list[str]:
-    """Those that begin with _ are left to be imported by the others."""
+    """The modules of the folder, except those that begin with _: only other modules import them."""
     found = pkgutil.iter_modules(importlib.import_module(FOLDER).__path__)
     return sorted(f"{FOLDER}.{each.name}" for each in found if not each.name.startswith("_"))
 
@@ -165,7 +165,7 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except BaseException as error:
         _parts.clear()
-        _parts.update(before)  # it is imported again, whole, if this process goes on
+        _parts.update(before)  # so that a second import can register the same names
         if isinstance(error, UserError) or not isinstance(error, Exception):
             raise
         reason = describe_error(error) + _describe_place(error)
@@ -173,6 +173,6 @@ def _import(module: str) -> None:
 
 
 def _describe_place(error: BaseException) -> str:
-    """` (FILE:LINE)` of the extension; nothing for a SyntaxError, which says it itself."""
+    """` (FILE:LINE)` in the extension; empty for a SyntaxError, because its message already has both."""
     frames = [each for each in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in each.filename]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

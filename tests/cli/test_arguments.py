@@ -1,4 +1,4 @@
-"""A mistake in the arguments of a verb is one line, and the help stays argparse's."""
+"""A mistake in the arguments of a verb gives one line that points to the help."""
 
 import pytest
 
@@ -15,7 +15,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("arguments", MISTAKES)
-def test_a_mistake_is_one_line(arguments: str, capsys: pytest.CaptureFixture[str]):
+def test_a_mistake_gives_one_line(arguments: str, capsys: pytest.CaptureFixture[str]):
     verb = arguments.split()[0]
     assert run_verb(arguments.split()) == 2
     help_line = f"`resnext {verb} --help` explains the arguments"

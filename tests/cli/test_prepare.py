@@ -39,14 +39,17 @@ def test_bad_images_are_counted_in_the_output(image_folder: Path, tmp_path: Path
     assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"11 training and 5 validation images; train on them with DATA={tmp_path}/pack",
-        f"cannot be read and left out: 1, listed in {tmp_path}/pack/bad.txt",
+        f"left out because they cannot be read: 1, listed in {tmp_path}/pack/bad.txt",
     ]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pack", "nowhere", "there"], "nowhere is not a folder: give the one that holds train/CLASS/ and val/CLASS/"),
+        (
+            ["pack", "nowhere", "there"],
+            "nowhere is not a folder: give the folder that holds train/CLASS/ and val/CLASS/",
+        ),
         (["imagenet", "nowhere", "there"], "nowhere is not a folder: give the folder with the archives"),
         (["cifar10", "."], ". exists already: remove it"),
     ],
@@ -75,7 +78,7 @@ def test_an_interrupt_prints_how_to_continue(image_folder: Path, monkeypatch: py
 
     monkeypatch.setattr("resnext.prepare.pack.prepare_pack", interrupted)
     assert run_verb(["prepare", "pack", str(image_folder), "pack"]) == 130
-    assert capsys.readouterr().out == "interrupted; the same command goes on\n"
+    assert capsys.readouterr().out == "interrupted; repeat the same command to continue\n"
 
 
 @pytest.mark.parametrize(

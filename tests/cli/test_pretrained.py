@@ -1,4 +1,4 @@
-"""The network of a run that begins with the weights of a checkpoint."""
+"""The network of a run that starts from the weights of a checkpoint."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """The small network's, of three classes."""
+    """A checkpoint of the small network with three classes."""
     config = small_config(tmp_path)
     state = {f"network.{name}": value for name, value in build_model(config.model, 3).state_dict().items()}
     path = tmp_path / "best.ckpt"
@@ -31,7 +31,7 @@ def network_of(*overrides: str) -> Config:
     return with_network_of_weights(compose([*overrides]), ["resnext", "train", *overrides])
 
 
-def test_a_checkpoint_brings_its_network(weights: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_takes_the_network_of_its_checkpoint(weights: Path, capsys: pytest.CaptureFixture[str]):
     config = network_of("experiment=finetune", f"model.weights='{weights}'", "data.root=x")
     assert config.model == small_config(weights, model__weights=str(weights)).model
     assert capsys.readouterr().out == f"network   {OURS}, as in model.weights={weights}, instead of resnext50_32x4d\n"
@@ -46,7 +46,7 @@ def test_a_network_on_the_command_line_stays(weights: Path, choice: str, capsys:
     assert capsys.readouterr().out == ""
 
 
-def test_nothing_is_said_where_nothing_changes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_nothing_is_printed_if_nothing_changes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for each in (small_config(tmp_path), small_config(tmp_path, model__weights=str(weights))):
         assert with_network_of_weights(each, []) is each
     torch.save(torch.load(weights) | {METADATA: None}, weights)
@@ -56,7 +56,7 @@ def test_nothing_is_said_where_nothing_changes(weights: Path, tmp_path: Path, ca
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_begins_with_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
+def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
     arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
         recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=1 logger.mode=disabled trainer.accelerator=cpu
         trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0""".split()
@@ -66,7 +66,7 @@ def test_a_run_begins_with_the_weights_of_another_network(weights: Path, image_f
     theirs, ours = (torch.load(path)["state_dict"] for path in (weights, run.checkpoints / "last.ckpt"))
     kept = [name for name in theirs if name.endswith("weight") and not name.startswith("network.fc")]
     assert kept
-    assert all(torch.equal(theirs[name], ours[name]) for name in kept)  # at this rate they do not move
+    assert all(torch.equal(theirs[name], ours[name]) for name in kept)  # at this learning rate they do not change
     assert run_verb(["train", *arguments]) == 0  # the same run, which is finished
     capsys.readouterr()
     assert run_verb(["train", *arguments, "run=other", "model=resnext50_32x4d"]) == 2

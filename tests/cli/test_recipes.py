@@ -113,7 +113,7 @@ def test_a_plan_with_overrides_devices_and_fewer_images(capsys: pytest.CaptureFi
     ("steps", "rate"),
     [(100, "0 first, 0.001 last"), (1, "0 first, 0 last")],  # the warm-up to 0.1 has 10,008 steps
 )
-def test_a_learning_rate_that_only_rises_has_no_peak_in_between(
+def test_a_learning_rate_that_only_rises_is_shown_without_a_peak(
     steps: int, rate: str, capsys: pytest.CaptureFixture[str]
 ):
     expected = rate.replace("0.001", f"{0.1 * (steps - 1) / 10_008:.3g}")
@@ -146,7 +146,7 @@ def test_a_recipe_may_omit_its_source(recipe_folder: Path, capsys: pytest.Captur
     for name, following in (("mine", "nulls"), ("nulls", "nvidia")):
         rows = table[table.index(f"\n{name} ") :].splitlines()[1:5]
         assert rows[0].split() == [name, "Nesterov", "SGD", "0.1", "at", "4", "3"]
-        assert rows[3].split()[0] == following  # the two rows before are the schedule and the augmentation
+        assert rows[3].split()[0] == following  # rows[1:3] are the schedule and the augmentation
     assert "None" not in table
 
 
@@ -255,7 +255,7 @@ def test_an_override_may_set_a_key_that_a_file_omits(recipe_folder: Path, capsys
 
 def test_a_learning_rate_for_another_batch_size_gives_a_warning(capsys: pytest.CaptureFixture[str]):
     output = " ".join(output_of(capsys, "nvidia", "recipe.batch_size=256", "recipe.max_steps=1").split())
-    assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would take 0.256, sqrt 0.512" in output
+    assert "meant for batches of 1024, not of 256: recipe.lr_scaling=linear would make it 0.256, sqrt 0.512" in output
 
 
 @pytest.mark.parametrize(

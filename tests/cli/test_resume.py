@@ -28,7 +28,7 @@ def test_find_jobs_returns_only_the_jobs_of_the_multirun_in_order(sweep: list[Ru
 
 
 @pytest.mark.parametrize("name", ["lr", "lr-20261124", "lr-20261125"])
-def test_other_run_names_are_not_taken_for_a_multirun(image_folder: Path, name: str, capsys):
+def test_other_run_names_are_not_read_as_a_multirun(image_folder: Path, name: str, capsys):
     """A job number has no leading zero, and the time in an automatic name is not a job number."""
     config = small_config(image_folder, recipe__batch_size=8)
     names = ("lr-01", "lr-20261124-153000", "lr-20261125-000001")
@@ -79,7 +79,7 @@ def test_after_a_job_fails_the_others_are_resumed(sweep: list[Run], monkeypatch,
     ]
 
 
-def test_a_finished_multirun_prints_so(sweep: list[Run], capsys):
+def test_a_finished_multirun_is_reported(sweep: list[Run], capsys):
     for run in sweep:
         run.update_summary(status="finished")
     assert run_verb(["resume", "lr"]) == 0

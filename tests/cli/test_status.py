@@ -42,8 +42,8 @@ def test_a_run_is_found_by_the_name_in_the_table(tmp_path: Path, capsys: pytest.
     assert f"run       runs/{LONG}\nstate     interrupted\nstep      23/100\n" in capsys.readouterr().out
 
 
-def test_the_step_of_a_run_that_was_killed_is_that_of_its_last_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Nobody wrote into summary.json how far it was."""
+def test_a_killed_run_is_shown_at_the_step_of_its_last_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A killed run cannot write its step into summary.json."""
     run = make(tmp_path, "killed", status="running", steps=10)
     (run.path / "metrics.csv").write_text(f"{HEADER}1,10,0.1,0.5,,,\n1,20,0.1,0.5,,,\n1,3")
     assert status(["killed"]) == 0

@@ -138,14 +138,14 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
         (["model.name="], "model.name= is not allowed: it should have at least 1 character"),
         (
             ["data.root=a b(c"],
-            "data.root=a b(c cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice",
+            "data.root=a b(c cannot be read as KEY=VALUE; quote text with spaces or symbols twice",
         ),
         (["nonsense"], "nonsense cannot be read as KEY=VALUE"),
-        (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes a run of each value"),
-        (["data.root=/a,/b"], "text with a comma is quoted twice: 'data.root=\"/a,/b\"'"),
-        (["recipe.schedule.milestones=3,6"], "a list is given in brackets: recipe.schedule.milestones=[3,6]"),
+        (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes one run for each value"),
+        (["data.root=/a,/b"], "quote text with a comma twice: 'data.root=\"/a,/b\"'"),
+        (["recipe.schedule.milestones=3,6"], "give a list in brackets: recipe.schedule.milestones=[3,6]"),
         (["data.root=${nowhere}"], "nowhere"),
-        (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; quoted twice it is text"),
+        (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; to give text, quote it twice"),
         (['data.root="a\nb"'], "data.root has more than one line: 'a\\nb'"),
         (['experiment="a\nb"'], "experiment"),
         (['slurm.prologue=["a","b\nc"]'], "slurm.prologue has more than one line: 'b\\nc'"),
@@ -304,7 +304,7 @@ def test_every_verb_has_help(resnext):
 def test_an_unknown_verb_is_refused(resnext):
     result = resnext("tarin")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"resnext tarin: unknown verb; it is one of {', '.join(VERBS)}\n"
+    assert result.stderr == f"resnext tarin: unknown verb; the verbs are {', '.join(VERBS)}\n"
 
 
 def test_overrides_on_a_run_are_checked(tmp_path: Path):

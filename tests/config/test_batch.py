@@ -39,6 +39,6 @@ def test_an_uneven_split_is_refused_with_the_nearest_sizes(micro: int | None, wo
 def test_mixing_needs_two_images_per_micro_batch(tmp_path: Path):
     config = small_config(tmp_path, recipe__mixing={"cutmix_alpha": 1.0})
     assert config.split_batch(16).micro == 2
-    with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: take trainer.micro_batch_size=2 or more"):
+    with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: set trainer.micro_batch_size=2 or more"):
         config.split_batch(32)
     assert small_config(tmp_path).split_batch(32).micro == 1

@@ -30,7 +30,7 @@ SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a file in each group, and a space in its name; of our own recipes, three."""
+    """A folder with a file in each group and a space in its name; the project has only three recipes."""
     ours = shutil.copytree(composition.CONFIGS, tmp_path / "project/configs")
     for path in (ours / "recipe").glob("*"):
         if path.stem not in ("cifar_paper", "small", "v1"):
@@ -59,19 +59,21 @@ def refusal(*arguments: str) -> str:
 def test_each_group_of_the_folder_can_be_chosen(folder: Path, given: str, capsys: pytest.CaptureFixture[str]):
     (config,) = compose(given.format(folder=folder), "experiment=mine", "recipe.batch_size=32")
     assert (config.experiment, config.seed, config.model.layers, config.data.name) == ("mine", 7, (1,), "digits")
-    assert (config.recipe.epochs, config.recipe.image_size, config.recipe.batch_size) == (3, 8, 32)  # 8: of small
+    assert (config.recipe.epochs, config.recipe.image_size, config.recipe.batch_size) == (3, 8, 32)  # 8: from small
     assert (config.trainer.devices, config.logger.mode) == (1, "disabled")
     assert config.slurm.prologue == ("module load ours",)
     assert capsys.readouterr().err == ""
 
 
-def test_it_stands_before_or_after_the_overrides_and_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_flag_may_come_before_or_after_the_overrides_and_home_is_expanded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HOME", str(folder.parent))
     assert compose("experiment=mine", "--config-dir", "~/my configs") == compose("-cd", str(folder), "experiment=mine")
     assert compose("-cd", str(composition.CONFIGS)) == compose()
 
 
-def test_cfg_and_multirun(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_cfg_and_multirun_use_the_folder(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run_verb(["train", "--config-dir", str(folder), "experiment=mine", "--cfg", "job"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["recipe"]["published"] == "by nobody"
     jobs = compose("-m", "--config-dir", str(folder), "experiment=mine", "recipe=quick,small", "run=s")
@@ -79,7 +81,7 @@ def test_cfg_and_multirun(folder: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_job_elsewhere_composes_from_the_same_folder(folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """As a job of submitit does: with the pickled loader, in another folder."""
+    """Like a job of submitit: with the pickled loader, in another folder."""
     with composer("my configs") as compose_one:
         loader = pickle.dumps(compose_one.hydra.config_loader)
         expected = compose_one(["experiment=mine"])
@@ -89,14 +91,16 @@ def test_a_job_elsewhere_composes_from_the_same_folder(folder: Path, monkeypatch
     assert composed.recipe.epochs == expected.recipe.epochs == 3
 
 
-def test_the_job_script_of_slurm(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: Path):
+def test_the_job_script_of_slurm_uses_the_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], digits: Path
+):
     arguments = ["experiment=mine", "run=one", f"data.root={digits}", "slurm.tasks_per_node=1", "slurm.dry_run=true"]
     assert run_verb(["slurm", "--config-dir", "my configs", *arguments]) == 0
     assert "module load ours" in capsys.readouterr().out
     assert yaml.safe_load((tmp_path / "runs/one/config.yaml").read_text())["experiment"] == "mine"
 
 
-def test_of_two_files_with_one_name_that_of_the_project_wins_and_a_line_says_so(
+def test_a_project_file_wins_over_a_file_of_the_same_name_with_a_warning(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     (folder / "recipe/v1.yaml").write_text("epochs: 1\n")
@@ -109,7 +113,7 @@ def test_of_two_files_with_one_name_that_of_the_project_wins_and_a_line_says_so(
     assert f"{folder}/recipe/v1.yaml (and 1 more) is ignored" in capsys.readouterr().err
 
 
-def test_allowed_names_and_the_nearest_name_have_those_of_the_folder(folder: Path):
+def test_messages_include_the_names_of_the_folder(folder: Path):
     line = refusal("--config-dir", "my configs", "experiment=mime")
     assert line.startswith("experiment=mime does not exist; experiment is one of finetune, image_folder, mine, ")
     assert line.endswith("; did you mean mine?")
@@ -136,11 +140,11 @@ def test_recipes_of_the_folder_are_listed_described_and_compared(folder: Path, c
     )
 
 
-def test_completion_knows_the_folder_of_the_line(
+def test_completion_uses_the_folder_of_the_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(folder, "own")
-    Path("own/recipe/v1.yaml").write_text("ignored: and not worth a line here")
+    Path("own/recipe/v1.yaml").write_text("ignored: without a warning here")
     expected = {
         "--config-dir own experiment=mi": ["experiment=mine"],
         "--config-dir=./own recipe=qu": ["recipe=quick"],
@@ -159,7 +163,9 @@ def test_completion_knows_the_folder_of_the_line(
 
 
 @pytest.mark.parametrize("verb", ["train", "slurm", "recipes"])
-def test_a_folder_that_is_none(verb: str, folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_that_does_not_exist_or_is_a_file_is_refused(
+    verb: str, folder: Path, capsys: pytest.CaptureFixture[str]
+):
     for given, problem in {
         "nowhere": "--config-dir=nowhere does not exist: give a folder that holds",
         "my configs/recipe/quick.yaml": "--config-dir=my configs/recipe/quick.yaml is not a folder: give",
@@ -179,7 +185,7 @@ def test_a_broken_file_is_named(folder: Path, text: bytes, capsys: pytest.Captur
     assert f"{folder}/recipe/broken.yaml" in line
 
 
-def test_a_mistake_in_a_recipe_is_said_with_its_file(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_mistake_in_a_recipe_names_its_file(folder: Path, capsys: pytest.CaptureFixture[str]):
     (folder / "recipe/wrong.yaml").write_text("defaults: [small]\nepoch: 3\n")
     assert run_verb(["recipes", "wrong", "--config-dir", "my configs"]) == 2
     expected = f"{folder}/recipe/wrong.yaml: recipe.epoch is not a configuration key; did you mean recipe.epochs?"
@@ -204,7 +210,7 @@ HARM = {
 
 @pytest.mark.filterwarnings(r"ignore:\s*'hydra/launcher/submitit_slurm' is validated:UserWarning")
 @pytest.mark.parametrize("key", HARM)
-def test_what_files_may_not_say_in_configs_they_may_not_say_in_the_folder(folder: Path, key: str):
+def test_settings_that_are_refused_in_configs_are_refused_in_the_folder(folder: Path, key: str):
     name, text = HARM[key]
     group, _, stem = name.removesuffix(".yaml").rpartition("/")
     (folder / name).parent.mkdir(parents=True, exist_ok=True)

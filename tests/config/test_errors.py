@@ -1,4 +1,4 @@
-"""What is proposed for a name that is not known: something near, or else what there is."""
+"""Proposals for an unknown name: a similar name, or else the allowed names."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from resnext.config.schema import schema_defaults
         ("x", ["xception"], None),
     ],
 )
-def test_only_what_is_near_is_proposed(name: str, names: list[str], near: str | None):
+def test_only_a_similar_name_is_proposed(name: str, names: list[str], near: str | None):
     assert find_near(name, names) == near
 
 
@@ -34,10 +34,10 @@ def test_only_what_is_near_is_proposed(name: str, names: list[str], near: str | 
         ("zzz", "a configuration has experiment, run, seed, model, data, "),
     ],
 )
-def test_an_unknown_key_names_what_is_near_or_what_there_is(key: str, line: str):
+def test_the_message_for_an_unknown_key_has_a_similar_key_or_the_allowed_keys(key: str, line: str):
     assert unknown_key(key, schema_defaults()).startswith(f"{key} is not a configuration key; {line}")
 
 
-def test_the_first_unknown_key_of_a_tree():
+def test_the_first_unknown_key_of_a_tree_is_found():
     assert find_unknown({"seed": 1, "recipe": {"epoch": 3}, "x": 1}, schema_defaults()) == "recipe.epoch"
     assert find_unknown({"seed": 1, "recipe": {"epochs": 3}}, schema_defaults()) is None

@@ -10,7 +10,7 @@ from resnext.errors import UserError
 
 
 def test_an_interrupt_is_not_turned_into_an_error():
-    """OmegaConf once raised its own error while it handled a Ctrl-C, and a correct file was called wrong."""
+    """OmegaConf may raise its own error while it handles a Ctrl-C; then a correct file was reported as wrong."""
     with pytest.raises(KeyboardInterrupt), mistakes_in_one_line(CONFIGS, []):
         try:
             raise KeyboardInterrupt

@@ -158,13 +158,13 @@ def test_resnext_slurm_refuses_hydra_settings_too(configs: Path, capsys: pytest.
 
 OTHER_FILES = {
     "a recipe in hydra's package": ("recipe/evil.yaml", "# @package hydra.callbacks\nx: {_target_: pathlib.Path}\n"),
-    "a logging of its own": ("hydra/job_logging/evil.yaml", "version: 1\nroot: {level: INFO}\n"),
-    "a launcher of its own": (
+    "a new logging file": ("hydra/job_logging/evil.yaml", "version: 1\nroot: {level: INFO}\n"),
+    "a new launcher": (
         "hydra/launcher/evil.yaml",
         "_target_: hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher\n",
     ),
-    "a launcher in basic's place": ("hydra/launcher/basic.yaml", "_target_: hydra_plugins.evil.Launcher\n"),
-    "callbacks of its own": ("hydra/callbacks/evil.yaml", "x: {_target_: pathlib.Path}\n"),
+    "a launcher in place of basic": ("hydra/launcher/basic.yaml", "_target_: hydra_plugins.evil.Launcher\n"),
+    "new callbacks": ("hydra/callbacks/evil.yaml", "x: {_target_: pathlib.Path}\n"),
 }
 
 
@@ -259,7 +259,7 @@ def test_a_shell_line_that_could_change_after_the_check_is_refused(configs: Path
     (configs / "slurm/ours.yaml").write_text('defaults: [cpu, _self_]\nprologue: ["module load ${slurm.account}"]\n')
     (configs / "experiment/account.yaml").write_text(EVIL + 'slurm:\n  account: "x;touch canary"\n')
     assert refusal("experiment=late").startswith("slurm.prologue holds shell lines")
-    assert refusal("experiment=account", "slurm=ours").startswith("slurm.prologue holds ${…}, which another file")
+    assert refusal("experiment=account", "slurm=ours").startswith("slurm.prologue holds ${…}, and another file")
 
 
 @pytest.mark.parametrize("text", ["slurm: null", "hydra: null", "# \xe9"])

@@ -1,4 +1,4 @@
-"""The keys of before, model.layers … model.stem, which are options of a ResNeXt now."""
+"""The old keys model.layers … model.stem still work; they are now options of a ResNeXt."""
 
 import itertools
 import shutil
@@ -16,7 +16,7 @@ FIXTURE = Path(__file__).parents[1] / "fixtures/old_run"
 SMALL = {"layers": [1, 1], "cardinality": 2, "base_width": 16, "width": 8, "stem": "cifar"}
 
 
-def test_on_the_command_line(tmp_path: Path):
+def test_old_keys_work_on_the_command_line(tmp_path: Path):
     old = compose(["model=resnext_small", "model.layers=[2,1]", "++model.width=64", "model.stem=imagenet"])
     new = compose(
         ["model=resnext_small", "model.options.layers=[2,1]", "model.options.width=64", "model.options.stem=imagenet"]
@@ -33,7 +33,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "configs"
 
 
-def test_in_a_users_files_of_which_the_later_one_counts(configs: Path):
+def test_old_keys_work_in_a_users_files_and_the_later_file_counts(configs: Path):
     (configs / "model/old.yaml").write_text("name: resnext\nlayers: [1]\ncardinality: 4\nbase_width: 16\nwidth: 32\n")
     (configs / "model/new.yaml").write_text(
         "name: resnext\noptions: {layers: [1], cardinality: 4, base_width: 16, width: 32}\n"
@@ -50,14 +50,14 @@ def test_in_a_users_files_of_which_the_later_one_counts(configs: Path):
             assert compose_one([*given, "model.options.width=128"]).model.options.width == 128
 
 
-def test_in_python():
+def test_old_keys_work_in_python():
     assert ModelConfig(name="resnext", **SMALL | {"layers": (1, 1)}) == ModelConfig(  # pyright: ignore
         name="resnext", options=SMALL
     )
 
 
-def test_in_the_run_of_an_earlier_release():
-    """Its identity is that of its config.yaml as it was written."""
+def test_old_keys_work_in_the_run_of_an_earlier_release():
+    """The identity of the run is computed from config.yaml as it was written."""
     made = read_config(FIXTURE / "config.yaml")
     assert made.model.options.width == 8
     today = apply_overrides(made, [])

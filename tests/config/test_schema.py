@@ -44,7 +44,7 @@ def test_a_configuration_is_equal_after_writing_and_reading(tmp_path):
         (
             "model",
             {"name": "resnext50_32x4d", "cardinality": 16},
-            "model.options.cardinality is not an option of model.name=resnext50_32x4d, which takes none; begin with",
+            "model.options.cardinality is not an option of model.name=resnext50_32x4d, which has no options; begin",
         ),
         (
             "model",
@@ -59,7 +59,7 @@ def test_a_configuration_is_equal_after_writing_and_reading(tmp_path):
         ("recipe__init", {"zero_init_last": "yes"}, "recipe.init.zero_init_last=yes is not allowed"),
         ("recipe__source", "a\nb", "recipe.source has more than one line: 'a\\nb'"),
         ("recipe__schedule", {"hold_epochs": -1.0}, "recipe.schedule.hold_epochs=-1.0 is not allowed"),
-        ("run", 20250101, "quoted twice it is text: run='\"20250101\"'"),
+        ("run", 20250101, "to give text, quote it twice: run='\"20250101\"'"),
         ("run", "../elsewhere", "must be a plain folder name"),
         ("experiment", "../elsewhere", "experiment='../elsewhere' must be a plain folder name"),
         ("logger__project", "a\nb", "logger.project has more than one line: 'a\\nb'"),

@@ -34,5 +34,5 @@ def test_one_that_cannot_be_written(code: int, where: str, monkeypatch: pytest.M
         make_runs_folder(Path("runs"))
     assert str(error.value) == (
         f"runs cannot be written ({os.strerror(code)}): make it writable, work in another folder, "
-        "or make it a link to a folder that you can write"
+        "or replace it with a link to a writable folder"
     )

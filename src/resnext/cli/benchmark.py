@@ -1,4 +1,4 @@
-"""resnext benchmark data | index: the data path's speed beside torchvision's and timm's, and the cost of the index."""
+"""resnext benchmark data | index: the speed of the data path and of torchvision and timm, and the cost of the index."""
 
 import argparse
 import json
@@ -22,22 +22,26 @@ NAMES = {
 
 
 def main(arguments: list[str]) -> int:
-    parser = ArgumentParser("resnext benchmark", description="Speed, measured on this machine.")
+    parser = ArgumentParser("resnext benchmark", description="Measure speed on this machine.")
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
     data = verbs.add_parser(
-        "data", help="images to training crops", description="CPU time and throughput from JPEG bytes to 224-px crops."
+        "data",
+        help="from images to training crops",
+        description="CPU time and throughput from JPEG bytes to 224-px crops.",
     )
     data.add_argument("--images", type=Path, required=True, help="a folder of photos, or a pack")
     data.add_argument("--pack", type=Path, help="a pack of the same images, timed as one more row")
-    data.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="loader processes (the cores)")
-    data.add_argument("--json", action="store_true", help="one JSON object")
+    data.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="data loader workers (default: one per core)"
+    )
+    data.add_argument("--json", action="store_true", help="print one JSON object")
     data.set_defaults(measure=_data)
     index = verbs.add_parser(
         "index",
-        help="listing a folder, and the list in memory",
-        description="What the list of all images costs: the first start, every other one, and each loader process.",
+        help="the list of all images: time and memory",
+        description="The cost of the list of all images: time at a first and a later start, memory of a worker.",
     )
-    index.add_argument("root", type=Path, metavar="DIR", help="holds train/CLASS/ and val/CLASS/")
+    index.add_argument("root", type=Path, metavar="DIR", help="a folder that holds train/CLASS/ and val/CLASS/")
     index.set_defaults(measure=_index)
     options = parser.parse_args(arguments)
     options.measure(options)
@@ -49,19 +53,19 @@ def _index(options: argparse.Namespace) -> None:
 
     cost = measure_index(options.root)
     print(f"{cost.images:,} images below {options.root}")
-    print(f"listed at the first start in {cost.list_seconds:.2f} s, loaded at every other in {cost.load_seconds:.2f} s")
-    print(f"a loader process that looked at all of them holds {cost.worker_mib:.1f} MiB more")
+    print(f"first start: listed in {cost.list_seconds:.2f} s; later starts: loaded in {cost.load_seconds:.2f} s")
+    print(f"a data loader worker that has read the whole list uses {cost.worker_mib:.1f} MiB more")
 
 
 def _data(options: argparse.Namespace) -> None:
     if not options.images.is_dir():
-        raise UserError(f"--images {options.images} is not a folder: give one of photos")
+        raise UserError(f"--images {options.images} is not a folder: give a folder of photos")
 
     from resnext.bench.data_path import read_jpegs, time_loaders, time_pipelines
     from resnext.data.pack import is_pack
 
     if options.pack and not is_pack(options.pack):
-        raise UserError(f'--pack {options.pack} is not a pack: `make prepare ARGS="pack SRC DST"` makes one')
+        raise UserError(f'--pack {options.pack} is not a pack: make a pack with `make prepare ARGS="pack SRC DST"`')
 
     images = read_jpegs(options.images)
     timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)

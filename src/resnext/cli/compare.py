@@ -1,4 +1,4 @@
-"""resnext compare RUN RUN: are two runs the same, bit for bit."""
+"""resnext compare RUN RUN: check whether two runs are identical, bit for bit."""
 
 import textwrap
 from pathlib import Path
@@ -9,14 +9,14 @@ COLUMNS = 80
 
 
 def main(arguments: list[str]) -> int:
-    """0 if they are, 1 if not."""
+    """Returns 0 if the runs are identical, else 1."""
     parser = ArgumentParser(
         "resnext compare",
-        description="Say whether metrics, weights, EMA and optimizer of two runs are identical, and if not, where "
-        "they differ first and by how much. Exit code 0: identical, 1: different.",
+        description="Check whether metrics, weights, EMA and optimizer of two runs are identical; if not, show where "
+        "they first differ and by how much. Exit code 0: identical, 1: different.",
     )
     parser.add_argument("one", type=Path, help="a run directory, runs/NAME")
-    parser.add_argument("other", type=Path, help="another")
+    parser.add_argument("other", type=Path, help="another run directory")
     options = parser.parse_args(arguments)
 
     from resnext.run.directory import Run

@@ -1,4 +1,4 @@
-"""resnext evaluate RUN: count the validation images that a checkpoint gets right."""
+"""resnext evaluate RUN: compute the validation accuracy of a checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +11,15 @@ def main(arguments: list[str]) -> int:
     parser = ArgumentParser("resnext evaluate", description="Validate a checkpoint of a run; each image counts once.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
     parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="which of its checkpoints (best)"
+        "--checkpoint", choices=("best", "last"), default="best", help="which checkpoint (default: best)"
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="such as data.root=PATH for other images of the same classes, recipe.evaluation.image_size=288, "
-        "trainer.accelerator=cpu",
+        help="config override, such as data.root=PATH for other images of the same classes, "
+        "recipe.evaluation.image_size=288 or trainer.accelerator=cpu",
     )
     options = parser.parse_intermixed_args(arguments)
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     from resnext.inference.evaluate import evaluate
 
     config = apply_overrides(run.config, options.overrides)
-    own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # how to evaluate may change
+    own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # recipe.evaluation may change
     run.check_identity(replace(config, recipe=own), run.data_identity)
     evaluation = evaluate(run, config, options.checkpoint)
     where = f" in {evaluation.elsewhere}, which are not the run's own" if evaluation.elsewhere else ""

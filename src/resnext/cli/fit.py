@@ -11,12 +11,12 @@ from resnext.runtime.slurm_job import is_slurm_rank
 def main(arguments: list[str]) -> int:
     parser = ArgumentParser("resnext fit", description="Train a run directory from its newest checkpoint.")
     parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
-    parser.add_argument("--start", type=int, help="the number of the start whose configuration counts (the newest)")
+    parser.add_argument("--start", type=int, help="use the configuration of this start (default: the newest)")
     options = parser.parse_args(arguments)
 
     die_with_launcher()
     stop = StopRequest()
-    with stop.received_to_the_end(deferred=is_slurm_rank()):  # from here on, also while torch is being imported
+    with stop.received_to_the_end(deferred=is_slurm_rank()):  # from here on, also during the import of torch
         from resnext.run.directory import Run
         from resnext.training.fit import fit
 

@@ -1,4 +1,4 @@
-"""resnext prepare imagenet | pack | cifar10 | cifar100: write images where `data.root` finds them."""
+"""resnext prepare imagenet | pack | cifar10 | cifar100: write images as `data.root` needs them."""
 
 import argparse
 import re
@@ -17,46 +17,46 @@ def main(arguments: list[str]) -> int:
     try:
         options.prepare(options)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on")
+        print("interrupted; repeat the same command to continue")
         return 128 + signal.SIGINT
     return 0
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser("resnext prepare", description="Write images as data.root wants them.")
+    parser = ArgumentParser("resnext prepare", description="Write images in the layout that data.root needs.")
     verbs = parser.add_subparsers(required=True, metavar="WHAT")
 
     imagenet = verbs.add_parser(
         "imagenet",
         help="ImageNet-1k in class folders, from its archives or Kaggle's download",
         description="SRC holds ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and ILSVRC2012_devkit_t12.tar.gz "
-        "(their md5 is checked), or Kaggle's ILSVRC/ and LOC_val_solution.csv (files are linked, where they can be).",
+        "(their md5 is checked), or Kaggle's ILSVRC/ and LOC_val_solution.csv (files are linked if possible).",
     )
     imagenet.add_argument("source", type=Path, metavar="SRC")
-    imagenet.add_argument("target", type=Path, metavar="DST", help="gets train/WNID/ and val/WNID/")
+    imagenet.add_argument("target", type=Path, metavar="DST", help="the folder for train/WNID/ and val/WNID/")
     imagenet.set_defaults(prepare=_imagenet)
 
     pack = verbs.add_parser(
         "pack",
-        help="an image folder into tar shards, for file systems that are slow with small files",
-        description="Every image is decoded once; bad ones are listed in DST/bad.txt and left out. DST is a data.root.",
+        help="an image folder as tar shards, for file systems that are slow with small files",
+        description="Every image is decoded once. Bad images are left out; DST/bad.txt lists them. DST is a data.root.",
     )
-    pack.add_argument("source", type=Path, metavar="SRC", help="holds train/CLASS/ and val/CLASS/")
+    pack.add_argument("source", type=Path, metavar="SRC", help="a folder that holds train/CLASS/ and val/CLASS/")
     pack.add_argument("target", type=Path, metavar="DST")
     pack.add_argument(
         "--short-side",
         type=_pixels,
         metavar="PIXELS",
-        help="resize larger images, in pixels; without it every file stays as it is",
+        help="maximum short side: larger images are resized; without it, files are copied unchanged",
     )
     pack.add_argument(
-        "--shard-size", type=_bytes, metavar="SIZE", default="1GiB", help="such as 500MB, at least 1MiB (1GiB)"
+        "--shard-size", type=_bytes, metavar="SIZE", default="1GiB", help="such as 500MB; at least 1MiB (default: 1GiB)"
     )
     pack.set_defaults(prepare=_pack)
 
     for name in ("cifar10", "cifar100"):
-        cifar = verbs.add_parser(name, help="downloaded by torchvision, as PNG in class folders")
-        cifar.add_argument("target", type=Path, nargs="?", metavar="DST", help=f"by default where data={name} looks")
+        cifar = verbs.add_parser(name, help="download with torchvision, and write PNG files in class folders")
+        cifar.add_argument("target", type=Path, nargs="?", metavar="DST", help=f"default: data.root of data={name}")
         cifar.set_defaults(prepare=_cifar, name=name)
     return parser
 
@@ -72,12 +72,12 @@ def _pack(options: argparse.Namespace) -> None:
     from resnext.prepare.pack import BAD, prepare_pack
 
     if not options.source.is_dir():
-        raise UserError(f"{options.source} is not a folder: give the one that holds train/CLASS/ and val/CLASS/")
+        raise UserError(f"{options.source} is not a folder: give the folder that holds train/CLASS/ and val/CLASS/")
     packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
     target = options.target.absolute()
     print(f"{packed.train:,} training and {packed.val:,} validation images; train on them with DATA={target}")
     if packed.bad:
-        print(f"cannot be read and left out: {len(packed.bad):,}, listed in {target / BAD}")
+        print(f"left out because they cannot be read: {len(packed.bad):,}, listed in {target / BAD}")
 
 
 def _cifar(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The network of a new run that begins with the weights of a checkpoint. Imports no torch."""
+"""The network of a new run that starts from the weights of a checkpoint. Imports no torch."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from resnext.runtime.checkpoint_metadata import peek_metadata
 def with_network_of_weights(config: Config, command: list[str]) -> Config:
     """`config` with the network of the checkpoint in model.weights, unless `command` itself chooses a network.
 
-    A checkpoint of ours says which network it is of; the network of an experiment's file gives way to it.
+    The metadata of our checkpoints has their network. This network replaces the network of the experiment's file.
     """
     weights = config.model.weights
     keys = {re.split("[@=]", each.lstrip("+"))[0] for each in command if "=" in each} - {"model.weights"}

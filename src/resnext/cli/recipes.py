@@ -18,7 +18,7 @@ from resnext.config.describe import (
     describe_mixing,
     describe_recipe,
     describe_schedule,
-    doubt_lr,
+    lr_warning,
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
@@ -28,7 +28,7 @@ from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
 
 COLUMNS = 80
-EXPERIMENT = "resnext50_imagenet"  # what a recipe is composed with
+EXPERIMENT = "resnext50_imagenet"  # each recipe is composed with this experiment
 IMAGENET = 1_281_167  # training images of ImageNet-1k
 USAGE = """resnext recipes [--config-dir FOLDER]
        resnext recipes NAME [OPTIONS] [KEY=VALUE ...]
@@ -100,7 +100,7 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
     """The recipe `name` as `train` composes it.
 
     Raises:
-        UserError: for an unknown name, a mistake in the recipe's file, which it names, or one in the overrides.
+        UserError: for an unknown name, a mistake in the recipe's file (the message names it), or a wrong override.
     """
     known = config_names(compose.folders, "recipe")
     if others := [each for each in overrides if each in known]:
@@ -187,7 +187,7 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
         "rate": f"{first:.6g} first, {peak}{last:.3g} last",
         "optimizer": described.pop("recipe"),
         **described,
-        "warning": doubt_lr(recipe),
+        "warning": lr_warning(recipe),
         "picture": str(picture) if picture else None,
     }
     if picture:
@@ -214,7 +214,7 @@ def _fields(recipe: RecipeConfig) -> dict[str, Any]:
 
 
 def _columns(row: tuple[str, str, str], width: int) -> Iterator[str]:
-    """The lines of a row: a key of at most `width`, and two values that share what is left and wrap."""
+    """The lines of a row: a key of at most `width` characters; two values share the rest of the width, and wrap."""
     half = (COLUMNS - width) // 2 - 2
     cells = [textwrap.wrap(value, half, break_on_hyphens=False) for value in row[1:]]
     for key, one, other in itertools.zip_longest([row[0]], *cells, fillvalue=""):

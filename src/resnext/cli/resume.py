@@ -1,4 +1,4 @@
-"""resnext resume [RUN] [KEY=VALUE …]: go on with a run."""
+"""resnext resume [RUN] [KEY=VALUE …]: resume a run."""
 
 import re
 import sys
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     parser = ArgumentParser(
         "resnext resume",
-        description="Go on with a run, exactly. What belongs to the run (seed, model, recipe, data, callbacks) stays "
-        "as it was; trainer, logger, checkpoint and data.{root,workers,worker_timeout,cache,max_skipped} may be given "
-        "anew, and recipe.epochs more than the run was made with.",
+        description="Resume a run exactly. The keys of the run itself (seed, model, recipe, data, callbacks) cannot "
+        "change, but recipe.epochs may increase. trainer, logger, checkpoint and "
+        "data.{root,workers,worker_timeout,cache,max_skipped} may change.",
     )
     parser.add_argument(
         "run",
         nargs="?",
-        help="runs/NAME, or the name of a multirun; without it, the latest run that is not finished",
+        help="runs/NAME, or the name of a multirun (default: the latest unfinished run)",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
@@ -45,26 +45,28 @@ def main(arguments: list[str]) -> int:
         try:
             is_open = run.summary["status"] != "finished"
             launch(*_add_start(run, overrides if is_open else []))
-        except (UserError, RunFailed) as error:  # the others have their turn
+        except (UserError, RunFailed) as error:  # the other runs are still resumed
             print(f"resnext resume: {run.path}: {error}", file=sys.stderr)
             errors.append(error)
     return max((getattr(error, "exit_code", 2) for error in errors), default=0)
 
 
 def find_jobs(name: str) -> "list[Run]":
-    """The runs of the multirun `name` or runs/`name`, in their order; none where `name` is a run."""
+    """The runs of the multirun `name` or runs/`name`, in order; none if `name` is a run."""
     from resnext.run.directory import RUNS, Run
 
     path = Path(name)
     if names_run(name) or path.absolute().parent not in (Path.cwd(), RUNS.absolute()):
         return []
-    job = re.compile(re.escape(path.name) + r"-(0|[1-9][0-9]{0,4})")  # six digits are the time in a free name
+    job = re.compile(
+        re.escape(path.name) + r"-(0|[1-9][0-9]{0,4})"
+    )  # six digits would be the time in an automatic name
     matches = [job.fullmatch(each.parent.name) for each in RUNS.glob("*/config.yaml")]
     return [Run(RUNS / match[0]) for match in sorted(filter(None, matches), key=lambda match: int(match[1]))]
 
 
 def names_run(name: str) -> bool:
-    """Whether `name` is a run directory, or one of runs/."""
+    """Whether `name` is a run directory, or the name of one in runs/."""
     from resnext.run.directory import RUNS
     from resnext.run.run_files import is_run
 
@@ -72,7 +74,7 @@ def names_run(name: str) -> bool:
 
 
 def _add_start(run: "Run", overrides: list[str]) -> "tuple[Run, Parts | None]":
-    """The start with `overrides`, if there are any, and what was built to check it."""
+    """`run` with a new start if there are `overrides`, and the parts that were built to check it."""
     if not overrides:
         return run, None
 

@@ -1,4 +1,4 @@
-"""resnext slurm: make a run from a configuration and submit it as a SLURM job. Needs no GPU and imports no torch."""
+"""resnext slurm: create a run from a configuration and submit it as a SLURM job. Needs no GPU and imports no torch."""
 
 import sys
 from dataclasses import replace
@@ -15,13 +15,13 @@ from resnext.run.directory import RUNS, Run
 
 
 def main(arguments: list[str]) -> int:
-    """Takes what `resnext train` takes, and slurm.nodes, slurm.gpus_per_node …; with -m a job for each run."""
+    """Takes the arguments of `resnext train`, and slurm.nodes, slurm.gpus_per_node …; -m submits a job for each run."""
     run_with_hydra("slurm", arguments, lambda config: schedule(config, ["resnext", "slurm", *arguments]))
     return 0
 
 
 def schedule(config: Config, command: list[str]) -> None:
-    """Checks what a login node can, makes the run's directory (or opens it), and submits its batch script."""
+    """Checks what a login node can check, creates or opens the run directory, and submits its batch script."""
     slurm = config.slurm
     check_world(config)
     check_paths(config)
@@ -29,23 +29,25 @@ def schedule(config: Config, command: list[str]) -> None:
     if config.run is not None and (RUNS / config.run / "config.yaml").is_file():
         former = Run(RUNS / config.run)
         if former.summary["status"] == "finished":
-            print(f"{former.path} is finished: not submitted; `resnext resume` can give it more epochs")
+            print(f"{former.path} is finished: not submitted; `resnext resume` can add epochs")
             return
         check_not_queued(former)
     train, val = load_images(config.data)
     config = with_network_of_weights(config, command)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
-        raise UserError(f"{val.root} has {len(val)} images for {slurm.world_size} ranks: each needs one; add images")
+        raise UserError(
+            f"{val.root} has {len(val)} images, and each of the {slurm.world_size} ranks needs one: add images"
+        )
     accelerator = "gpu" if slurm.gpus_per_node else "cpu"
     config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
     run = Run.create(config, identify_data(train, val), command)
     script = write_script(run)
     if slurm.dry_run:
         sys.stdout.write(script.read_text())
-        print(f"# {script} is written, and not submitted (slurm.dry_run): sbatch {script}")
+        print(f"# {script} is written but not submitted (slurm.dry_run); to submit it: sbatch {script}")
         return
     job = submit(script)
     print(f"submitted job {job}: {slurm.nodes} × {slurm.tasks} ranks, {script}")
     print(f"follow    tail -F {run.path}/slurm-{job}.out, or: resnext status {run.path}")
-    print(f"stop      scancel {job} (saves first; `sbatch {script}` goes on)")
+    print(f"stop      scancel {job} (saves a checkpoint first; `sbatch {script}` resumes)")

@@ -1,4 +1,4 @@
-"""resnext status [RUN …]: where runs are, for people. Reads only, and imports no torch."""
+"""resnext status [RUN …]: show runs for people. Changes nothing, and imports no torch."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Status:
-    """What a run's files and squeue say of it; `queued` is squeue's word, empty where it does not know the job."""
+    """The state of a run, from its files and squeue; `queued` is the job's state in squeue, or empty."""
 
     run: Run
     state: str
@@ -39,12 +39,12 @@ class Status:
 
     @property
     def accuracy(self) -> str:
-        """The best so far, in percent."""
+        """The best accuracy so far, in percent."""
         return f"{100 * self.top1:.2f}" if self.top1 is not None else "-"
 
     @property
     def row(self) -> tuple[str, ...]:
-        """Its cells of the table; `-` where there is nothing to say."""
+        """The cells of the run's row in the table; `-` for no value."""
         left = str(self.left) if self.left else "-"
         job = f"{self.job.id} {self.queued.lower()}".rstrip() if self.job else "-"
         saved = _describe_age(self.saved_seconds_ago)
@@ -53,7 +53,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Damaged:
-    """A run whose files do not say where it is, and why."""
+    """A run whose state cannot be read from its files, and the reason."""
 
     run: Run
     error: UserError
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _read_all(runs: list[Run]) -> list[Status | Damaged]:
-    """One that is damaged leaves the others as they are."""
+    """Reads the state of each run; a damaged run does not hide the others."""
     jobs = {run.path: _unless_damaged(run, _read_jobs) for run in runs}
     queued = find_states([job.id for job in jobs.values() if isinstance(job, JobHistory)])
     found: list[Status | Damaged] = []
@@ -122,7 +122,7 @@ def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> St
 
 
 def _name_state(run: Run, queued: str) -> str:
-    """`died`: it says that it runs, but its heart has stopped, and no job will go on with it."""
+    """`died`: its summary has the state running, but its heartbeat has stopped and it has no job in the queue."""
     status = run.summary["status"]
     if status == "finished":
         return status
@@ -139,7 +139,7 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
 
 
 def _print_table(found: list[Status | Damaged]) -> None:
-    """Names are whole, so that they can be pasted; a column in which no run has anything is left out."""
+    """Names are not shortened, so that they can be pasted. A column without any value is left out."""
     rows = [TITLES, *(each.row for each in found if isinstance(each, Status))]
     shown = [at for at, title in enumerate(TITLES) if at < 2 or any(row[at] != "-" for row in rows[1:])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(TITLES))]

@@ -1,4 +1,4 @@
-"""resnext train: make a run from a configuration and train it."""
+"""resnext train: create a run from a configuration and train it."""
 
 import os
 import signal
@@ -19,14 +19,14 @@ def main(arguments: list[str]) -> int:
 
 
 def train(config: Config, command: list[str]) -> float | None:
-    """Checks what can be checked before there is a run, makes its directory (or opens it), and trains it.
+    """Checks the configuration, then creates or opens the run directory and trains the run.
 
-    Returns the best val/top1 (val_ema/top1 where the recipe averages), for a sweeper to maximize; None without any.
+    Returns the best val/top1 (val_ema/top1 with an EMA), for a sweeper to maximize; None without a validation.
     """
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
 
-    images = load_images(config.data)  # first: neither weights nor networks are touched without data
+    images = load_images(config.data)  # first: without data, no weights are loaded and no network is built
     config = with_network_of_weights(config, command)
 
     from resnext.launch.local import launch
@@ -45,9 +45,10 @@ def train(config: Config, command: list[str]) -> float | None:
 
 
 def _leave_submitit(signum: int) -> None:
-    """All is saved. submitit's handler, which was there before ours, requeues the job at USR2 and does not return.
+    """Passes the signal to submitit's handler, after the checkpoint is saved.
 
-    At TERM it does nothing: SLURM is preempting the job, and requeues it only if it is still there to be killed.
+    At USR2, the handler requeues the job and does not return. At TERM, it does nothing, and this process waits: SLURM
+    is preempting the job, and requeues the job only if the process still runs when SLURM kills it.
     """
     signal.raise_signal(signum)
     time.sleep(SECONDS_UNTIL_KILLED)

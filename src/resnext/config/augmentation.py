@@ -14,10 +14,10 @@ class AugmentationConfig:
 
     `scale` is the crop's share of the area, `ratio` its aspect ratio. With `pad`, the crop is a plain random crop after
     `pad` pixels of the colour data.mean are added on each side. `auto_augment` is a timm string such as
-    rand-m7-mstd0.5-inc1, original or augmix-m3, or a name of torchvision's references: ra, ta_wide, augmix, imagenet,
+    rand-m7-mstd0.5-inc1, original or augmix-m3, or a name from torchvision's references: ra, ta_wide, augmix, imagenet,
     cifar10, svhn. `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability of
     random erasing; its mode and maximum count are as in timm. `repeats`: how many times an image occurs in an epoch
-    (repeated augmentation); the epoch keeps its number of steps and uses fewer images.
+    (repeated augmentation). The number of steps stays the same, so an epoch uses fewer different images.
     """
 
     scale: Pair = (0.08, 1.0)

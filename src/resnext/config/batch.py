@@ -14,10 +14,10 @@ class BatchSplit(NamedTuple):
 
 
 def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSplit:
-    """The split with micro-batches of `micro` images per device; None: the whole share of a device.
+    """The split with micro-batches of `micro` images per device; None: one micro-batch for a device's whole share.
 
     Raises:
-        UserError: if no whole number of micro-steps gives the global batch; the error names the nearest sizes that do.
+        UserError: if no whole number of micro-steps gives the global batch; the message has the nearest sizes that do.
     """
     if micro is None:
         if batch_size % world_size:

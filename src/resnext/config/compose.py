@@ -39,13 +39,13 @@ CONFIGS = PROJECT / "configs"
 
 
 def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], float | None]) -> None:
-    """Calls `task` with the composed configuration, as often as a multirun asks; its jobs go on after one that failed.
+    """Calls `task` with the composed configuration; a multirun calls it for each job, also after a failed job.
 
-    What `task` returns is what the sweeper of a multirun gets to see of the job.
+    The sweeper of a multirun receives what `task` returns.
 
     Raises:
-        UserError: for a key, value, group or override that is wrong.
-        UserError, RunFailed: the first that `task` raised, at the end.
+        UserError: for a wrong key, value, group or override.
+        UserError, RunFailed: the first error of `task`, after the last job.
     """
     parser, asked = parse_arguments(arguments)
     folders = config_folders(CONFIGS, asked.config_dir, warns=not asked.shell_completion)
@@ -59,11 +59,11 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
             except OmegaConfBaseException as error:
                 if hides_interrupt(error):
                     raise KeyboardInterrupt from error
-                raise _refusal_within(error) or UserError(describe_mistake(error, folders)) from error
+                raise _find_own_error(error) or UserError(describe_mistake(error, folders)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
         except (UserError, RunFailed) as error:
-            if "SUBMITIT_EXECUTOR" in os.environ:  # in a job of its own, which has to fail
+            if "SUBMITIT_EXECUTOR" in os.environ:  # a job in its own process: it must fail
                 raise
             if errors and str(error):
                 print(f"resnext {verb}: {error}", file=sys.stderr)
@@ -72,13 +72,13 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
 
     sys.argv = [f"resnext {verb}" if not asked.shell_completion else "resnext", *arguments]  # Hydra's help shows it
     with mistakes_in_one_line(folders, arguments):
-        _act(parser, asked, folders, job)
+        _run_command(parser, asked, folders, job)
     if errors:
         raise errors[0]
 
 
 def compose(overrides: list[str]) -> Config:
-    """The configuration that `resnext train` composes from `overrides`. Raises UserError if one is wrong."""
+    """The configuration that `resnext train` composes from `overrides`. Raises UserError for a wrong override."""
     with composer() as compose_one:
         return compose_one(overrides)
 
@@ -116,7 +116,7 @@ def _hydra(folders: Sequence[Path]) -> Iterator[Hydra]:
         yield hydra
 
 
-def _act(
+def _run_command(
     parser: ArgumentParser, asked: Namespace, folders: list[Path], job: Callable[[DictConfig], float | None]
 ) -> None:
     """Runs the command that the arguments select, as hydra.main does."""
@@ -139,7 +139,7 @@ def _act(
 
 
 def _check_composed(hydra: Hydra, asked: Namespace, folders: list[Path]) -> None:
-    """Raises UserError for what a start refuses. Hydra prints any configuration that it can compose."""
+    """Raises UserError if a run would refuse the configuration: Hydra prints any that it can compose."""
     _compose_with(hydra, asked.overrides, folders)
     if asked.package not in (None, "_global_") and not has_key(asked.package, schema_defaults()):
         raise UserError(f"--package {asked.package}: {unknown_key(asked.package, schema_defaults())}")
@@ -168,8 +168,8 @@ def _environment(name: str, *default: str | None) -> str | None:
     return oc.env(name, *default)
 
 
-def _refusal_within(error: OmegaConfBaseException) -> UserError | None:
-    """What a resolver of ours raised, under the key whose value called it."""
+def _find_own_error(error: OmegaConfBaseException) -> UserError | None:
+    """The UserError of one of our resolvers, with the key of the value that calls the resolver."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__ or cause.__context__
@@ -177,23 +177,23 @@ def _refusal_within(error: OmegaConfBaseException) -> UserError | None:
 
 
 def _with_name(overrides: list[str]) -> list[str]:
-    """With a name for the runs of a multirun, which a job that is requeued keeps."""
+    """Adds a name for the runs of a multirun, so that a requeued job finds its run."""
     if any(each.startswith("run=") for each in overrides):
         return overrides
     return [*overrides, f"run=sweep-{time.strftime('%Y%m%d-%H%M%S')}"]
 
 
 def apply_overrides(config: Config, overrides: list[str]) -> Config:
-    """`config` with KEY=VALUE overrides in Hydra's spelling; groups cannot be chosen any more.
+    """`config` with KEY=VALUE overrides in Hydra's syntax; an override cannot choose a group's file.
 
     Raises:
-        UserError: for a key or value that is wrong.
+        UserError: for a wrong key or value.
     """
     tree = OmegaConf.create(to_dict(config))
     try:
         for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
             if override.is_sweep_override():
-                raise UserError(f"{override.input_line}: a run has one value for each key; several are for train -m")
+                raise UserError(f"{override.input_line}: a run has one value for each key; `train -m` takes several")
             if (plus := describe_plus(override, is_group=False)) is not None:
                 raise UserError(plus)
             if not has_key(override.get_key_element(), schema_defaults()):
@@ -205,21 +205,21 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
 
 
 def data_home() -> str:
-    """Where data is looked for by default and embedded data is written: RESNEXT_DATA, or data/ of the project."""
+    """The default folder to read data from and to write embedded data to: RESNEXT_DATA, or data/ of the project."""
     return os.environ.get("RESNEXT_DATA") or str(PROJECT / "data")
 
 
 def _convert(composed: DictConfig, folders: Sequence[Path]) -> Config:
     if missing := OmegaConf.missing_keys(composed):
         found: Any = OmegaConf.to_container(composed)
-        if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo is why the right key is missing
+        if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo makes the right key missing
             raise UserError(unknown_key(unknown, schema_defaults()))
         key = min(missing)
         raise UserError(f"{key} is missing: give it as {key}=VALUE")
     config = _parse(OmegaConf.to_container(composed, resolve=True))
     _check_experiment(folders)
     job = HydraConfig.get().job
-    if not OmegaConf.is_missing(job, "num") and config.run is not None:  # one of a multirun
+    if not OmegaConf.is_missing(job, "num") and config.run is not None:  # a job of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
 

@@ -15,7 +15,7 @@ NOT_DECAYED = {
 
 
 def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
-    """Lines by their names, of which those that a recipe does without are left out."""
+    """Label → text, for each part of the recipe that is in use."""
     scaled = f"{recipe.lr_scaling} from {recipe.optimizer.lr:g} at batches of {recipe.lr_batch_size}"
     lines = {
         "recipe": describe_optimizer(recipe.optimizer, recipe.lr),
@@ -42,15 +42,15 @@ def describe_optimizer(config: OptimizerConfig, lr: float) -> str:
     return ", ".join([optimizer_name(config), f"lr {lr:.6g}", *momentum, decay, *layers, *clipping])
 
 
-def doubt_lr(recipe: RecipeConfig) -> str | None:
-    """A warning where the learning rate is meant for another batch: that has cost others four points of accuracy."""
+def lr_warning(recipe: RecipeConfig) -> str | None:
+    """A warning if the learning rate is for another batch size. This mistake has cost others 4 points of accuracy."""
     if recipe.lr_batch_size in (None, recipe.batch_size) or recipe.lr_scaling != "none":
         return None
     lr, meant_for = recipe.optimizer.lr, recipe.lr_batch_size
     linear, square_root = (replace(recipe, lr_scaling=scaling).lr for scaling in ("linear", "sqrt"))
     return (
         f"recipe.optimizer.lr={lr:g} is meant for batches of {meant_for}, not of {recipe.batch_size}: "
-        f"recipe.lr_scaling=linear would take {linear:.4g}, sqrt {square_root:.4g}"
+        f"recipe.lr_scaling=linear would make it {linear:.4g}, sqrt {square_root:.4g}"
     )
 
 
@@ -80,13 +80,13 @@ def describe_schedule(recipe: RecipeConfig) -> str:
 
 
 def describe_mixing(config: MixingConfig) -> list[str]:
-    """`mixup 0.2`, `cutmix 1`, whichever are on."""
+    """`mixup 0.2` and `cutmix 1`, if they are on."""
     alphas = {"mixup": config.mixup_alpha, "cutmix": config.cutmix_alpha} if config.on else {}
     return [f"{name} {alpha:g}" for name, alpha in alphas.items() if alpha]
 
 
 def describe_augmentation(config: AugmentationConfig) -> list[str]:
-    """The transforms in their order."""
+    """The transforms, in order."""
     crop = f"crop {config.scale[0]:g}-{config.scale[1]:g}" if config.pad is None else f"pad {config.pad}, crop"
     named = {
         "flip": bool(config.hflip),

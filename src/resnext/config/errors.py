@@ -1,4 +1,4 @@
-"""What the schema refuses, as one line: the dotted key, what was given, what is allowed, the nearest name."""
+"""Describes an error of the schema in one line: the dotted key, the given value, what is allowed, the nearest name."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ SHORTEST_BEGINNING = 3  # letters
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """`; did you mean X?` for the nearest of `names`, or nothing where none is near."""
+    """`; did you mean X?` with the nearest of `names`; empty if none is near."""
     return f"; did you mean {near}?" if (near := find_near(name, names)) else ""
 
 
 def find_near(name: str, names: list[str]) -> str | None:
-    """The nearest of those that begin with `name`, or else of those that are spelled much like it."""
+    """The nearest of the names that begin with `name`, or else the name with the most similar spelling, if any."""
     longer = [each for each in names if len(name) >= SHORTEST_BEGINNING and each.startswith(name)]
     matches = difflib.get_close_matches(name, longer or names, n=1, cutoff=0 if longer else CUTOFF)
     return matches[0] if matches else None
@@ -36,7 +36,7 @@ def has_key(key: str, schema: Tree) -> bool:
 
 
 def find_default(key: str, schema: Tree) -> Any:
-    """What the schema has at a dotted key: a default or a group; None if it has nothing there."""
+    """The default or the group at a dotted key of the schema; None if the schema does not have the key."""
     found: Any = schema
     for part in key.split(".") if key else ():
         found = found.get(part) if isinstance(found, Mapping) else None
@@ -44,12 +44,12 @@ def find_default(key: str, schema: Tree) -> Any:
 
 
 def unknown_key(key: str, schema: Tree) -> str:
-    """The line for a dotted key that the schema does not have."""
+    """The message for a dotted key that the schema does not have."""
     return f"{key} is not a configuration key; {_near_key(key, schema) or _allowed_keys(key, schema)}"
 
 
 def _near_key(key: str, schema: Tree) -> str | None:
-    """`did you mean X?`: a key of the same group, or one of the same name elsewhere, or the value that `key` is in."""
+    """`did you mean X?`: a similar key of the group, the same key of other groups, or the value before the last dot."""
     group, _, leaf = key.rpartition(".")
     keys = list(_dotted_keys(schema))
     siblings = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == group]
@@ -64,7 +64,7 @@ def _near_key(key: str, schema: Tree) -> str | None:
 
 
 def _allowed_keys(key: str, schema: Tree) -> str:
-    """What the innermost group of `key` that exists holds."""
+    """Lists the keys of the innermost existing group of `key`."""
     group = key.rpartition(".")[0]
     while not isinstance(found := find_default(group, schema), Mapping):
         group = group.rpartition(".")[0]
@@ -72,7 +72,7 @@ def _allowed_keys(key: str, schema: Tree) -> str:
 
 
 def find_unknown(tree: Tree, schema: Tree) -> str | None:
-    """The first dotted key of `tree` that a group of the schema does not have."""
+    """The first dotted key of `tree` that its group in the schema does not have."""
     for key in _dotted_keys(tree):
         group = find_default(key.rpartition(".")[0], schema)
         if group and isinstance(group, Mapping) and not has_key(key, schema):  # an empty group takes any key
@@ -81,9 +81,9 @@ def find_unknown(tree: Tree, schema: Tree) -> str | None:
 
 
 def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> str:
-    """The first mistake as one line; a value that fails a union yields one error per member, all named.
+    """The first mistake in one line. If a value fits no member of a union, the line has what each member allows.
 
-    `at` is where in the schema the value is.
+    `at` is the location of the value in the schema.
     """
     errors: list[Any] = [{**each, "loc": (*at, *each["loc"])} for each in error.errors()]
     errors.sort(key=lambda each: each["type"] != "unexpected_keyword_argument")  # a typo also makes a key missing
@@ -97,7 +97,7 @@ def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> 
     if first["type"] == "missing" and not isinstance(first["loc"][-1], int):
         return f"{key} is missing: give it as {key}=VALUE{more}"
     if first["type"] == "value_error":
-        return str(first["ctx"]["error"]) + more  # what our own check raised
+        return str(first["ctx"]["error"]) + more  # the message of our own check
     allowed = " or ".join(dict.fromkeys(_allowed(each) for each in same)).replace(" or be ", " or ")
     return f"{key}={as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
 
@@ -108,13 +108,13 @@ def _allowed(error: Any) -> str:
 
 
 def _hint(key: str, errors: list[Any]) -> str:
-    """The nearest allowed name; for text that was read as something else, how to quote it."""
+    """The nearest allowed name; for text that was read as another type, how to quote it."""
     given = errors[0]["input"]
     if isinstance(given, str):
         expected = " ".join(str(error.get("ctx", {}).get("expected", "")) for error in errors)
         return nearest(given, expected.split("'")[1::2])
     if errors[0]["type"] == "string_type" and given is not None:
-        return f"; quoted twice it is text: {key}='\"{as_typed(given)}\"'"
+        return f"; to give text, quote it twice: {key}='\"{as_typed(given)}\"'"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The folders that Hydra composes from: configs/ of this project, then the user's own, given by --config-dir.
+"""The folders that Hydra composes from: configs/ of this project, then the user's folder, given by --config-dir.
 
 The order is Hydra's: if both have a file of the same name, the one in configs/ wins.
 """
@@ -25,14 +25,14 @@ PROVIDERS = ("main", "command-line")  # what Hydra calls configs/ and --config-d
 def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True) -> list[Path]:
     """`configs` and the folder `config_dir`, as absolute paths in the order of the search path.
 
-    If it `warns`, a line on stderr names the files of `config_dir` that are ignored.
+    If `warns`, a line on stderr names the files of `config_dir` that are ignored.
 
     Raises:
         UserError: if `config_dir` is not a folder.
     """
     if config_dir is None:
         return [configs]
-    folder = Path(os.path.abspath(os.path.expanduser(config_dir)))  # noqa: PTH100, PTH111 - ~nobody stays as it is
+    folder = Path(os.path.abspath(os.path.expanduser(config_dir)))  # noqa: PTH100, PTH111 - also if ~user is unknown
     if not config_dir or not folder.is_dir():
         problem = "is not a folder" if config_dir and folder.exists() else "does not exist"
         raise UserError(
@@ -53,13 +53,13 @@ def with_config_dir(search_path: ConfigSearchPath, folders: Sequence[Path]) -> C
 
 
 def config_dir_in(line: str) -> str | None:
-    """The folder of --config-dir in a command line that is being completed; None while there is no such folder."""
+    """The folder of --config-dir in a command line that is being completed; None if the folder does not exist."""
     found = re.findall(r"\s(?:--config-dir|-cd)(?:=|\s+)(\S+)\s", line)
     return found[-1] if found and Path(found[-1]).expanduser().is_dir() else None
 
 
 def config_names(folders: Sequence[Path], group: str) -> list[str]:
-    """What can be chosen in `group`."""
+    """The names that can be chosen in `group`."""
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml") if path.is_file()})
 
 
@@ -79,12 +79,12 @@ class BrokenFile(UserError):
 
 
 class NamedFiles(ConfigRepository):
-    """Hydra's reader of files, which names the file that it cannot read."""
+    """Hydra's file reader, with the name of the file in each error."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         try:
             return super().load_config(config_path)
-        except HydraException:  # some of which are OSErrors
+        except HydraException:  # some of them are OSErrors
             raise
         except (UnicodeDecodeError, OSError) as error:
             source = self._find_object_source(config_path, ObjectType.CONFIG)
@@ -102,7 +102,7 @@ def _data_of(experiment: Path) -> Any:
 
 
 def _warn_of_ignored_files(configs: Path, folder: Path) -> None:
-    names = sorted(path.relative_to(configs) for path in configs.rglob("*.yaml"))  # `folder` may be a whole home
+    names = sorted(path.relative_to(configs) for path in configs.rglob("*.yaml"))  # `folder` may be a whole home folder
     ignored = [name for name in names if (folder / name).is_file()]
     if ignored:
         more = f" (and {len(ignored) - 1} more)" if len(ignored) > 1 else ""

@@ -34,7 +34,7 @@ def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> I
 
 
 def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
-    """One line for an error of Hydra or OmegaConf. Hydra's own hints would have the user add the typo."""
+    """One line for an error of Hydra or OmegaConf. Hydra's own hint tells the user to add the mistyped key."""
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'configuration'}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -44,16 +44,14 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
             return f"{name} does not exist: the defaults list of a configuration file names it; correct the list"
         return describe_choice(group, name, options)
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override} cannot be read as KEY=VALUE; text with spaces or symbols is quoted twice: 'KEY=\"TEXT\"'"
-        )
+        return f"{error.override} cannot be read as KEY=VALUE; quote text with spaces or symbols twice: 'KEY=\"TEXT\"'"
     if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
         return unknown_key(str(key), schema_defaults())
     return _find_mistake(folders, arguments) or _first_line(error)
 
 
 def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | None:
-    """The first override that cannot be right: Hydra's error has it only in its text."""
+    """Describes the first wrong override: Hydra's error names it only in its text."""
     overrides = [each for each in arguments if each.startswith("~") or ("=" in each and not each.startswith("-"))]
     several = ("-m" in arguments or "--multirun" in arguments) and "--cfg" not in arguments
     for override in OverridesParser.create().parse_overrides([move_override(each) for each in overrides]):
@@ -75,7 +73,7 @@ def _first_line(error: Any) -> str:
 
 
 def hides_interrupt(error: BaseException | None) -> bool:
-    """Whether a KeyboardInterrupt caused this error: OmegaConf may replace a Ctrl-C by an error of its own."""
+    """Whether a KeyboardInterrupt caused this error: OmegaConf may replace a Ctrl-C by its own error."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

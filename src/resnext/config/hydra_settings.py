@@ -1,7 +1,7 @@
 """The settings of Hydra itself that a configuration may change: the launcher, the sweeper and their options.
 
 Hydra instantiates `hydra.callbacks`, `hydra.job_logging`, `hydra.launcher` … from any file that it composes, and writes
-to `hydra.run.dir`. So each composition is first compared with a composition of Hydra's own files.
+to `hydra.run.dir`. Therefore each composition is first compared with a composition of Hydra's own files.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SLURM = (
     *("partition", "qos", "comment", "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu"),
     *("mem_per_cpu", "account", "signal_delay_s", "max_num_timeout", "array_parallelism"),
 )
-OPTIONS = {  # by group and name, without options that import, run shell lines or name a folder
+OPTIONS = {  # allowed, by group and name: none that imports, runs shell lines or names a folder
     "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},
     "sweeper": {
         "basic": ("max_batch_size", "params"),
@@ -50,12 +50,8 @@ OPTIONS = {  # by group and name, without options that import, run shell lines o
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
 SHELL_LINES = ("prologue", "sbatch")  # keys of slurm
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
-FILES_OF_ITS_OWN = (
-    "config_path",
-    "config_name",
-    "experimental_rerun",
-)  # flags of Hydra; the last one unpickles
-SETTINGS = {  # no files or logs of Hydra, except multirun.yaml of a multirun, in runs/
+FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # flags of Hydra; the last flag unpickles
+SETTINGS = {  # Hydra writes no files or logs, except runs/multirun.yaml for a multirun
     "run.dir": ".",
     "sweep.dir": "runs",
     "sweep.subdir": ".",
@@ -69,7 +65,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
     """Hydra's parser and the parsed `arguments`: flags and overrides in any order.
 
     Raises:
-        UserError: for an unknown flag, or one that would load files from elsewhere. --config-dir is allowed: its files
+        UserError: for an unknown flag, or a flag that loads files from elsewhere. --config-dir is allowed: its files
             are checked.
     """
     parser = get_args_parser()
@@ -77,7 +73,7 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
     parsed = parser.parse_intermixed_args(arguments)
     if parsed.shell_completion:
         parsed.config_dir = config_dir_in(os.environ.get("COMP_LINE", ""))
-    for flag in FILES_OF_ITS_OWN:
+    for flag in FILE_FLAGS:
         if getattr(parsed, flag) is not None:
             raise UserError(
                 f"--{flag.replace('_', '-')} {getattr(parsed, flag)} is not allowed: every run is composed from "
@@ -105,7 +101,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Raises UserError for a setting that a file or an override must not have."""
+        """Raises UserError for a setting that is not allowed in a file or an override."""
         overrides = [move_override(each) for each in overrides]
         parsed = OverridesParser.create().parse_overrides(overrides)
         for override in parsed:
@@ -117,7 +113,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         except (HydraException, UserError):  # some of Hydra's are OSErrors; ours are ValueErrors
             raise
         except (AttributeError, TypeError, ValueError, OSError, RecursionError) as error:
-            # Hydra's own, for `hydra: null`, model=3, a file that is a number, or a file that includes itself
+            # errors inside Hydra for `hydra: null`, model=3, a file that is a number, or a file that includes itself
             reason = describe_error(error)
             raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
         self._check_hydra(composed.hydra, parsed)
@@ -129,7 +125,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         return composed
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        """With the keys of before among the options: of two files the later one counts, whichever keys it has."""
+        """Moves old keys (model.layers …) into model.options, so that the later of two files counts."""
         result = super()._load_single_config(default, repo)
         if isinstance(result.config, DictConfig) and isinstance(model := result.config.get("model"), DictConfig):
             content: Any = OmegaConf.to_container(model)
@@ -141,7 +137,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         chosen = {group: node.runtime.choices.get(f"hydra/{group}") for group in OPTIONS}
         for group, name in chosen.items():
             if name not in OPTIONS[group]:
-                raise UserError(f"hydra/{group}={name} is not allowed; it is one of {', '.join(OPTIONS[group])}")
+                raise UserError(f"hydra/{group}={name} is not allowed; give one of {', '.join(OPTIONS[group])}")
         found: Any = OmegaConf.to_container(node)
         expected: Any = OmegaConf.to_container(self._compose_expected(chosen))
         expected["overrides"] = {
@@ -155,7 +151,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             _check_option(key, value, chosen)
 
     def _compose_expected(self, chosen: dict[str, str]) -> DictConfig:
-        """The hydra node with these choices, only from the files of Hydra and its plugins."""
+        """The hydra node with these choices, composed only from the files of Hydra and its plugins."""
         key = tuple(chosen.values())
         if key not in self._expected:
             search_path = copy.deepcopy(self.config_search_path)
@@ -184,7 +180,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
                 )
             if INTERPOLATION.search(str(lines)):
                 raise UserError(
-                    f"slurm.{key} holds ${{…}}, which another file may change: write \\${{…}} for a shell variable"
+                    f"slurm.{key} holds ${{…}}, and another file may change it: write \\${{…}} for a shell variable"
                 )
 
     def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:

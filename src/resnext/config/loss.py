@@ -1,4 +1,4 @@
-"""The loss's part of a recipe. Imports no torch."""
+"""The loss part of a recipe. Imports no torch."""
 
 from dataclasses import asdict
 from typing import Any, Self
@@ -15,11 +15,11 @@ OURS = ("cross_entropy", "binary_cross_entropy")  # their options are the keys o
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossConfig:
-    """A loss by its registered name: softmax cross-entropy, binary cross-entropy of each class on its own, or another.
+    """A loss by its registered name: softmax cross-entropy, binary cross-entropy per class, or a user's loss.
 
-    `options` are those of another. Of ours they are the keys beside them: `label_smoothing` as in torch;
-    `target_threshold`, for binary cross-entropy: soft targets above it are 1, the others 0, so that both classes of a
-    mixed image are simply there (Wightman et al. 2021).
+    `options` are for a user's loss. Our two losses have the other keys: `label_smoothing` is as in torch.
+    `target_threshold` is for binary cross-entropy: soft targets above it become 1 and the others 0, so that a mixed
+    image fully has both classes (Wightman et al. 2021).
     """
 
     name: Name = "cross_entropy"
@@ -39,12 +39,12 @@ class LossConfig:
 
     @property
     def arguments(self) -> Any:
-        """What the loss is built and described from."""
+        """The options from which the loss is built and described."""
         return self if self.name in OURS else self.options
 
     @property
     def words(self) -> str:
-        """The loss as it describes itself; without a description its name and options."""
+        """The registered description of the loss; without one, its name and options."""
         part = find_part("loss", self.name)
         assert part is not None
         if part.describe is not None:
@@ -58,5 +58,5 @@ def _describe_ours(config: LossConfig) -> str:
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
 
 
-# The functions that build them are in task/loss.py: here nothing may import torch.
+# The functions that build them are in task/loss.py: this file must not import torch.
 register_ours = {name: register_loss(name, describe=_describe_ours) for name in OURS}

@@ -1,4 +1,4 @@
-"""The network's part of the configuration: its name, its weights, its options. Imports no torch."""
+"""The network part of the configuration: name, weights and options. Imports no torch."""
 
 import re
 from dataclasses import asdict, is_dataclass
@@ -13,16 +13,15 @@ from resnext.config.types import STRICT, Count, Name, Options
 from resnext.registry import register_network
 
 TIMM_PREFIX = "timm/"
-STRUCTURE = ("layers", "cardinality", "base_width", "width", "stem")  # keys of model before they were its options
+STRUCTURE = ("layers", "cardinality", "base_width", "width", "stem")  # once keys of model, now of model.options
 OLD_OVERRIDE = re.compile(rf"([+~]*)model\.(?=({'|'.join(STRUCTURE)})(=|$))")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ResNeXtOptions:
-    """The structure of a ResNeXt: blocks of each stage, and the paper's C and d at `width` 64.
+    """The structure of a ResNeXt: blocks per stage, and the paper's C (`cardinality`) and d (`base_width`).
 
-    `width` is the number of channels of the stem; another one scales d with it. The cifar stem is for images of a few
-    pixels.
+    `width` is the number of channels of the stem; d is multiplied by width / 64. The cifar stem is for small images.
     """
 
     layers: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -45,7 +44,7 @@ class ResNeXtOptions:
 
 
 def _variant(name: str) -> ResNeXtOptions:
-    """resnextDEPTH_CxDd in the paper's words. Depth 29 is its network for CIFAR."""
+    """The options of resnextDEPTH_CxDd, named as in the paper. Depth 29 is the paper's network for CIFAR."""
     depth, cardinality, base_width = map(int, re.findall(r"\d+", name))
     layers = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 29: (3, 3, 3)}[depth]
     stem = "cifar" if depth == 29 else "imagenet"
@@ -61,7 +60,7 @@ VARIANTS = {
         *(f"resnext29_{size}" for size in ("8x64d", "16x64d")),
     )
 }
-# The functions that build them are in models/resnext.py: here nothing may import torch.
+# The functions that build them are in models/resnext.py: this file must not import torch.
 register_resnext = register_network("resnext", options=ResNeXtOptions)
 register_variant = {name: register_network(name) for name in VARIANTS}
 
@@ -70,7 +69,7 @@ register_variant = {name: register_network(name) for name in VARIANTS}
 class ModelConfig:
     """A network by its registered name, or `timm/NAME`. `weights` is a file, `torchvision:NAME` or `timm:NAME`.
 
-    `options` are those that the name was registered with; for timm's, scalars that the network's constructor takes.
+    `options` are those registered with the name; for a network of timm, scalars that its constructor takes.
     """
 
     name: Name
@@ -94,7 +93,7 @@ class ModelConfig:
 
 
 def move_structure(model: dict[str, Any]) -> dict[str, Any]:
-    """`model` with the keys of before (model.layers …) among its options; null was their default."""
+    """`model` with its old keys (model.layers …) moved into `options`; null was their default, and is dropped."""
     if not model.keys() & set(STRUCTURE):
         return model
     options: Any = model.get("options") or {}
@@ -104,12 +103,12 @@ def move_structure(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def move_override(override: str) -> str:
-    """`model.options.layers=…` for `model.layers=…`; any other override as it is."""
+    """`model.options.layers=…` for `model.layers=…`; any other override is unchanged."""
     return OLD_OVERRIDE.sub(r"\1model.options.", override) if OLD_OVERRIDE.match(override) else override
 
 
 def _check_scalars(name: str, options: Any) -> dict[str, Any]:
-    """Whether the constructor takes them is checked where timm is imported (models/timm_options.py)."""
+    """Checks only the types: models/timm_options.py imports timm and checks the names."""
     options = options or {}
     if not isinstance(options, dict):
         raise ValueError(f"model.options must be a mapping of the options of model.name={name} to values")

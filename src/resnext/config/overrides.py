@@ -1,4 +1,4 @@
-"""Checks an override of the command line before Hydra composes it: Hydra takes what no run can use."""
+"""Checks overrides of the command line before Hydra composes them: Hydra accepts more than a run can use."""
 
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ FindOptions = Callable[[str], list[str]]  # the names of a group's files; none i
 
 
 def check_override(override: Override, find_options: FindOptions) -> None:
-    """Raises UserError for a deletion, and for a group with anything but the name of one of its files."""
+    """Raises UserError for a deletion, and for a group with a value that is not the name of one of its files."""
     key = override.key_or_group
     if key.partition(".")[0].partition("/")[0] == "hydra":  # hydra_settings.py checks these
         return
@@ -28,7 +28,7 @@ def check_override(override: Override, find_options: FindOptions) -> None:
 
 
 def describe_choice(group: str, name: Any, options: list[str]) -> str:
-    """One line for what is not the name of a file in `group`."""
+    """One line for a value that is not the name of a file in `group`."""
     allowed = f"{group} is one of {', '.join(options)}"
     if isinstance(name, list):
         return f"{group}=[{','.join(map(str, name))}] is not allowed: give one name; {allowed}"
@@ -54,11 +54,11 @@ def _not_deletable(key: str, options: list[str]) -> str:
         return f"~{key} is not allowed: a run needs every group; {key} is one of {', '.join(options)}"
     if not has_key(key, schema_defaults()):
         return unknown_key(key, schema_defaults())
-    return f"~{key} is not allowed: a run needs every key; give {key}=VALUE (null where it is optional)"
+    return f"~{key} is not allowed: a run needs every key; give {key}=VALUE (null if the key is optional)"
 
 
 def _choices(override: Override) -> list[Any]:
-    """The names that an override gives; keys and values of a group (`slurm={nodes: 2}`) are none."""
+    """The names that an override gives; none if it gives keys and values of a group (`slurm={nodes: 2}`)."""
     if override.is_choice_sweep():
         return [each.text if isinstance(each, QuotedString) else each for each in override.sweep_iterator()]
     value = override.value()
@@ -66,14 +66,16 @@ def _choices(override: Override) -> list[Any]:
 
 
 def describe_sweep(override: Override) -> str:
-    """One line for several values where one is asked for."""
+    """One line for an override with several values instead of one."""
     key, given = override.key_or_group, (override.input_line or "").partition("=")[2]
     if isinstance(find_default(key, schema_defaults()), list):
-        return f"{override.input_line}: a list is given in brackets: {key}=[{given}]"
-    several = f"{override.input_line}: a run has one value for each key; `resnext train -m` makes a run of each value"
-    return f"{several}; text with a comma is quoted twice: '{key}=\"{given}\"'" if "/" in given else several
+        return f"{override.input_line}: give a list in brackets: {key}=[{given}]"
+    several = (
+        f"{override.input_line}: a run has one value for each key; `resnext train -m` makes one run for each value"
+    )
+    return f"{several}; quote text with a comma twice: '{key}=\"{given}\"'" if "/" in given else several
 
 
 def refuse_arguments(message: str) -> NoReturn:
-    """In place of argparse's `error`, which prints nine lines."""
+    """Replaces argparse's `error`, which prints nine lines."""
     raise UserError(f"{message}; `resnext train --help` explains the arguments")

@@ -1,6 +1,6 @@
-"""The options of the parts that a configuration names: looked up by the part's name, checked and typed.
+"""Checks the options of registered parts, and converts them to the parts' own types.
 
-What is wrong raises ValueError with the whole line, as a check of the schema does. Imports no torch.
+A mistake raises ValueError with the whole message, like the schema's checks. Imports no torch.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ def parse_options(kind: str, name: str, given: Any, *, name_key: str, key: str) 
 
 
 def parse_named_options(kind: str, key: str, names: tuple[str, ...], given: Any) -> dict[str, Any]:
-    """By name, in the order of `names`."""
+    """Part name → typed options, in the order of `names`."""
     if not isinstance(given, Mapping | None):
         raise ValueError(f"{key}.options must be a mapping of names in {key}.names to their options")
     given = dict(given or {})
@@ -55,13 +55,13 @@ def parse_named_options(kind: str, key: str, names: tuple[str, ...], given: Any)
 
 
 def check_name(kind: str, name: str, name_key: str) -> None:
-    """Raises ValueError unless `name` is registered: the nearest name, or all, and where a user's own go."""
+    """Raises ValueError if `name` is not registered. The message has the nearest name, or all names."""
     known = part_names(kind)
     if name in known:
         return
     also = ", and timm's are timm/NAME" if kind == "network" else ""
     listed = f" (registered: {', '.join(known)})" if known else ""
-    hint = nearest(name, known) or f"{listed}; your own go into src/resnext/extensions/ (docs/extending.md)"
+    hint = nearest(name, known) or f"{listed}; add your own in src/resnext/extensions/ (docs/extending.md)"
     raise ValueError(f"{name_key}={name} is not a registered {NOUNS.get(kind, kind)}{also}{hint}")
 
 
@@ -71,14 +71,14 @@ def check_option_names(given: dict[str, Any], known: list[str], part: str, key: 
         return
     hint = nearest(str(unknown), known)
     if not hint:
-        hint = f"; it takes {', '.join(known)}" if known else ", which takes none"
-        if key == "model.options":  # a model file's, where only model.name was given anew
+        hint = f"; it takes {', '.join(known)}" if known else ", which has no options"
+        if key == "model.options":  # they are from a model file, and only model.name was changed
             hint += f"; begin with a model file without options: model=resnext50_32x4d {part}"
     raise ValueError(f"{key}.{unknown} is not an option of {part}{hint}")
 
 
 def open_options(schema: dict[str, Any]) -> DictConfig:
-    """Hydra's node of the schema, in which the command line may name any option."""
+    """Hydra's node of the schema, in which the command line may set any option."""
     tree = OmegaConf.create(schema)
     for key in (*ONE.values(), *SEVERAL.values()):
         OmegaConf.set_struct(OmegaConf.select(tree, f"{key}.options"), False)
@@ -99,7 +99,7 @@ def _add_defaults(tree: DictConfig, kind: str, name: str, key: str) -> None:
     part = find_part(kind, name)
     given = _select(tree, key)
     if part is None or not isinstance(given, DictConfig | None):
-        return  # refused when the configuration is read
+        return  # an error when the configuration is read
     for option, field in part.options.__pydantic_fields__.items():  # pyright: ignore[reportAttributeAccessIssue]
         if given is None or option not in given:
             OmegaConf.update(tree, f"{key}.{option}", _plain_default(field), force_add=True)
@@ -118,7 +118,7 @@ def _plain_default(field: FieldInfo) -> Any:
 
 
 def _check_plain(options: Any, key: str) -> None:
-    """A run writes its options as YAML and compares them."""
+    """Raises ValueError for options that a run cannot write as YAML or compare."""
     try:
         json.dumps(dataclasses.asdict(options), allow_nan=False)
         hash(options)

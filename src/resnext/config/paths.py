@@ -1,4 +1,4 @@
-"""The paths of a configuration, whole: a rank or a later start may be in another folder."""
+"""Makes the paths of a configuration absolute: a rank or a later start may run in another folder."""
 
 import os
 from dataclasses import replace
@@ -8,7 +8,7 @@ from resnext.config.schema import Config
 
 
 def with_absolute_paths(config: Config) -> Config:
-    """The same configuration, with its relative paths as they are from this process's folder."""
+    """The same configuration, with its paths made absolute from the current folder."""
     teacher = config.recipe.teacher
     return replace(
         config,
@@ -19,7 +19,7 @@ def with_absolute_paths(config: Config) -> Config:
 
 
 def _absolute_weights(weights: str | None) -> str | None:
-    """A file's path, or a hub's name as it is."""
+    """The absolute path of a file; any other name of weights is unchanged."""
     return _absolute_path(weights) if weights is not None and Path(weights).expanduser().exists() else weights
 
 

@@ -42,7 +42,7 @@ class OptimizerConfig:
     """A timm optimizer by its registry name: `sgd` uses Nesterov momentum, `momentum` uses plain momentum.
 
     `lr` is for a global batch of recipe.lr_batch_size. `weight_decay_on` selects the parameters with weight decay;
-    all_but_norms_outside_shortcuts decays the norms of the shortcuts, and no other norm. `momentum` null: 0.9, if the
+    all_but_norms_outside_shortcuts decays the norms of the shortcuts, but no other norm. `momentum` null: 0.9, if the
     optimizer has momentum; `betas` and `eps` null: the optimizer's own. The learning rate of a layer is multiplied by
     `layer_decay` once for each layer above it. `clip_grad_norm` is the maximum global gradient norm of a step.
     """
@@ -64,9 +64,9 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning rate over the training: linear warm-up from `warmup_lr`, then timm's schedule `name`.
 
-    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones`, in epochs; `cosine`,
-    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last; `wsd` and `rsqrt` decay over the
-    last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
+    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones` (in epochs). `cosine`,
+    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last step. `wsd` and `rsqrt` decay over
+    the last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
     step and the warm-up replaces its beginning. `hold_epochs`: epochs of constant learning rate after the warm-up.
     `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
     first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.
@@ -104,7 +104,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
-    """An exponential moving average of weights and batch statistics, validated too. `decay` null: no average.
+    """An exponential moving average (EMA) of weights and batch statistics; it is validated too. `decay` null: no EMA.
 
     It is updated every `every_steps` optimizer steps, starting with the first step. During `warmup_epochs` it is a
     copy of the weights. `scaled`: `decay` is meant for one update per image and a training of one epoch, as in
@@ -119,7 +119,7 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TeacherConfig:
-    """Knowledge distillation (Hinton et al. 2015) from the network `name`, ours or timm/NAME; null: no teacher.
+    """Knowledge distillation (Hinton et al. 2015) from the network `name`, registered or timm/NAME; null: no teacher.
 
     `weights` as in model.weights; null: timm's own weights. The loss is (1 - weight) · loss + weight ·
     temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
@@ -149,7 +149,7 @@ class RecipeConfig:
     global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` scales the rate from it to
     `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
     `image_size_schedule` is [[epoch, pixels], …], with epochs counted from 1. From each of these epochs on, the
-    training images have the given size; before the first one, `image_size`.
+    training images have the given size; before the first of them, `image_size`.
     """
 
     file: Name | None = None
@@ -217,7 +217,7 @@ class RecipeConfig:
 
     @property
     def ema_decay(self) -> float | None:
-        """The decay of the average in one update; None without an average."""
+        """The decay of the EMA in one update; None without an EMA."""
         if self.ema.decay is None or not self.ema.scaled:
             return self.ema.decay
         return 1 - min(1.0, (1 - self.ema.decay) * self.batch_size * self.ema.every_steps / self.epochs)
@@ -229,7 +229,7 @@ class RecipeConfig:
 
     @property
     def best_by(self) -> str:
-        """best.ckpt holds the epoch with the highest value of this metric, of the average if there is one."""
+        """best.ckpt is from the epoch with the highest value of this metric: the EMA's if there is an EMA."""
         return "val/top1" if self.ema.decay is None else "val_ema/top1"
 
     @property

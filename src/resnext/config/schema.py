@@ -1,7 +1,7 @@
 """The whole configuration, typed and frozen; its network is in model.py, its recipe in recipe.py. Imports no torch.
 
-`parse_config` is the door: a plain mapping goes in (composed by Hydra, or read from a run directory), a `Config`
-comes out, or a `UserError` of one line. Past it nothing is parsed again.
+`parse_config` converts a plain mapping (composed by Hydra, or read from a run directory) to a `Config`, or raises a
+`UserError` of one line. Other code uses only the `Config`.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ from resnext.errors import UserError
 from resnext.registry import register_dataset
 from resnext.terminal import pluralize
 
-OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # of data; may differ at each start
-TEXTS = ("file", "source", "published")  # of a recipe; only displayed, no part of a run's identity
+OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # keys of data; may differ at each start
+TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not in a run's identity
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them; of a registered data set, as it says.
+    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
-    `num_classes` null: counted. `workers` null: by the number of cores. `worker_timeout` is in seconds: a loader
-    process that gives no batch for so long ends the run. `cache` ram: decoded images are kept in memory.
-    `max_skipped`: so many training images may be unreadable and left out; of the validation images, none ever.
+    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a data
+    loader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
+    `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
     `mean` and `std` are of RGB in [0, 1].
     """
 
@@ -61,13 +61,13 @@ register_ours = {name: register_dataset(name) for name in ("image_folder", "imag
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainerConfig:
-    """Where to train: the machine. `devices` is per node; auto takes every GPU, or one process on a CPU.
+    """The machine and its use. `devices` is per node; auto: every GPU, or one process on a CPU.
 
-    `micro_batch_size` is what one device takes at once; null: its whole share of the global batch.
-    What is `auto` is resolved at the run's first start, on the machine that trains, and kept.
-    `on_nonfinite`: a loss that is not finite ends the training, or its step is skipped (which looks at every step, and
-    so waits for the device). After `timeout_minutes` without an answer from a process the others end. `max_restarts`:
-    so often are the processes of this machine started again after one of them was lost.
+    `micro_batch_size`: images per device in one micro-step; null: the device's whole share of the global batch. Each
+    `auto` is resolved at the run's first start, on the machine that trains, and stays the same. `on_nonfinite`: after a
+    loss that is not finite, stop the training, or skip the step (skip waits for the device at every step). If a process
+    does not answer for `timeout_minutes`, the others end. `max_restarts`: how many times to restart this machine's
+    processes after one dies.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -85,9 +85,9 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CheckpointConfig:
-    """When last.ckpt is written, besides at the end of every epoch. `every_steps` counts optimizer steps.
+    """When to write last.ckpt, in addition to the end of every epoch. `every_steps` counts optimizer steps.
 
-    After `max_failures` saves in a row that failed the training ends; before, it goes on with a warning.
+    A failed save gives a warning; after `max_failures` failed saves in a row, the training ends.
     """
 
     every_minutes: Positive | None = 15.0
@@ -97,9 +97,9 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoggerConfig:
-    """`mode` auto: W&B online where there is an API key and a server that answers, else offline.
+    """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
-    `names`: registered loggers besides W&B and metrics.csv.
+    `names`: registered loggers, in addition to W&B and metrics.csv.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
@@ -117,7 +117,7 @@ class LoggerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CallbacksConfig:
-    """Registered callbacks, which are called in this order after ours. They are part of a run's identity."""
+    """Registered callbacks, called in this order after our own. They are part of a run's identity."""
 
     names: tuple[Name, ...] = ()
     options: Options = None
@@ -130,7 +130,7 @@ class CallbacksConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
-    """One training run. `run` is its name, null until the run directory is made."""
+    """One training run. `run` is its name, null until the run directory is created."""
 
     experiment: str
     run: Name | None = None
@@ -146,7 +146,7 @@ class Config:
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        """A run's folder is named `run`, or for its `experiment` and the time."""
+        """The folder of a run is named after `run`, or after `experiment` and the time."""
         for key, name in (("run", self.run), ("experiment", self.experiment)):
             if name is not None and (name.startswith((".", "-")) or "/" in name or not name.isprintable()):
                 plain = name.rstrip("/").rpartition("/")[2].lstrip(".-")
@@ -154,22 +154,22 @@ class Config:
         return self
 
     def split_batch(self, world_size: int) -> BatchSplit:
-        """How the global batch is taken by `world_size` devices.
+        """Divides the global batch among `world_size` devices.
 
         Raises:
-            UserError: if it does not divide, or leaves a device a single image where images are mixed.
+            UserError: if it cannot be divided, or if images are mixed in micro-batches of one image.
         """
         split = split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
         if split.micro == 1 and self.recipe.mixing.on:
             raise UserError(
                 f"recipe.mixing mixes the images of a micro-batch, which has one image for recipe.batch_size="
-                f"{self.recipe.batch_size} on {pluralize(world_size, 'device')}: take trainer.micro_batch_size=2 or "
-                "more, or fewer devices"
+                f"{self.recipe.batch_size} on {pluralize(world_size, 'device')}: set trainer.micro_batch_size=2 or "
+                "more, or use fewer devices"
             )
         return split
 
     def identity(self) -> dict[str, Any]:
-        """What makes this run this run: whatever may differ between two starts of it is left out."""
+        """The keys that stay the same for the whole run, without keys that may differ between two of its starts."""
         return {
             "seed": self.seed,
             "model": to_dict(self.model),
@@ -180,7 +180,7 @@ class Config:
 
     def _recipe_identity(self) -> dict[str, Any]:
         recipe = {key: value for key, value in to_dict(self.recipe).items() if key not in TEXTS}
-        if not self.model.name.startswith("timm/"):  # null and false are the same start for our networks
+        if not self.model.name.startswith("timm/"):  # null and false are the same for our networks
             recipe["init"]["zero_init_last"] = bool(self.recipe.init.zero_init_last)
         return recipe
 
@@ -189,20 +189,20 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     """Checks a plain mapping against the schema.
 
     Raises:
-        UserError: one line with the dotted key, what was given, what is allowed and, for a name, the nearest.
+        UserError: one line with the dotted key, the given value, what is allowed and, for a name, the nearest name.
     """
     for key, text in find_texts(mapping):
-        if text and text.splitlines() != [text]:  # it would end a line of a batch script, a log or a message
+        if text and text.splitlines() != [text]:  # it would break a line of a batch script, a log or a message
             raise UserError(f"{key} has more than one line: {text!r}; write it in one line")
     try:
-        # as JSON: strict mode takes no dict for a dataclass and no list for a tuple otherwise
+        # as JSON: strict mode accepts a dict for a dataclass and a list for a tuple only from JSON
         return TypeAdapter(Config).validate_json(json.dumps(mapping))
     except ValidationError as error:
         raise UserError(describe(error, schema_defaults())) from None
 
 
 def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a configuration with its dotted key; those in a list have the list's."""
+    """Every text in a configuration with its dotted key; a text in a list has the key of the list."""
     if isinstance(tree, str):
         yield key, tree
     elif isinstance(tree, Mapping):
@@ -214,7 +214,7 @@ def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def find_differences(one: Any, other: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields (dotted key, first value, second value) for each difference of two nested dicts; None if one lacks it."""
+    """Yields (dotted key, first value, second value) for each difference of nested dicts; a missing value is None."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in one | other:
             yield from find_differences(one.get(name), other.get(name), f"{key}.{name}" if key else str(name))
@@ -234,7 +234,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def schema_defaults(cls: type = Config) -> dict[str, Any]:
-    """Every key of the schema with its default, and Hydra's mark for a missing value, `???`, where it has none."""
+    """Every key of the schema with its default; without a default, Hydra's mark for a missing value, `???`."""
     defaults: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         nested = field.type

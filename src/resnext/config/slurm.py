@@ -56,7 +56,7 @@ class SlurmConfig:
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
             raise ValueError(
                 f"slurm.tasks_per_node={self.tasks_per_node}, but each of the slurm.gpus_per_node={self.gpus_per_node} "
-                "GPUs has one task; leave slurm.tasks_per_node out"
+                "GPUs has one task; leave out slurm.tasks_per_node"
             )
         if self.time is not None and not TIME.fullmatch(self.time):
             raise ValueError(f"slurm.time={self.time} is not a time limit: give HH:MM:SS or D-HH:MM:SS")

@@ -15,4 +15,4 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Pair = tuple[float, float]
 Interpolation = Literal["bilinear", "bicubic", "random"]
-Options = Annotated[Any, "an open mapping"]  # of a part's options: config/parts.py checks and types it by the name
+Options = Annotated[Any, "an open mapping"]  # the options of a part; config/parts.py checks and converts them

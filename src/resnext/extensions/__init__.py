@@ -1,5 +1,5 @@
 """Your own networks, losses, callbacks, loggers and data sets: one file each, imported when a configuration is read.
 
-A file registers its part by name, as in `@register_network("my_net", options=MyOptions)`; docs/extending.md has an
-example of each kind. Not here: parts of the package itself.
+A file registers its part by name, for example `@register_network("my_net", options=MyOptions)`; docs/extending.md has
+an example of each kind. Not here: parts of the package itself.
 """

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from resnext.config.batch import describe_split, describe_steps
-from resnext.config.describe import describe_image_sizes, describe_recipe, doubt_lr
+from resnext.config.describe import describe_image_sizes, describe_recipe, lr_warning
 from resnext.config.schema import to_dict
 from resnext.data.index import ImageIndex
 from resnext.models.complexity import describe_network
@@ -45,8 +45,8 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         log.warning(
             "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
         )
-    if (doubt := doubt_lr(recipe)) is not None:
-        log.warning(doubt)
+    if (warning := lr_warning(recipe)) is not None:
+        log.warning(warning)
     warmup = recipe.schedule.warmup_epochs
     if warmup * plan.steps_per_epoch >= plan.steps:
         log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
