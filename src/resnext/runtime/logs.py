@@ -1,4 +1,4 @@
-"""Sends the messages of a run to the terminal, and with the time to its log.txt."""
+"""Sends the messages of a run to the terminal and, with the time, to its log.txt."""
 
 import logging
 import warnings
