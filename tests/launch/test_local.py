@@ -69,11 +69,9 @@ def test_a_signal_saves_and_resume_ends_bit_identical(
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert output.count("interrupted after") == 1
-    said = (
-        "SIGTERM: stopping; what is trained is saved" if devices > 1 else "saving after this step; Ctrl-C again stops"
-    )
+    said = "SIGTERM: stopping; the training is saved" if devices > 1 else "saving after this step; Ctrl-C again stops"
     assert output.count(said) == output.count("after this step") == 1
-    assert "`make resume RUN=runs/parts` goes on" in output
+    assert "`make resume RUN=runs/parts` continues the run" in output
     assert "Traceback" not in output
     assert "distributed/elastic" not in output
     step = read_checkpoint(tmp_path / "runs/parts/checkpoints/last.ckpt").step

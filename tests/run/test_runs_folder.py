@@ -19,7 +19,7 @@ def test_it_is_made_and_left_empty():
 
 def test_a_file_in_its_place():
     Path("runs").touch()
-    with pytest.raises(UserError, match=r"^runs is a file, and has to be a folder for the runs: move it away$"):
+    with pytest.raises(UserError, match=r"^runs is a file, but must be a folder for the runs: move it away$"):
         make_runs_folder(Path("runs"))
 
 

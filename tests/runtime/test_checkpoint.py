@@ -85,7 +85,7 @@ def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
         for failures in (1, 2):
             io.save_checkpoint(content(2), tmp_path / "last.ckpt")
             assert io.failures == failures
-    assert caplog.text.count("last.ckpt could not be saved: No space left on device; the file before is whole") == 2
+    assert caplog.text.count("last.ckpt could not be saved: No space left on device; the earlier file is intact") == 2
     assert (tmp_path / "last.ckpt").read_bytes() == before
     assert os.listdir(tmp_path) == ["last.ckpt"]
     io.save_checkpoint(content(3), tmp_path / "last.ckpt")
@@ -196,7 +196,7 @@ def test_a_damaged_one_is_named_set_aside_and_passed_over(
         assert (found.path, found.step, found.validated) == (tmp_path / "previous.ckpt", 1, True)
     assert caplog.text.count("last.ckpt is damaged: ") == 1
     (aside,) = tmp_path.glob("last.damaged-*.ckpt")
-    assert f"it is now {aside.name}, and passed over" in caplog.text
+    assert f"it was renamed to {aside.name} and is skipped" in caplog.text
 
 
 def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
@@ -356,7 +356,7 @@ def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, fou
     save(tmp_path, 1)
     checkpoint = read_checkpoint(tmp_path / "last.ckpt")
     check_network(checkpoint, {"w": torch.zeros(8)})
-    with pytest.raises(UserError, match=rf"last.ckpt is of another network: {found}"):
+    with pytest.raises(UserError, match=rf"last.ckpt belongs to another network: {found}"):
         check_network(checkpoint, network)
 
 

@@ -98,7 +98,7 @@ def test_a_loader_process_is_silent(capfd: pytest.CaptureFixture[str]):
         (
             "acknowledged()",
             130,
-            f"stopping; what is trained is saved after this step{AGAIN}stopped without saving\n",
+            f"stopping; the training is saved after this step{AGAIN}stopped without saving\n",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: i
         "import ctypes; from resnext.runtime.signals import StopRequest\n"
         "stop = StopRequest()\n"
         f"with stop.received(deferred={deferred}),"
-        "     stop.ends_what_hangs(lambda signum: print('ended by', signum, flush=True)):\n"
+        "     stop.ends_hanging_process(lambda signum: print('ended by', signum, flush=True)):\n"
         "    print('ready', flush=True); lock = ctypes.create_string_buffer(64)\n"
         "    while True: ctypes.CDLL(None).pthread_mutex_lock(lock)"
     )

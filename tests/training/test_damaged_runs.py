@@ -259,7 +259,7 @@ def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
     assert run_verb(["resume"]) == 0
     assert [run.path.name for run in resumed] == ["whole"]
     assert f"runs/hurt/{file}" in caplog.text
-    assert "this run is passed over" in caplog.text
+    assert "this run is skipped" in caplog.text
 
 
 def test_an_aside_file_that_was_put_there_is_not_written_through(hurt: Path):

@@ -207,12 +207,12 @@ def test_rank_0_says_itself_why_it_has_no_store(rank: int, silent: bool):
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DistNetworkError) as error:
         TCPStore("127.0.0.1", server.getsockname()[1], 2, is_master=True, wait_for_workers=False)
     world = replace(World.from_environment(), size=2, rank=rank)
-    assert ending._is_said_elsewhere(error.value, world) == silent
+    assert ending._is_reported_elsewhere(error.value, world) == silent
 
 
 def test_a_file_with_gloo_in_its_name_is_not_silent():
     error = FileNotFoundError(2, "No such file or directory", "/data/gloo/train")
-    assert not ending._is_said_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
+    assert not ending._is_reported_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
 
 
 def test_data_that_changed_is_refused(image_folder: Path):
