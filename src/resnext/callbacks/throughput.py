@@ -13,8 +13,8 @@ FADING = 0.99  # at each batch, the earlier batches lose 1 % of their weight: an
 
 
 class Throughput(Callback):
-    """Measures the time from the end of one batch to the end of the next. The validation does not count, nor does the
-    first batch of a start. A save counts as time of a step, but not as time spent waiting for data.
+    """Measures the time from the end of one batch to the end of the next. Validations and the first batch of a start
+    do not count. A save counts as time of a step, but not as time spent waiting for data.
 
     Args:
         batch_size: the global batch, in images.

@@ -72,7 +72,7 @@ def describe_differences(made: Config, asked: Config) -> str:
 
 
 def describe_remedy(path: Path, made: Config, asked: Config) -> str:
-    """How the user can continue the run at `path` instead of `asked`."""
+    """How to change `asked` so that it continues the run at `path`."""
     was, now = made.recipe.epochs, asked.recipe.epochs
     others = describe_differences(made, with_epochs(asked, was))
     if others or now == was:

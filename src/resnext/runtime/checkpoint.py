@@ -96,7 +96,7 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
     Raises:
         FileNotFoundError: if the file does not exist.
         DamagedCheckpoint: if the file has changed since it was written.
-        UserError: if it belongs to another run, or holds more than tensors and plain values. Its code is not run.
+        UserError: if it belongs to another run, or holds more than tensors and plain values. No code in it is run.
     """
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)

@@ -44,7 +44,7 @@ class MaxOverRanks:
         """Sends `value`, and returns the answer to the call before, which has arrived while the step was computed.
 
         Returns 0 if there was no call before, or `discard` came after it; with one process, `value` itself.
-        docs/performance.md has what this saves.
+        docs/performance.md states the time that this saves.
         """
         if self._group is None:
             return value

@@ -1,4 +1,4 @@
-"""Ties a process to its parent: it is killed when the parent ends, however the parent ends. Linux only."""
+"""Ties a process to its parent: the process is killed when its parent ends for any reason. Linux only."""
 
 import ctypes
 import os

@@ -63,8 +63,8 @@ class StopRequest:
     def ends_hanging_process(self, before_exit: Callable[[int], None]) -> Iterator[None]:
         """Ends this process if a signal that is not deferred cannot raise Interrupted.
 
-        Python runs a handler only after the main thread returns from a library. It does not return if it waits in
-        init_process_group for a process that hangs. But Python writes to the wake-up descriptor immediately.
+        Python runs a handler only after the main thread returns from a library. The main thread does not return if it
+        waits in init_process_group for a process that hangs. But Python writes to the wake-up descriptor immediately.
         """
         reader, writer = os.pipe()
         os.set_blocking(writer, False)

@@ -60,7 +60,7 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
 
 
 def report_interrupted_wait(run: Run, world: World, signum: int) -> None:
-    """Reports a signal to a process that hangs in a library while there is nothing to save."""
+    """Logs and records that a signal ends this process, which hangs in a library and has nothing to save."""
     log.info("interrupted while waiting for another process; %s", _what_next(run))
     if world.rank == 0:
         run.update_summary(status=_status_after(signum))
