@@ -88,7 +88,7 @@ def test_changed_data_is_refused(tmp_path: Path, data: DataIdentity, what: str):
         Run.create(small_config(tmp_path), data, COMMAND)
 
 
-def test_a_second_training_of_a_run_is_refused_with_the_holder(tmp_path: Path):
+def test_a_second_training_of_a_run_is_refused_and_names_the_holder(tmp_path: Path):
     run = Run.create(small_config(tmp_path), DATA, COMMAND)
     child = os.fork()
     if child == 0:

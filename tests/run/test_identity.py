@@ -186,7 +186,7 @@ def strings(tree: Any) -> list[str]:
 
 @pytest.mark.parametrize(("name", "is_same"), [("resnext50_32x4d", True), ("timm/resnet18", False)])
 def test_zero_init_null_and_false_are_equal_only_for_our_networks(tmp_path: Path, name: str, is_same: bool):
-    """Runs of v1 from before recipe.init have null, the same command now gives false. For timm, null means zeros."""
+    """Runs of v1 from before recipe.init have null; the same command now gives false. For timm, null means zeros."""
     model = {"name": name}
     null, false, true = (
         small_config(tmp_path, model=model, recipe__init={"zero_init_last": value}) for value in (None, False, True)

@@ -81,7 +81,7 @@ def test_a_complete_file_gives_no_warning(parts: Run):
 
 @pytest.mark.parametrize("how", ["removed", *DAMAGES])
 def test_readers_use_the_complete_rows(parts: Run, how: str, capsys: pytest.CaptureFixture[str]):
-    """The readers are status, compare and the rows that are sent to W&B again."""
+    """The readers are status, compare, and a start that sends rows to W&B again."""
     path = parts.path / "metrics.csv"
     whole = read_rows(path)
     damage(path, how)

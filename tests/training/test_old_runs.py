@@ -1,4 +1,4 @@
-"""A run that an earlier release (d27f6dc) made and stopped after 7 of 12 steps; fixtures/ has its own end of the run.
+"""A run that an earlier release (d27f6dc) made and stopped after 7 of 12 steps; fixtures/ has its final result.
 
 The release wrote both on one machine. Another CPU may sum in another order, so the comparison has a tolerance.
 """

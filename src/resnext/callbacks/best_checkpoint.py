@@ -66,7 +66,7 @@ class BestCheckpoint(Checkpoint):
         if held != self._best and self._best is not None:
             log.warning(
                 "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later "
-                "epochs are now compared with the present file",
+                "epochs are now compared with best.ckpt as it is",
                 self.run.checkpoints / BEST,
                 _describe(held),
                 _describe(self._best),
