@@ -1,4 +1,4 @@
-"""best.ckpt: that of the best epoch, or an error says that it is not."""
+"""best.ckpt holds the best epoch, or the training ends with an error."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ Scored = Callable[..., None]
 
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch) -> Scored:
-    """From now on the validations give these top-1 accuracies, one after another."""
+    """Sets the top-1 accuracies of the next validations, in this order."""
     compute = EvaluationScores.compute
 
     def give(*accuracies: float) -> None:
@@ -46,7 +46,7 @@ def undisturbed(digits: Path, scored: Scored, *accuracies: float) -> Run:
 
 
 def fail_to_save_best(patch: pytest.MonkeyPatch, *, after: int, times: int) -> None:
-    """The disk takes best.ckpt so many times, then refuses it so many times. Other files are always taken."""
+    """Saves best.ckpt `after` times, then fails to save it `times` times. All other files are saved."""
     replace, calls = os.replace, []
 
     def replace_or_fail(source: Any, target: Any) -> None:
@@ -67,10 +67,10 @@ def differences(one: Run, other: Run) -> list:
     ("accuracies", "times", "best"),
     [((0.3, 0.9, 0.4), 1, 2), ((0.3, 0.9, 0.4), 3, 2), ((0.3, 0.5, 0.9), 3, 3), ((0.3, 0.4, 0.9), 4, 3)],
 )
-def test_a_failed_save_of_the_best_is_made_good(
+def test_a_failed_save_of_best_ckpt_is_repeated(
     digits: Path, scored: Scored, accuracies: tuple[float, ...], times: int, best: int
 ):
-    """With the state of that epoch, though the training has gone on."""
+    """The repeated save has the state of the best epoch, although the training has gone on."""
     whole = undisturbed(digits, scored, *accuracies)
     run = build_run(digits)
     scored(*accuracies)
@@ -84,8 +84,8 @@ def test_a_failed_save_of_the_best_is_made_good(
 
 
 @pytest.mark.parametrize("failures", [3, 10])
-def test_a_best_that_is_never_saved_ends_the_training(digits: Path, scored: Scored, failures: int):
-    """By checkpoint.max_failures, or at the end. No last.ckpt counts on it, so that the resumed run makes it good."""
+def test_a_best_ckpt_that_is_never_saved_ends_the_training(digits: Path, scored: Scored, failures: int):
+    """After checkpoint.max_failures saves, or at the end. No last.ckpt refers to it, so the resumed run saves it."""
     whole = undisturbed(digits, scored, 0.3, 0.9, 0.4)
     run = build_run(digits, checkpoint__max_failures=failures)
     scored(0.3, 0.9, 0.4)
@@ -93,7 +93,7 @@ def test_a_best_that_is_never_saved_ends_the_training(digits: Path, scored: Scor
         fail_to_save_best(patch, after=1, times=99)
         fit(run)
     assert run.summary["status"] == "failed"
-    assert "best.ckpt comes first" in (run.path / "log.txt").read_text()
+    assert "best.ckpt must be saved first" in (run.path / "log.txt").read_text()
     last = read_checkpoint(run.checkpoints / "last.ckpt")
     assert (last.step, last.validated) == (2, False)
     scored(0.9, 0.4)
@@ -102,8 +102,8 @@ def test_a_best_that_is_never_saved_ends_the_training(digits: Path, scored: Scor
 
 
 @pytest.mark.parametrize("lost", ["older", "missing"])
-def test_a_best_that_was_lost_ends_with_an_error(digits: Path, scored: Scored, lost: str):
-    """The training is done all the same; the file put back, it is finished."""
+def test_a_lost_best_ckpt_ends_with_an_error(digits: Path, scored: Scored, lost: str):
+    """All steps are done. When the file is restored, the run becomes finished."""
     run = build_run(digits)
     scored(0.3, 0.9)
     best, older = run.checkpoints / "best.ckpt", Path("older.ckpt")
@@ -128,7 +128,7 @@ def test_a_best_that_was_lost_ends_with_an_error(digits: Path, scored: Scored, l
     assert run.summary["status"] == "finished"
 
 
-def test_a_lost_best_that_is_beaten_is_not_missed(digits: Path, scored: Scored):
+def test_a_lost_best_ckpt_is_no_error_after_a_better_epoch(digits: Path, scored: Scored):
     run = build_run(digits)
     scored(0.3, 0.9)
     with with_callbacks(Stopper("on_validation_end", 2)), pytest.raises(Interrupted):

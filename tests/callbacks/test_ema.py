@@ -1,4 +1,4 @@
-"""The average of the weights against timm's and torch's own, and in a run."""
+"""The average of the weights, compared with the averages of timm and torchvision, and in a run."""
 
 import copy
 import json
@@ -34,8 +34,8 @@ def train_step(network: torch.nn.Module, seed: int) -> None:
             parameter.grad = None
 
 
-def test_updates_are_timms_and_torchvisions():
-    """Parameters and batch statistics; the first update copies, as torchvision's AveragedModel does."""
+def test_updates_agree_with_timm_and_torchvision():
+    """Compares parameters and batch statistics. The first update copies, like torchvision's AveragedModel."""
     decay = 0.9
     network = small_network()
     ours, timms = copy.deepcopy(network), ModelEmaV3(network, decay=decay)
@@ -50,12 +50,12 @@ def test_updates_are_timms_and_torchvisions():
     theirs = torchvisions.module.state_dict()
     for name, value in ours.state_dict().items():
         torch.testing.assert_close(value, timms.module.state_dict()[name], msg=name)
-        if value.is_floating_point():  # torchvision averages the count of batches as well, and truncates it
+        if value.is_floating_point():  # torchvision also averages the count of batches, and truncates the result
             torch.testing.assert_close(value, theirs[name], msg=name)
     assert not torch.allclose(ours.fc.weight, network.fc.weight)
 
 
-def test_a_run_keeps_validates_and_chooses_by_its_average(digits, capsys):
+def test_a_run_saves_validates_and_selects_by_its_average(digits, capsys):
     config = small_config(
         digits, recipe__max_steps=6, recipe__batch_size=360, recipe__epochs=3, checkpoint__every_steps=1,
         recipe__ema={"decay": 0.6, "every_steps": 2},
@@ -90,7 +90,7 @@ def test_an_average_in_its_warmup_is_a_copy(digits):
     ]
 
 
-def test_weights_of_such_a_checkpoint_are_the_average(digits):
+def test_weights_of_a_checkpoint_with_an_average_are_the_average(digits):
     run = make_run(small_config(digits, recipe__max_steps=3, recipe__ema={"decay": 0.5}))
     fit(run)
     path = run.checkpoints / "last.ckpt"

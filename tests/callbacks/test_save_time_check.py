@@ -1,4 +1,4 @@
-"""Whether a warning comes in time, in a training that runs in a SLURM job."""
+"""The warning about too little time to save, in a training in a SLURM job."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ from support.small_run import micro_steps_of, small_config
 
 
 @pytest.mark.parametrize(("seconds", "warnings"), [(1, 1), (60, 0)])
-def test_a_grace_that_does_not_hold_a_save_is_told_once(
+def test_too_little_time_to_save_is_warned_of_once(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], seconds: int, warnings: int
 ):
     monkeypatch.setenv("SLURM_JOB_ID", "12")
@@ -41,7 +41,7 @@ def test_a_grace_that_does_not_hold_a_save_is_told_once(
 
 @pytest.fixture
 def run_steps(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    """Steps that take these seconds, for images of this size, with a save of 1 s; what was said about them."""
+    """Runs steps of the given seconds and image sizes, with a save of 1 s. Returns the warnings."""
     now = 0.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
 
@@ -62,7 +62,7 @@ def run_steps(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
 
 
 def test_steps_that_compile_do_not_count(run_steps):
-    """The first of each size of images does."""
+    """The first step of each image size compiles."""
     assert run_steps(10, [(300, 128), (2, 128), (300, 160), (3, 160), (2, 128)]) == ""
     assert "saving and exiting take up to 11 s (two steps of 5.0 s, a save of 1.0 s)" in run_steps(
         10, [(5, 128), (5, 128)]
@@ -70,7 +70,7 @@ def test_steps_that_compile_do_not_count(run_steps):
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_the_end_of_wandb_counts(run_steps, monkeypatch: pytest.MonkeyPatch, offline: bool):
+def test_the_time_to_finish_wandb_counts(run_steps, monkeypatch: pytest.MonkeyPatch, offline: bool):
     monkeypatch.setattr(wandb, "run", SimpleNamespace(offline=offline))
     said = run_steps(60, [(2, 128), (2, 128)])
     assert (

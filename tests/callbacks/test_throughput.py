@@ -1,4 +1,4 @@
-"""Throughput with a clock of our own: one warm-up batch, then batches of 1 s, a quarter of it waiting."""
+"""Throughput with a simulated clock: one warm-up batch, then batches of 1 s, of which 0.25 s are waiting."""
 
 import time
 from pathlib import Path
@@ -48,8 +48,8 @@ def test_images_per_second_and_data_wait(monkeypatch: pytest.MonkeyPatch):
     }
 
 
-def test_the_time_left_is_not_that_of_the_first_steps(monkeypatch: pytest.MonkeyPatch):
-    """The first step takes 100 s and the next nine 10 s each, as with a compilation; then a step takes 1 s."""
+def test_the_time_left_ignores_the_first_steps(monkeypatch: pytest.MonkeyPatch):
+    """As with a compilation, the first step takes 100 s and the next nine take 10 s each; later steps take 1 s."""
     now = 0.0
     monkeypatch.setattr(module.time, "perf_counter", lambda: now)
     loader = SimpleNamespace(seconds_waited=0.0)
@@ -63,18 +63,18 @@ def test_the_time_left_is_not_that_of_the_first_steps(monkeypatch: pytest.Monkey
         trainer.global_step = step
         throughput.on_train_batch_end(trainer, task, None, None, step - 1)
         seen.append(throughput.steady_images_per_sec)
-    assert seen[0] == 0  # nothing is known yet
+    assert seen[0] == 0  # no estimate yet
     assert seen[1:10] == [6.4] * 9
     assert seen[10:] == [pytest.approx(64)] * 20
     assert throughput.images_per_sec < 20  # of the whole start
-    for step in range(31, 531):  # a slower storage: half as fast, which the estimate follows
+    for step in range(31, 531):  # the storage becomes half as fast, and the estimate follows
         now += 2
         trainer.global_step = step
         throughput.on_train_batch_end(trainer, task, None, None, step - 1)
     assert throughput.steady_images_per_sec == pytest.approx(32, rel=0.01)
 
 
-def test_a_save_is_no_wait_for_data(digits: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_save_does_not_count_as_waiting_for_data(digits: Path, monkeypatch: pytest.MonkeyPatch):
     save = AtomicCheckpointIO.save_checkpoint
 
     def save_slowly(io: AtomicCheckpointIO, *arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""A trained run on its own images, on others of the same classes, and its best.ckpt alone."""
+"""Evaluation of a trained run on its own images, on other images of the same classes, and from best.ckpt alone."""
 
 import math
 import shutil
@@ -31,7 +31,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/test of two classes, and images/ that it was trained on."""
+    """runs/test, trained on two classes, and its images/."""
     folder = tmp_path_factory.mktemp("trained")
     write_images(folder / "images", {"train/cat": 16, "train/dog": 16, "val/cat": 9, "val/dog": 8})
     with pytest.MonkeyPatch.context() as patch:
@@ -51,14 +51,14 @@ def content(folder: Path) -> dict[Path, bytes]:
 
 
 def validation_images(root: Path) -> torch.Tensor:
-    """As torchvision prepares them, in order of class and name: uint8 [N, 3, 12, 12]."""
+    """The images as torchvision prepares them, in order of class and name: uint8 [N, 3, 12, 12]."""
     prepare = v2.Compose([v2.Resize(16, v2.InterpolationMode.BICUBIC), v2.CenterCrop(12)])
     images = [prepare(Image.open(path)) for path in sorted((root / "val").rglob("*.png"))]
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
 def logits_of(path: Path, images: torch.Tensor) -> torch.Tensor:
-    """From the checkpoint alone."""
+    """The logits from the checkpoint file alone."""
     network, metadata = load_network(path)
     assert (metadata.evaluation.image_size, metadata.evaluation.crop_pct) == (12, 0.75)
     mean, std = ((torch.tensor(each) * 255).view(1, 3, 1, 1) for each in (metadata.mean, metadata.std))
@@ -66,7 +66,7 @@ def logits_of(path: Path, images: torch.Tensor) -> torch.Tensor:
         return network(images.to(memory_format=torch.channels_last).float().sub(mean).div(std))
 
 
-def test_best_alone_gives_the_logits_of_the_runs_own_evaluation(
+def test_best_ckpt_alone_gives_the_logits_of_the_evaluation(
     run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     recorded: list[torch.Tensor] = []
@@ -80,7 +80,7 @@ def test_best_alone_gives_the_logits_of_the_runs_own_evaluation(
     alone = Path(shutil.copy(run.checkpoints / "best.ckpt", tmp_path / "alone.ckpt"))
     shutil.rmtree(run.path)
     images = validation_images(trained / "images")
-    averages = recorded[1::2]  # of each batch: the weights' logits, then the average's
+    averages = recorded[1::2]  # for each batch: logits of the weights, then logits of the average
     sizes = [len(batch) for batch in averages]
     assert sizes == [16, 1]
     expected = torch.cat([logits_of(alone, batch) for batch in images.split(sizes)])
@@ -91,7 +91,7 @@ def test_best_alone_gives_the_logits_of_the_runs_own_evaluation(
     assert peek_metadata(alone) == metadata
 
 
-def test_other_images_of_the_same_classes(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_other_images_of_the_same_classes_are_evaluated(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_images(tmp_path / "other", {"train/cat": 1, "train/dog": 1, "val/cat": 5, "val/dog": 7})
     before, path = content(run.path), run.checkpoints / "best.ckpt"
     assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'other'}'"]) == 0
@@ -103,7 +103,7 @@ def test_other_images_of_the_same_classes(run: Run, tmp_path: Path, capsys: pyte
     assert content(run.path) == before
 
 
-def test_a_moved_copy_of_its_own_images_is_its_own(run: Run, trained: Path, tmp_path: Path, capsys):
+def test_a_moved_copy_of_the_images_is_recognized(run: Run, trained: Path, tmp_path: Path, capsys):
     shutil.copytree(trained / "images", tmp_path / "moved")
     for root in (trained / "images", tmp_path / "moved"):
         assert run_verb(["evaluate", "runs/test", f"data.root='{root}'"]) == 0
@@ -133,7 +133,7 @@ def test_changed_images_in_its_own_folder_are_refused(run: Run, trained: Path, t
         evaluate(run, run.config, "best")
 
 
-def test_how_to_evaluate_may_be_given_and_nothing_else_of_the_recipe(run: Run, capsys: pytest.CaptureFixture[str]):
+def test_only_recipe_evaluation_may_be_given(run: Run, capsys: pytest.CaptureFixture[str]):
     before, losses = content(run.path), []
     for overrides in ([], ["recipe.evaluation.image_size=8", "recipe.evaluation.crop_pct=1"]):
         assert run_verb(["evaluate", "runs/test", *overrides]) == 0

@@ -1,4 +1,4 @@
-"""The command in a process of its own, and two ranks under torchrun."""
+"""The command in its own process, and two ranks under torchrun."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def train(resnext, *arguments: str, code: int = 0):
 
 
 def test_an_odd_number_of_validation_images_on_two_ranks(resnext, tmp_path: Path):
-    """With batch norm: the ranks take rank 0's statistics, and evaluation in one process finds the same accuracy."""
+    """With batch norm: the ranks use rank 0's statistics, and an evaluation in one process has the same accuracy."""
     write_images(tmp_path / "images", {"train/a": 40, "train/b": 40, "val/a": 20, "val/b": 11})
     options = (
         "data=image_folder",
@@ -69,11 +69,9 @@ def test_a_signal_saves_and_resume_ends_bit_identical(
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert output.count("interrupted after") == 1
-    said = (
-        "SIGTERM: stopping; what is trained is saved" if devices > 1 else "saving after this step; Ctrl-C again stops"
-    )
+    said = "SIGTERM: stopping; the training is saved" if devices > 1 else "saving after this step; Ctrl-C again stops"
     assert output.count(said) == output.count("after this step") == 1
-    assert "`make resume RUN=runs/parts` goes on" in output
+    assert "`make resume RUN=runs/parts` continues the run" in output
     assert "Traceback" not in output
     assert "distributed/elastic" not in output
     step = read_checkpoint(tmp_path / "runs/parts/checkpoints/last.ckpt").step
@@ -93,7 +91,7 @@ def test_a_signal_saves_and_resume_ends_bit_identical(
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_the_second_of_two_starts_is_told_who_trains(resnext, digits: Path, tmp_path: Path, devices: int):
+def test_the_second_of_two_starts_names_the_training_process(resnext, digits: Path, tmp_path: Path, devices: int):
     options = [f"data.root={digits}", f"trainer.devices={devices}", "recipe.epochs=400", "run=x"]
     arguments = [sys.executable, "-m", "resnext", "train", *TINY, *options]
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=tmp_path)
@@ -124,8 +122,8 @@ def test_resume_without_a_name_finishes_the_latest(resnext, digits: Path, tmp_pa
     assert "runs/open is another run: recipe.optimizer.lr was 0.1 and is now 0.2" in refused.stderr
 
 
-def test_one_ranks_mistake_is_all_the_user_reads(resnext, tmp_path: Path):
-    """One broken image: one rank meets it, the other loses its peer."""
+def test_only_the_rank_with_the_mistake_prints_it(resnext, tmp_path: Path):
+    """One rank reads the damaged image, and the other rank loses its peer."""
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
     (tmp_path / "images/train/a/0.png").write_bytes(b"broken")
     options = (

@@ -1,4 +1,4 @@
-"""What of SLURM can be checked without it; tests/slurm has the rest, on a real cluster."""
+"""The SLURM features that need no SLURM. tests/slurm tests the rest on a real cluster."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def make_run(config: Config) -> Run:
     return Run.create(config, identify_data(*load_images(config.data)), ["test"])
 
 
-def test_the_script_asks_for_what_the_configuration_says_and_is_bash(image_folder: Path, tmp_path: Path):
+def test_the_script_is_bash_and_has_the_options_of_the_configuration(image_folder: Path, tmp_path: Path):
     slurm = {
         "nodes": 4,
         "gpus_per_node": 8,
@@ -58,7 +58,7 @@ def test_the_script_asks_for_what_the_configuration_says_and_is_bash(image_folde
 
 
 def test_slurm_expands_nothing_in_a_runs_name(image_folder: Path):
-    """sbatch(1): `%%` is the character %; a backslash takes the meaning of every % away, that of %j too."""
+    """sbatch(1): `%%` is the character %. With a backslash, no % is a pattern any more, not even in %j."""
     run = make_run(small_config(image_folder, recipe__batch_size=8, run="50%j", slurm={"tasks_per_node": 1}))
     assert "#SBATCH --output=runs/50%%j/slurm-%j.out\n" in write_script(run).read_text()
     for key in ("run", "experiment"):
@@ -66,7 +66,7 @@ def test_slurm_expands_nothing_in_a_runs_name(image_folder: Path):
             check_paths(small_config(image_folder, **{"run": None, key: "a\\b"}))
 
 
-def test_the_template_is_a_script_of_its_own():
+def test_the_template_is_a_valid_script():
     assert subprocess.run(["bash", "-n", TEMPLATE]).returncode == 0
     refused = subprocess.run(["bash", TEMPLATE], capture_output=True, text=True)
     assert refused.returncode != 0
@@ -97,8 +97,8 @@ def test_contradictions_are_one_line(tmp_path: Path, changes: dict, message: str
     assert message in str(error.value)
 
 
-def test_the_verb_imports_no_torch_and_says_where_there_is_no_sbatch(resnext, digits: Path, tmp_path: Path):
-    """A stub in torch's place ends whoever imports it."""
+def test_the_verb_imports_no_torch_and_reports_a_missing_sbatch(resnext, digits: Path, tmp_path: Path):
+    """A stub of torch ends every process that imports it."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub/torch.py").write_text("raise SystemExit('torch was imported')")
     options = (f"data.root={digits}", "logger=csv", "run=x", "slurm.nodes=2", "slurm.tasks_per_node=4")
@@ -131,7 +131,7 @@ def test_the_verb_imports_no_torch_and_says_where_there_is_no_sbatch(resnext, di
         (["slurm.node=2"], "slurm.node is not a configuration key; did you mean slurm.nodes?"),
     ],
 )
-def test_what_cannot_be_is_refused_on_the_login_node(
+def test_an_impossible_job_is_refused_on_the_login_node(
     digits: Path, slurm: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ):
     assert run_verb(["slurm", f"data.root={digits}", *slurm]) == 2
@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused_on_the_login_node(
     assert not Path("runs").exists()
 
 
-def test_the_world_is_the_allocations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_the_world_is_the_slurm_allocation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     assert World.from_environment() == World(0, 1, 1)
@@ -165,13 +165,13 @@ def test_the_world_is_the_allocations(monkeypatch: pytest.MonkeyPatch, tmp_path:
         ({"RANK": 1, "WORLD_SIZE": 2}, World(1, 2, 1)),
     ],
 )
-def test_torchruns_nodes_are_counted(torchrun: dict[str, int], world: World, monkeypatch: pytest.MonkeyPatch):
+def test_the_nodes_of_torchrun_are_counted(torchrun: dict[str, int], world: World, monkeypatch: pytest.MonkeyPatch):
     for name, value in torchrun.items():
         monkeypatch.setenv(name, str(value))
     assert World.from_environment() == world
 
 
-def test_torchruns_nodes_must_have_as_many_processes_each(monkeypatch: pytest.MonkeyPatch):
+def test_torchrun_nodes_must_have_equal_numbers_of_processes(monkeypatch: pytest.MonkeyPatch):
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 3, "GROUP_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError, match="started 4 processes on 2 nodes, 3 of them on this one: give each node the"):

@@ -1,4 +1,4 @@
-"""Run directories: one identity, one trainer at a time."""
+"""Run directories: each has one identity, and one process trains it at a time."""
 
 import os
 import signal
@@ -59,14 +59,14 @@ def test_another_identity_is_refused_and_shown(tmp_path: Path):
         (9, "resnext resume runs/test recipe.epochs=9 raises them, or another RUN"),
     ],
 )
-def test_other_epochs_alone_say_how_they_are_changed(tmp_path: Path, epochs: int, remedy: str):
+def test_only_other_epochs_show_the_command_that_raises_them(tmp_path: Path, epochs: int, remedy: str):
     Run.create(small_config(tmp_path), DATA, COMMAND)
     with pytest.raises(UserError, match=f"recipe.epochs was 2 and is now {epochs}; {remedy}"):
         Run.create(small_config(tmp_path, recipe__epochs=epochs), DATA, COMMAND)
 
 
-def test_a_name_of_another_experiment_is_told_before_its_data(tmp_path: Path):
-    """`make train RUN=mine` without EXP is of the default experiment, on other data."""
+def test_a_name_of_another_experiment_is_reported_before_its_data(tmp_path: Path):
+    """`make train RUN=mine` without EXP uses the default experiment, which has other data."""
     Run.create(small_config(tmp_path), DATA, COMMAND)
     other = small_config(tmp_path, experiment="resnext_digits", seed=3)
     message = (
@@ -75,7 +75,7 @@ def test_a_name_of_another_experiment_is_told_before_its_data(tmp_path: Path):
     )
     with pytest.raises(UserError, match=message):
         Run.create(other, replace(DATA, fingerprint="4567"), COMMAND)
-    assert Run.create(replace(other, seed=0), DATA, COMMAND).path == Path("runs/test")  # it differs in its name alone
+    assert Run.create(replace(other, seed=0), DATA, COMMAND).path == Path("runs/test")  # only its name differs
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_changed_data_is_refused(tmp_path: Path, data: DataIdentity, what: str):
         Run.create(small_config(tmp_path), data, COMMAND)
 
 
-def test_the_second_of_two_trainers_is_told_who_holds_the_run(tmp_path: Path):
+def test_a_second_training_of_a_run_is_refused_and_names_the_holder(tmp_path: Path):
     run = Run.create(small_config(tmp_path), DATA, COMMAND)
     child = os.fork()
     if child == 0:
@@ -104,11 +104,11 @@ def test_the_second_of_two_trainers_is_told_who_holds_the_run(tmp_path: Path):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    with run.lock():  # the holder is dead, however it died
+    with run.lock():  # the holder is dead
         pass
 
 
-def test_a_killed_holder_does_not_live_on_in_its_loader_processes(tmp_path: Path):
+def test_the_workers_of_a_killed_holder_do_not_keep_the_lock(tmp_path: Path):
     run = Run.create(small_config(tmp_path), DATA, COMMAND)
     child = os.fork()
     if child == 0:
@@ -124,11 +124,11 @@ def test_a_killed_holder_does_not_live_on_in_its_loader_processes(tmp_path: Path
     os.waitpid(child, 0)
     loader = int(Path("worker").read_text())
     assert not run.lock().is_taken()
-    os.kill(loader, signal.SIGKILL)  # raises if it was not alive
+    os.kill(loader, signal.SIGKILL)  # raises if the worker is not alive
 
 
 def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The second sees no run of the name yet, and loses the race for it."""
+    """The second start does not see the name yet, and loses the race for it."""
     config = replace(small_config(tmp_path), run=None)
     names = iter(["same", "same", "same-2"])
     monkeypatch.setattr("resnext.run.directory.free_name", lambda _folder, _experiment: next(names))
@@ -148,14 +148,14 @@ def test_changed_code_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [start["world_size"] for start in run.info["starts"]] == [1, 1]
 
 
-def test_a_run_that_is_being_trained_is_not_taken_for_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_run_in_training_is_not_an_unfinished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Run.create(small_config(tmp_path, run="idle"), DATA, COMMAND)
     Run.create(small_config(tmp_path, run="busy"), DATA, COMMAND)
     monkeypatch.setattr("resnext.run.lock.RunLock.is_taken", lambda lock: lock.path.parent.name == "busy")
     assert find_unfinished().path.name == "idle"
 
 
-def test_opening_what_is_no_run(tmp_path: Path):
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path):
     Run.create(small_config(tmp_path), DATA, COMMAND)
     with pytest.raises(
         UserError, match="runs/tset is not a run directory; give one as RUN=runs/NAME: there are runs/test"
@@ -163,7 +163,7 @@ def test_opening_what_is_no_run(tmp_path: Path):
         Run.open(RUNS / "tset")
 
 
-def test_a_config_that_was_edited_into_nonsense_is_named(tmp_path: Path):
+def test_an_invalid_edit_of_config_yaml_is_named(tmp_path: Path):
     run = Run.create(small_config(tmp_path), DATA, COMMAND)
     start = run.path / "starts/1.yaml"
     start.write_text(start.read_text().replace("epochs: 2", "epochs: zwei"))

@@ -1,4 +1,4 @@
-"""Whose a checkpoint is: this run's, or refused."""
+"""A checkpoint belongs to this run, or it is refused."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ from support.stopping import Stopper, make_run, with_callbacks
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """runs/ours, interrupted after one epoch of two, and runs/theirs, the same configuration, which has done both."""
+    """runs/ours, interrupted after one of two epochs, and runs/theirs, finished, with the same configuration."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -58,7 +58,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_line(ours: Run, name: str
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-def test_another_runs_is_neither_evaluated_nor_compared(ours: Run, name: str):
+def test_a_checkpoint_of_another_run_is_neither_evaluated_nor_compared(ours: Run, name: str):
     shutil.copy(f"runs/theirs/checkpoints/{name}.ckpt", ours.checkpoints)
     with pytest.raises(UserError, match=rf"{name}.ckpt belongs to another run"):
         evaluate(ours, ours.config, name)
@@ -66,21 +66,21 @@ def test_another_runs_is_neither_evaluated_nor_compared(ours: Run, name: str):
         compare(ours, Run(Path("runs/theirs")))
 
 
-def test_its_own_goes_on_wherever_it_lies(ours: Run):
+def test_a_moved_run_resumes_from_its_own_checkpoint(ours: Run):
     moved = Run(ours.path.rename("elsewhere"))
     fit(moved)
     assert moved.summary["status"] == "finished"
     assert [part for part in compare(moved, Run(Path("runs/theirs"))) if not part.same] == []
 
 
-def test_weights_of_another_run_start_a_new_one(ours: Run, digits: Path):
+def test_weights_of_another_run_start_a_new_run(ours: Run, digits: Path):
     weights = str(ours.checkpoints / "best.ckpt")
     run = make_run(small_config(digits, run="new", recipe__batch_size=720, recipe__epochs=1, model__weights=weights))
     fit(run)
     assert evaluate(run, run.config, "best").step == 1
 
 
-def test_a_configuration_that_was_changed_by_hand(ours: Run):
+def test_a_configuration_that_was_changed_by_hand_is_refused(ours: Run):
     path = ours.path / "config.yaml"
     path.write_text(path.read_text().replace("lr: 0.05", "lr: 0.06"))
     with pytest.raises(
@@ -89,8 +89,8 @@ def test_a_configuration_that_was_changed_by_hand(ours: Run):
         fit(ours)
 
 
-def test_a_corrected_text_of_the_recipe_makes_no_other_run(digits: Path):
-    """Neither on the command line nor in the files."""
+def test_a_corrected_text_of_the_recipe_keeps_the_identity(digits: Path):
+    """On the command line and in the files."""
     texts = {"recipe__source": "a paper", "recipe__published": "77 %"}
     config, corrected = (small_config(digits, run="texts", recipe__batch_size=720, **each) for each in ({}, texts))
     assert config.identity() == corrected.identity()
@@ -105,7 +105,7 @@ def test_a_corrected_text_of_the_recipe_makes_no_other_run(digits: Path):
     assert run.made.recipe.source == "another paper"
 
 
-def test_the_digest_of_a_configuration_without_the_texts_is_that_of_the_version_before_them():
+def test_texts_do_not_change_the_digest_of_older_runs():
     config = {
         "seed": 0,
         "model": {"name": "resnext50_32x4d", "weights": None, "zero_init_last": False},
@@ -128,7 +128,7 @@ def test_the_digest_of_a_configuration_without_the_texts_is_that_of_the_version_
 
 
 @pytest.mark.parametrize("zero", [True, False])
-def test_a_run_of_the_version_before_recipe_init_goes_on(digits: Path, zero: bool):
+def test_a_run_from_before_recipe_init_resumes(digits: Path, zero: bool):
     """Its model.zero_init_last is read as recipe.init.zero_init_last; its files and digest stay as they are."""
     options = {"recipe__batch_size": 720, **({"recipe__init__zero_init_last": True} if zero else {})}
     config = small_config(digits, **options, run="old")
@@ -151,8 +151,8 @@ def test_a_run_of_the_version_before_recipe_init_goes_on(digits: Path, zero: boo
     assert run.summary["status"] == "finished"
 
 
-def test_one_that_does_not_name_its_run(ours: Run):
-    """As they were written before."""
+def test_a_checkpoint_without_a_mark_is_refused(ours: Run):
+    """Earlier versions wrote no mark."""
     rewrite(ours.checkpoints / "last.ckpt", run=None)
     with pytest.raises(UserError, match=r"last.ckpt does not say which run wrote it.*model.weights=") as error:
         fit(ours)
@@ -160,7 +160,7 @@ def test_one_that_does_not_name_its_run(ours: Run):
 
 
 @pytest.mark.parametrize("name", ["last", "best"])
-def test_one_that_does_not_name_its_run_is_read_with_a_warning(ours: Run, caplog: pytest.LogCaptureFixture, name: str):
+def test_a_checkpoint_without_a_mark_is_read_with_a_warning(ours: Run, caplog: pytest.LogCaptureFixture, name: str):
     scores, path = evaluate(ours, ours.config, name).scores, ours.checkpoints / f"{name}.ckpt"
     rewrite(path, run=None, metrics=None)
     assert evaluate(ours, ours.config, name).scores == scores
@@ -170,7 +170,7 @@ def test_one_that_does_not_name_its_run_is_read_with_a_warning(ours: Run, caplog
     )
 
 
-def test_no_path_is_in_a_checkpoint(ours: Run, trained: Path):
+def test_a_checkpoint_contains_no_path(ours: Run, trained: Path):
     for path in (ours.checkpoints / "last.ckpt", ours.checkpoints / "best.ckpt"):
         assert str(trained).encode() not in path.read_bytes()
         assert [text for text in strings(load_checkpoint(path)) if "/" in text and not text.startswith("epoch,")] == []
@@ -185,8 +185,8 @@ def strings(tree: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "is_same"), [("resnext50_32x4d", True), ("timm/resnet18", False)])
-def test_no_start_and_a_start_of_ones_are_the_same_for_our_networks_alone(tmp_path: Path, name: str, is_same: bool):
-    """A run of v1 from before recipe.init has null; the command that made it now says false. timm's null is zeros."""
+def test_zero_init_null_and_false_are_equal_only_for_our_networks(tmp_path: Path, name: str, is_same: bool):
+    """Runs of v1 from before recipe.init have null; the same command now gives false. For timm, null means zeros."""
     model = {"name": name}
     null, false, true = (
         small_config(tmp_path, model=model, recipe__init={"zero_init_last": value}) for value in (None, False, True)

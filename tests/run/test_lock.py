@@ -1,4 +1,4 @@
-"""Whose lock it is, and when it is nobody's any more."""
+"""Who holds the lock of a run, and when a process may take it."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SKEWS = [0, 3600, -3600]  # seconds by which the holder's clock is behind this o
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A heart beats every 0.3 s, and is dead after 1 s."""
+    """A heartbeat comes every 0.3 s, and is stale after 1 s."""
     monkeypatch.setattr(lock_module, "HEARTBEAT_SECONDS", 0.3)
     monkeypatch.setattr(lock_module, "STALE_SECONDS", 1.0)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
@@ -33,7 +33,7 @@ def write_holder(path: Path, host: str = "elsewhere", job: str | None = None, se
 
 @contextmanager
 def beating(path: Path, behind: float) -> Iterator[None]:
-    """A holder whose clock is `behind` this one, by seconds."""
+    """A holder with a heartbeat. Its clock is `behind` seconds behind this clock."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -51,7 +51,7 @@ def beating(path: Path, behind: float) -> Iterator[None]:
 
 @pytest.fixture(params=[True, False], ids=["locks", "no locks"])
 def _with_and_without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks that do not reach across hosts, and a file system that has none."""
+    """Tests with locks that do not work across hosts, and on a file system without locks."""
 
     def no_locks(*_arguments: object) -> None:
         raise OSError(37, "No locks available")
@@ -62,7 +62,7 @@ def _with_and_without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("_with_and_without_locks")
 @pytest.mark.parametrize("behind", SKEWS)
-def test_a_dead_holder_on_another_host_is_followed_whatever_its_clock_said(tmp_path: Path, behind: int):
+def test_the_lock_of_a_dead_holder_on_another_host_is_taken(tmp_path: Path, behind: int):
     write_holder(tmp_path / "lock", seconds_ago=behind)
     began = time.monotonic()
     with RunLock(tmp_path / "lock") as held:
@@ -74,9 +74,7 @@ def test_a_dead_holder_on_another_host_is_followed_whatever_its_clock_said(tmp_p
 @pytest.mark.usefixtures("_with_and_without_locks")
 @pytest.mark.parametrize("behind", SKEWS)
 @pytest.mark.parametrize("job", [None, "13"])
-def test_a_living_holder_on_another_host_is_not_robbed_whatever_its_clock_says(
-    tmp_path: Path, behind: int, job: str | None
-):
+def test_the_lock_of_a_live_holder_on_another_host_is_not_taken(tmp_path: Path, behind: int, job: str | None):
     write_holder(tmp_path / "lock", job=job, seconds_ago=behind)
     with (
         beating(tmp_path / "lock", behind),
@@ -95,21 +93,21 @@ def seconds_to_lock(path: Path) -> float:
     return waited
 
 
-def test_a_lock_of_days_ago_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_lock_that_is_days_old_is_taken_immediately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
     write_holder(tmp_path / "lock", seconds_ago=3 * 86400)
     assert seconds_to_lock(tmp_path / "lock") < 60
 
 
-def test_a_dead_holder_on_this_host_is_followed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The kernel knows better than the clock."""
+def test_the_lock_of_a_dead_holder_on_this_host_is_taken_immediately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel released the lock, so the heartbeat does not count."""
     monkeypatch.setattr(lock_module, "STALE_SECONDS", 1e6)
     for seconds_ago in (0, -3600):
         write_holder(tmp_path / "lock", socket.gethostname(), seconds_ago=seconds_ago)
         assert seconds_to_lock(tmp_path / "lock") < 60
 
 
-def test_watching_a_heart_does_not_lose_the_lock(tmp_path: Path):
+def test_reading_the_heartbeat_does_not_release_the_lock(tmp_path: Path):
     """POSIX ends a lock when any descriptor of its file is closed."""
     write_holder(tmp_path / "lock")
     with RunLock(tmp_path / "lock"):
@@ -119,8 +117,8 @@ def test_watching_a_heart_does_not_lose_the_lock(tmp_path: Path):
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_former_start_that_is_still_alive(tmp_path: Path):
-    """It is given another minute to die, as it does here, or this start gives up."""
+def test_an_earlier_start_that_is_still_alive(tmp_path: Path):
+    """This start waits another minute. It takes the lock if the earlier start dies, as here, and otherwise fails."""
     path = tmp_path / "lock"
     write_holder(path, job="12")
     with beating(path, 3600), pytest.raises(UserError, match="on elsewhere, SLURM job 12"), RunLock(path):
@@ -132,7 +130,7 @@ def test_a_former_start_that_is_still_alive(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("behind", "beats"), [(0, True), (30, False), (-30, False)])
-def test_who_looks_without_touching_believes_no_future(tmp_path: Path, behind: int, beats: bool):
+def test_is_beating_does_not_trust_a_heartbeat_in_the_future(tmp_path: Path, behind: int, beats: bool):
     write_holder(tmp_path / "lock", seconds_ago=behind)
     assert RunLock(tmp_path / "lock").is_beating() is beats
     if behind < 0:
@@ -141,14 +139,14 @@ def test_who_looks_without_touching_believes_no_future(tmp_path: Path, behind: i
 
 
 @pytest.mark.parametrize("content", [b"[1]", b"5", b"", b"{", bytes(99), b"\xff\xfe", b"[" * 99_999, b"{" * 9**7])
-def test_a_damaged_lock_is_nobodys(tmp_path: Path, content: bytes):
+def test_a_damaged_lock_has_no_holder(tmp_path: Path, content: bytes):
     (tmp_path / "lock").write_bytes(content)
     assert not RunLock(tmp_path / "lock").is_beating()
     with RunLock(tmp_path / "lock") as held:
         assert held.is_beating()
 
 
-def test_a_lock_without_names_is_said_as_it_is(tmp_path: Path):
+def test_a_lock_with_a_damaged_holder_is_reported(tmp_path: Path):
     (tmp_path / "lock").write_text('{"host": ["x"]}')
     with beating(tmp_path / "lock", 0), pytest.raises(UserError, match="is being trained by process"):
         RunLock(tmp_path / "lock").__enter__()
@@ -163,7 +161,7 @@ def test_a_lock_without_names_is_said_as_it_is(tmp_path: Path):
         (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
     ],
 )
-def test_a_lock_that_is_not_a_regular_file(tmp_path: Path, make, what: str):
+def test_a_lock_that_is_not_a_regular_file_is_refused(tmp_path: Path, make, what: str):
     make(tmp_path / "lock")
     for use in (RunLock.__enter__, RunLock.is_beating):
         with pytest.raises(UserError, match=what):

@@ -1,4 +1,4 @@
-"""metrics.csv that was damaged between two starts: said in one line, and made whole again from the checkpoint."""
+"""metrics.csv that was damaged between two starts: one line reports it, and the checkpoint restores it."""
 
 import shutil
 from collections.abc import Callable
@@ -28,7 +28,9 @@ DAMAGES: dict[str, Callable[[list[bytes]], bytes]] = {
     "not text": lambda lines: b"".join([*lines[:2], b"\xff\xfe,1\n", *lines[3:]]),
     "empty": lambda lines: b"",
 }
-LOST = dict.fromkeys(("lines are lost", "a line is cut"), "2 rows, steps 2 to 3")  # the cut one spoils the next
+LOST = dict.fromkeys(
+    ("lines are lost", "a line is cut"), "2 rows, steps 2 to 3"
+)  # the cut line also damages the next line
 LOST |= dict.fromkeys(("zeros", "not text"), "1 row, step 2")
 LOST |= {"the end is lost": "2 rows, step 4", "zeros at the end": "1 row, step 4"}
 
@@ -42,7 +44,7 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """runs/parts, interrupted after its first epoch of four steps, and runs/whole, which was not."""
+    """runs/parts, interrupted after its first epoch of four steps, and runs/whole, which was not interrupted."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -61,7 +63,7 @@ def parts(trained: Path, tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("how", ["removed", *DAMAGES])
-def test_a_hole_is_said_and_filled(parts: Run, how: str):
+def test_lost_rows_are_reported_and_restored(parts: Run, how: str):
     whole = Run(Path("runs/whole"))
     damage(parts.path / "metrics.csv", how)
     fit(parts)
@@ -72,14 +74,14 @@ def test_a_hole_is_said_and_filled(parts: Run, how: str):
     assert [part for part in compare(whole, parts) if not part.same] == []
 
 
-def test_a_whole_file_is_passed_without_a_word(parts: Run):
+def test_a_complete_file_gives_no_warning(parts: Run):
     fit(parts)
     assert "lost" not in (parts.path / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("how", ["removed", *DAMAGES])
-def test_readers_take_what_is_whole(parts: Run, how: str, capsys: pytest.CaptureFixture[str]):
-    """status, compare, and what W&B is sent again."""
+def test_readers_use_the_complete_rows(parts: Run, how: str, capsys: pytest.CaptureFixture[str]):
+    """The readers are status, compare, and a start that sends rows to W&B again."""
     path = parts.path / "metrics.csv"
     whole = read_rows(path)
     damage(path, how)
@@ -92,7 +94,7 @@ def test_readers_take_what_is_whole(parts: Run, how: str, capsys: pytest.Capture
     assert not compare(parts, Run(Path("runs/whole")))[0].same
 
 
-def test_a_damaged_file_is_sent_to_wandb(parts: Run):
+def test_the_complete_rows_of_a_damaged_file_are_sent_to_wandb(parts: Run):
     damage(parts.path / "metrics.csv", "zeros")
     sent = build_wandb_logger(parts.config, parts.path, "abcd1234").experiment.summary
     assert {key: sent[key] for key in ("trainer/global_step", "epoch")} == {"trainer/global_step": 4, "epoch": 1}
@@ -107,7 +109,7 @@ def test_a_row_with_anything_but_numbers_is_left_out():
         assert parse_rows(header + line) == []
 
 
-def test_the_copy_in_a_checkpoint_is_the_file(tmp_path: Path):
+def test_a_checkpoint_holds_a_copy_of_metrics_csv(tmp_path: Path):
     logger = CsvLogger(tmp_path, resume_step=0, validated=True, average=False)
     logger.log_metrics({"epoch": 1, "lr": 0.1, "train/loss": 1 / 3}, step=1)
     assert logger.metrics.encode() == (tmp_path / "metrics.csv").read_bytes()

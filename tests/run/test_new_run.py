@@ -1,4 +1,4 @@
-"""A new run is made whole or not at all, under a name that is free."""
+"""A new run is made completely or not at all, under a free name."""
 
 import json
 import os
@@ -20,8 +20,8 @@ COMMAND = ["resnext", "train"]
 FILES = {"config.yaml", "starts", "checkpoints", "run.json", "summary.json"}
 
 
-def test_a_kill_between_any_two_file_operations_leaves_no_half_run(tmp_path: Path):
-    """A child is killed at its n-th file operation, for every n, until one gets through."""
+def test_a_kill_between_any_two_file_operations_leaves_no_partial_run(tmp_path: Path):
+    """A child is killed at its n-th file operation, for every n, until a child finishes."""
     config = small_config(tmp_path)
     for operation in range(1, 200):
         child = os.fork()
@@ -44,7 +44,7 @@ def test_a_kill_between_any_two_file_operations_leaves_no_half_run(tmp_path: Pat
     pytest.fail("the child was always killed")
 
 
-def test_an_error_while_it_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_in_make_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -54,7 +54,7 @@ def test_an_error_while_it_is_made_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(RUNS.iterdir()) == []
 
 
-def test_names_are_made_of_experiment_and_time_and_never_taken(tmp_path: Path):
+def test_free_names_have_experiment_and_time(tmp_path: Path):
     name = free_name(tmp_path, "digits")
     assert time.strptime(name.removeprefix("digits-"), "%Y%m%d-%H%M%S")
     for each in (name, f"{name}-2"):

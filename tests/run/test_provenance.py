@@ -1,4 +1,4 @@
-"""Which code a run came from: git itself puts code.diff back, and the digest changes with every source file."""
+"""The code of a run: git applies code.diff, and the digest changes with every source file."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small project under git, in the place of this one."""
+    """A small project under git, instead of this project."""
     root = tmp_path / "project"
     for name, text in {
         "src/resnext/net.py": "a = 1\nb = 2\n\n",
@@ -43,7 +43,7 @@ def diff(project: Path) -> str:
     return path.read_bytes().decode(errors="surrogateescape")
 
 
-def test_code_diff_gives_back_what_was_not_committed(project: Path):
+def test_code_diff_restores_the_uncommitted_changes(project: Path):
     """`git apply` on a fresh clone gives the same files, byte for byte."""
     changed = {
         "src/resnext/net.py": b"a = 5\nb = 2\n\n",
@@ -57,14 +57,14 @@ def test_code_diff_gives_back_what_was_not_committed(project: Path):
     for name, content in changed.items():
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_bytes(content)
-    (project / "src/resnext/weights.bin").write_bytes(bytes(1000))  # named at the end, which git apply passes over
+    (project / "src/resnext/weights.bin").write_bytes(bytes(1000))  # named at the end, where git apply ignores it
     diff(project)
     git(project.parent, "clone", "-q", str(project), "clone")
     git(project.parent / "clone", "apply", "--whitespace=nowarn", "../code.diff")
     assert {name: (project.parent / "clone" / name).read_bytes() for name in changed} == changed
 
 
-def test_the_users_settings_of_git_do_not_reach_the_diff(project: Path):
+def test_the_users_git_settings_do_not_change_the_diff(project: Path):
     (project / "src/resnext/net.py").write_text("a = 5\n")
     (project / "src/resnext/new.py").write_text("new = 1\n")
     plain, code = diff(project), describe_code()
@@ -82,19 +82,19 @@ def test_the_digest_changes_with_every_source_file_of_the_package(project: Path)
         seen.add(str(describe_code()))
     assert len(seen) == 5
     before = describe_code()
-    for name in ("configs/mine.yaml", "src/resnext/__pycache__/net.py", "notes.py"):  # no code of a run
+    for name in ("configs/mine.yaml", "src/resnext/__pycache__/net.py", "notes.py"):  # not code of a run
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text("x")
     assert describe_code() == before
 
 
-def test_no_diff_where_all_is_committed(project: Path):
+def test_there_is_no_diff_if_all_is_committed(project: Path):
     write_diff(project / "code.diff")
     assert not (project / "code.diff").exists()
 
 
 def test_secrets_binaries_and_huge_files_are_named_and_not_copied(project: Path):
-    """Only text with a suffix of source is copied; a link is not followed, and nothing waits for a pipe."""
+    """Only text files with a suffix in SOURCES are copied. A link is not followed, and a FIFO is not opened."""
     for name in (".env", "src/.env", "src/resnext/.secret.yaml", "src/resnext/key.pem", "configs/account.json"):
         (project / name).write_text("hunter2\n")
     (project / "src/resnext/binary.py").write_bytes(b"\0hunter2\n")
@@ -145,12 +145,12 @@ def test_a_source_file_that_holds_a_secret_is_named_and_not_copied(project: Path
         ("configs/mine.yaml", "model:\n  key:\n    width: 8\n"),
     ],
 )
-def test_a_name_alone_is_no_secret(project: Path, name: str, text: str):
+def test_a_name_alone_is_not_a_secret(project: Path, name: str, text: str):
     (project / name).write_text(text)
     assert text.splitlines()[0] in diff(project)
 
 
-def test_a_diff_that_is_cut_says_so(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cut_diff_ends_with_a_note(project: Path, monkeypatch: pytest.MonkeyPatch):
     (project / "src/resnext/net.py").write_text("a = 5\nb = 2\n")
     (project / "src/resnext/new.py").write_text("line\n" * 500)
     whole = diff(project)
@@ -162,8 +162,8 @@ def test_a_diff_that_is_cut_says_so(project: Path, monkeypatch: pytest.MonkeyPat
     assert last == f"# cut here: {len(whole) - len(''.join(kept)):,} more bytes are not in this file\n"
 
 
-def test_without_an_answer_from_git_the_code_is_not_taken_for_clean(project: Path, monkeypatch: pytest.MonkeyPatch):
-    """As where `git diff` takes too long on a slow file system."""
+def test_the_digest_is_unknown_if_git_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch):
+    """For example if `git diff` takes too long on a slow file system."""
     run = subprocess.run
 
     def slow(command: list[str], **options: object):

@@ -1,4 +1,4 @@
-"""A folder for runs that cannot be used is one line; root may write everywhere, so the refusals are made."""
+"""A folder for runs that cannot be used is a one-line error. Root may write everywhere, so the errors are simulated."""
 
 import errno
 import os
@@ -11,21 +11,21 @@ from resnext.errors import UserError
 from resnext.run.runs_folder import make_runs_folder
 
 
-def test_it_is_made_and_left_empty():
+def test_the_folder_is_made_and_left_empty():
     make_runs_folder(Path("runs"))
     make_runs_folder(Path("runs"))
     assert list(Path("runs").iterdir()) == []
 
 
-def test_a_file_in_its_place():
+def test_a_file_in_the_place_of_the_folder_is_refused():
     Path("runs").touch()
-    with pytest.raises(UserError, match=r"^runs is a file, and has to be a folder for the runs: move it away$"):
+    with pytest.raises(UserError, match=r"^runs is a file, but must be a folder for the runs: move it away$"):
         make_runs_folder(Path("runs"))
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize("where", ["mkdir", "mkdtemp"])
-def test_one_that_cannot_be_written(code: int, where: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_cannot_be_written_is_refused(code: int, where: str, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError(code, os.strerror(code), "runs")
 

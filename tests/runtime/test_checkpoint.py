@@ -1,4 +1,4 @@
-"""Checkpoint files: whole or as they were, however a save ends; and what is found when one is not whole."""
+"""Checkpoint files: a save writes a complete file or leaves the earlier file, and damaged files are skipped."""
 
 import errno
 import os
@@ -42,19 +42,19 @@ def save(folder: Path, step: int, name: str = "last.ckpt") -> AtomicCheckpointIO
     return io
 
 
-def test_the_one_before_is_kept(tmp_path: Path):
+def test_the_previous_checkpoint_is_kept(tmp_path: Path):
     assert kept_after_three_saves(tmp_path) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
 
 
 def kept_after_three_saves(folder: Path) -> dict[str, int]:
-    """The step that each file holds."""
+    """The step in each file."""
     for step in (1, 2, 3):
         save(folder, step)
     save(folder, 3, "best.ckpt")
     return {path.name: read_checkpoint(path).step for path in folder.iterdir()}
 
 
-def test_so_it_is_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_previous_checkpoint_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def no_links(*_arguments: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -75,7 +75,7 @@ def torch_hides_it(_content: object, file) -> None:
 
 
 @pytest.mark.parametrize("fail", [half_written, torch_hides_it])
-def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
+def test_a_failed_save_is_a_warning_and_leaves_the_earlier_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail: Callable, caplog: pytest.LogCaptureFixture
 ):
     io = save(tmp_path, 1)
@@ -85,14 +85,14 @@ def test_a_save_that_fails_is_a_warning_and_leaves_the_earlier_file(
         for failures in (1, 2):
             io.save_checkpoint(content(2), tmp_path / "last.ckpt")
             assert io.failures == failures
-    assert caplog.text.count("last.ckpt could not be saved: No space left on device; the file before is whole") == 2
+    assert caplog.text.count("last.ckpt could not be saved: No space left on device; the earlier file is intact") == 2
     assert (tmp_path / "last.ckpt").read_bytes() == before
     assert os.listdir(tmp_path) == ["last.ckpt"]
     io.save_checkpoint(content(3), tmp_path / "last.ckpt")
     assert io.failures == 0
 
 
-def test_a_save_that_does_not_reach_the_disk_costs_neither_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_sync_loses_neither_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(_descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -115,7 +115,7 @@ def test_a_disk_with_too_little_room_is_not_filled(
     assert os.listdir(tmp_path) == []
 
 
-def test_a_program_error_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_program_error_is_not_a_failed_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(*_arguments: object) -> None:
         raise RuntimeError("CUDA error")
 
@@ -124,8 +124,8 @@ def test_a_program_error_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.Mon
         save(tmp_path, 1)
 
 
-def test_a_kill_between_any_two_file_operations_loses_nothing_that_was_saved(tmp_path: Path):
-    """A child is killed at its n-th file operation, for every n, until one gets through."""
+def test_a_kill_between_any_two_file_operations_loses_no_checkpoint(tmp_path: Path):
+    """A child is killed at its n-th file operation, for every n, until a child finishes."""
     for operation in range(1, 20):
         folder = tmp_path / str(operation)
         folder.mkdir()
@@ -153,7 +153,7 @@ def test_a_kill_between_any_two_file_operations_loses_nothing_that_was_saved(tmp
 
 
 def test_every_flipped_bit_is_found_or_harmless(tmp_path: Path):
-    """One in each byte of the file; what is passed as whole holds what was written."""
+    """Flips one bit in each byte of the file. A file that passes the check holds the written content."""
     save(tmp_path, 5)
     path = tmp_path / "last.ckpt"
     whole = path.read_bytes()
@@ -183,7 +183,7 @@ def test_every_truncation_is_found(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"half of a file", None])
-def test_a_damaged_one_is_named_set_aside_and_passed_over(
+def test_a_damaged_checkpoint_is_named_renamed_and_skipped(
     tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
 ):
     save(tmp_path, 1)
@@ -196,10 +196,10 @@ def test_a_damaged_one_is_named_set_aside_and_passed_over(
         assert (found.path, found.step, found.validated) == (tmp_path / "previous.ckpt", 1, True)
     assert caplog.text.count("last.ckpt is damaged: ") == 1
     (aside,) = tmp_path.glob("last.damaged-*.ckpt")
-    assert f"it is now {aside.name}, and passed over" in caplog.text
+    assert f"it was renamed to {aside.name} and is skipped" in caplog.text
 
 
-def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
+def test_the_newest_intact_checkpoint_is_found(tmp_path: Path):
     assert find_latest(tmp_path, MARK, set_aside=True) is None
     save(tmp_path, 4, "best.ckpt")
     save(tmp_path, 3)
@@ -209,7 +209,7 @@ def test_the_newest_of_those_that_are_whole_is_found(tmp_path: Path):
 
 
 def flip_a_weight(path: Path) -> None:
-    """One bit of a tensor: the position is still read."""
+    """Flips one bit of a tensor. The position can still be read."""
     whole = bytearray(path.read_bytes())
     whole[whole.index((torch.arange(8.0) * read_position(path).step).numpy().tobytes()) + 6] ^= 1
     path.write_bytes(whole)
@@ -219,7 +219,7 @@ def flip_a_weight(path: Path) -> None:
 def test_older_files_are_read_only_if_the_newest_is_damaged(
     tmp_path: Path, set_aside: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whatever their bytes; but best.ckpt is checked by the rank that sets aside, as the run is judged by it."""
+    """Damage in older files does not matter, except that the rank with `set_aside` also checks best.ckpt."""
     read: list[str] = []
     load = checkpoint_reading.load_checkpoint
     monkeypatch.setattr(checkpoint_reading, "load_checkpoint", lambda path: read.append(path.name) or load(path))
@@ -243,7 +243,7 @@ def test_older_files_are_read_only_if_the_newest_is_damaged(
     assert len(list(tmp_path.glob("*.damaged-*"))) == 3 * set_aside
 
 
-def test_a_checkpoint_is_handed_over_and_not_kept(tmp_path: Path):
+def test_a_loaded_checkpoint_is_not_kept_in_memory(tmp_path: Path):
     save(tmp_path, 3)
     found = read_checkpoint(tmp_path / "last.ckpt")
     weights = found.content["state_dict"]
@@ -257,8 +257,8 @@ class Payload:
         return (open, ("ran", "w"))
 
 
-def test_a_payload_is_one_clear_line_and_nothing_of_it_is_run(tmp_path: Path):
-    """As torch.save would write it, and as a bare pickle."""
+def test_a_payload_is_a_one_line_error_and_is_not_run(tmp_path: Path):
+    """In a file of torch.save, and as a bare pickle."""
     torch.save(content(1, callbacks=Payload()), tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last.ckpt holds more than tensors and plain values.*remove it") as error:
         find_latest(tmp_path, MARK, set_aside=True)
@@ -269,7 +269,7 @@ def test_a_payload_is_one_clear_line_and_nothing_of_it_is_run(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
-def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path):
+def test_a_torchscript_archive_is_named(tmp_path: Path):
     torch.jit.script(torch.nn.Identity()).save(tmp_path / "last.ckpt")
     with pytest.raises(DamagedCheckpoint, match=r"last.ckpt is a TorchScript archive and not a checkpoint") as error:
         load_checkpoint(tmp_path / "last.ckpt")
@@ -287,7 +287,7 @@ def test_a_torchscript_archive_is_named_without_advice_to_run_it(tmp_path: Path)
         (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
     ],
 )
-def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(
+def test_a_file_that_is_not_regular_is_set_aside_and_not_opened(
     tmp_path: Path, name: str, make: Callable, what: str, caplog: pytest.LogCaptureFixture
 ):
     save(tmp_path, 2, "best.ckpt" if name != "best.ckpt" else "last.ckpt")
@@ -301,7 +301,7 @@ def test_what_is_not_a_regular_file_is_set_aside_and_never_waited_for(
     assert not os.path.lexists(tmp_path / name)
 
 
-def test_an_archive_of_something_else(tmp_path: Path):
+def test_an_archive_of_other_content_is_damaged(tmp_path: Path):
     with zipfile.ZipFile(tmp_path / "last.ckpt", "w") as archive:
         archive.writestr("photo.jpg", b"pixels")
     with pytest.raises(DamagedCheckpoint):
@@ -327,7 +327,7 @@ def test_an_archive_of_something_else(tmp_path: Path):
         ("best", {"epoch": 1}),
     ],
 )
-def test_a_value_of_another_type_is_damage_and_the_one_before_is_taken(tmp_path: Path, key: str, value: object):
+def test_a_checkpoint_with_a_wrong_type_is_damaged_and_skipped(tmp_path: Path, key: str, value: object):
     save(tmp_path, 1)
     save(tmp_path, 2)
     torch.save(content(3, **{key: value}), tmp_path / "last.ckpt")
@@ -338,7 +338,7 @@ def test_a_value_of_another_type_is_damage_and_the_one_before_is_taken(tmp_path:
     assert found.step == 1
 
 
-def test_one_without_weights_is_damage(tmp_path: Path):
+def test_a_checkpoint_without_weights_is_damaged(tmp_path: Path):
     torch.save({key: value for key, value in content(3).items() if key != "state_dict"}, tmp_path / "last.ckpt")
     with pytest.raises(DamagedCheckpoint, match="is not a checkpoint of a training: it has no 'state_dict'"):
         read_checkpoint(tmp_path / "last.ckpt")
@@ -356,13 +356,13 @@ def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, fou
     save(tmp_path, 1)
     checkpoint = read_checkpoint(tmp_path / "last.ckpt")
     check_network(checkpoint, {"w": torch.zeros(8)})
-    with pytest.raises(UserError, match=rf"last.ckpt is of another network: {found}"):
+    with pytest.raises(UserError, match=rf"last.ckpt belongs to another network: {found}"):
         check_network(checkpoint, network)
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
-def test_storage_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
-    """A file that may be whole is neither set aside nor passed over for an older one."""
+def test_a_storage_error_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int):
+    """A file that may be intact is not renamed, and no older file is used instead."""
     save(tmp_path, 3)
 
     def fail(*_arguments: object, **_options: object) -> None:

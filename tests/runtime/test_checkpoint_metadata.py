@@ -1,4 +1,4 @@
-"""What a checkpoint says about its network, and that reading it runs no code."""
+"""The metadata of a checkpoint describes its network, and reading it runs no code."""
 
 import os
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from resnext.runtime.checkpoint_metadata import CheckpointMetadata, parse_metada
 from support.small_run import small_config
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-CLASSES = ("cat", os.fsdecode(b"caf\xe9"))  # a folder's name is bytes, and these are no UTF-8
+CLASSES = ("cat", os.fsdecode(b"caf\xe9"))  # a folder's name is bytes, and these bytes are not UTF-8
 
 
 def metadata(root: Path) -> CheckpointMetadata:
@@ -26,13 +26,13 @@ def metadata(root: Path) -> CheckpointMetadata:
 
 
 def save(path: Path, found: object) -> Path:
-    """As Lightning's checkpoints are: with tensors, and ordered dicts that have attributes."""
+    """Like Lightning's checkpoints: with tensors, and with ordered dicts that have attributes."""
     state = torch.nn.BatchNorm2d(3).half().state_dict()
     torch.save({"state_dict": state, "optimizer": [OrderedDict(a=torch.ones(2))], "metadata": found}, path)
     return path
 
 
-def test_it_is_read_as_it_was_written(tmp_path: Path):
+def test_metadata_is_read_as_it_was_written(tmp_path: Path):
     written = metadata(tmp_path)
     path = save(tmp_path / "best.ckpt", written.to_plain())
     assert parse_metadata(path, torch.load(path, weights_only=True)) == written
@@ -49,7 +49,7 @@ def test_experiment_and_recipe_are_named_by_their_files():
     assert compose(["experiment=resnext50_imagenet"]).recipe.file == "v1"
 
 
-def test_a_key_of_a_later_release_is_passed_over(tmp_path: Path):
+def test_a_key_of_a_later_release_is_ignored(tmp_path: Path):
     written = metadata(tmp_path)
     path = save(tmp_path / "best.ckpt", {**written.to_plain(), "license": "MIT"})
     assert peek_metadata(path) == written
@@ -63,20 +63,20 @@ def test_a_key_of_a_later_release_is_passed_over(tmp_path: Path):
         ({"mean": [0.5]}, "Field required"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(tmp_path: Path, change: dict, reason: str):
+def test_unreadable_metadata_is_a_one_line_error(tmp_path: Path, change: dict, reason: str):
     path = tmp_path / "best.ckpt"
     with pytest.raises(UserError, match=f"^{path} holds metadata that cannot be read .*{reason}"):
         parse_metadata(path, {"metadata": {**metadata(tmp_path).to_plain(), **change}})
 
 
-def test_a_checkpoint_of_an_earlier_release_has_none():
+def test_a_checkpoint_of_an_earlier_release_has_no_metadata():
     path = FIXTURES / "old_run/checkpoints/best.ckpt"
     assert peek_metadata(path) is None
     with pytest.raises(UserError, match="does not hold its network, class names and preprocessing"):
         parse_metadata(path, load_checkpoint(path))
 
 
-def test_other_files_have_none(tmp_path: Path):
+def test_other_files_have_no_metadata(tmp_path: Path):
     save_file({"fc.weight": torch.ones(2)}, tmp_path / "weights.safetensors")
     torch.save(torch.ones(2), tmp_path / "tensor.pth")
     torch.save({"metadata": 3}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
@@ -91,7 +91,7 @@ class Payload:
         return (os.mkdir, ("executed",))
 
 
-def test_reading_it_runs_no_code(tmp_path: Path):
+def test_reading_metadata_runs_no_code(tmp_path: Path):
     path = save(tmp_path / "best.ckpt", metadata(tmp_path).to_plain())
     torch.save({**torch.load(path), "more": Payload()}, path)
     assert peek_metadata(path) == metadata(tmp_path)
@@ -100,8 +100,8 @@ def test_reading_it_runs_no_code(tmp_path: Path):
     assert not Path("executed").exists()
 
 
-def test_a_whole_configuration_takes_the_network(tmp_path: Path):
-    """What is read is a ModelConfig like any other."""
+def test_a_configuration_accepts_the_model_of_the_metadata(tmp_path: Path):
+    """The `model` of the metadata is a normal ModelConfig."""
     model = metadata(tmp_path).model
     assert isinstance(model, ModelConfig)
     config = small_config(tmp_path)

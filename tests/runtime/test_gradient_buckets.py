@@ -1,4 +1,4 @@
-"""The layout of the gradient buckets follows from the network alone: not from what is run, nor from how often."""
+"""The layout of the gradient buckets depends only on the network, not on the order or number of the steps."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ BATCH = torch.randn(4, 3, 8, 8)
 
 
 class Crossed(nn.Module):
-    """Runs its layers in another order than it declares them."""
+    """Runs its layers in another order than their declaration."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Task(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _a_group_of_one() -> Iterator[None]:
+def _single_process_group() -> Iterator[None]:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
 
 def layout_in_a_training(network: nn.Module, *, fixed: bool) -> list[int]:
-    """In which order DDP keeps the parameters that are trained, by their number, after three steps."""
+    """The numbers of the trained parameters in DDP's order after three steps."""
     model = DistributedDataParallel(Task(network), forward_sync_buffers=False, gradient_as_bucket_view=True)
     if fixed:
         fix_buckets(model)
@@ -64,11 +64,11 @@ def test_the_layout_is_the_reverse_of_the_parameters(compiled: bool):
     assert layout_in_a_training(network, fixed=True) == [5, 4, 3, 2, 1, 0]
 
 
-def test_by_itself_ddp_takes_the_order_in_which_the_gradients_were_ready():
-    assert layout_in_a_training(Crossed(), fixed=False)[:2] == [1, 0]  # the head, which is declared first
+def test_plain_ddp_uses_the_order_in_which_gradients_become_ready():
+    assert layout_in_a_training(Crossed(), fixed=False)[:2] == [1, 0]  # the head is declared first
 
 
-def test_it_changes_nothing_else():
+def test_fix_buckets_changes_nothing_else():
     network = Crossed()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     model = DistributedDataParallel(Task(network), forward_sync_buffers=False, gradient_as_bucket_view=True)

@@ -1,4 +1,4 @@
-"""The installed libraries still say what library_messages.py looks for; each message is made by the library itself."""
+"""The installed libraries still use the messages of library_messages.py; each test makes a library raise one."""
 
 import os
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def collective(path: Path, rank: int, timeout: float = 20.0) -> ProcessGroupGloo
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[int]:
-    """Another process in a group of two; after one collective it waits for a byte, and then ends."""
+    """Another process in a group of two. After one collective it waits for a byte, and then ends."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -50,11 +50,11 @@ def peer(tmp_path: Path) -> Iterator[int]:
 def failure(group: ProcessGroupGloo) -> Exception:
     with pytest.raises(RuntimeError) as error:
         group.allreduce([ONES.clone()]).wait()
-    assert type(error.value) is RuntimeError  # with a type of its own there would be no need to read it
+    assert type(error.value) is RuntimeError  # if gloo had its own error type, the message would not matter
     return error.value
 
 
-def test_gloo_loses_a_process(tmp_path: Path, peer: int):
+def test_a_lost_process_is_a_gloo_failure(tmp_path: Path, peer: int):
     group = collective(tmp_path / "store", 0)
     os.write(peer, b"x")
     error = failure(group)
@@ -62,14 +62,14 @@ def test_gloo_loses_a_process(tmp_path: Path, peer: int):
     assert not is_timeout(error)
 
 
-def test_gloo_waits_too_long(tmp_path: Path, peer: int):
+def test_a_timeout_of_gloo_is_recognized(tmp_path: Path, peer: int):
     group = collective(tmp_path / "store", 0, timeout=0.5)
     for error in (failure(group), failure(group)):  # the second one: Application timeout caused pair closure
         assert is_gloo_failure(error)
         assert is_timeout(error)
 
 
-def test_stores_that_wait_too_long():
+def test_timeouts_of_stores_are_recognized():
     with pytest.raises(DistStoreError) as waited:
         HashStore().wait(["key"], timedelta(milliseconds=10))
     with pytest.raises(DistNetworkError) as unanswered:
@@ -86,7 +86,7 @@ def test_stores_that_wait_too_long():
         ValueError("[/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error"),
     ],
 )
-def test_other_errors_are_none_of_gloo(error: Exception):
+def test_other_errors_are_not_gloo_failures(error: Exception):
     assert not is_gloo_failure(error)
 
 
@@ -96,19 +96,19 @@ def jpeg_warning(data: bytes) -> str:
     return str(error.value)
 
 
-def test_libjpeg_finds_wrong_pixels(jpeg: bytes):
+def test_wrong_pixels_are_damage(jpeg: bytes):
     assert is_jpeg_damage(jpeg_warning(jpeg[:1500]))  # Premature end of JPEG file
     assert is_jpeg_damage(jpeg_warning(jpeg[:-20] + b"\xff\xd9"))  # Corrupt JPEG data: premature end of data segment
 
 
-def test_libjpeg_counts_extraneous_bytes(jpeg: bytes):
+def test_extraneous_bytes_are_counted(jpeg: bytes):
     longer, shorter = (jpeg_warning(jpeg[:-2] + bytes(padding) + jpeg[-2:]) for padding in (90, 70))
     assert is_jpeg_damage(longer)
-    assert count_extraneous_bytes(longer) - count_extraneous_bytes(shorter) == 20  # it reads some of them ahead
+    assert count_extraneous_bytes(longer) - count_extraneous_bytes(shorter) == 20  # libjpeg reads some of them ahead
 
 
-def test_what_libjpeg_cannot_decode_at_all_is_no_damage(jpeg: bytes):
-    """Pillow has its turn then."""
+def test_an_unsupported_coding_is_not_damage(jpeg: bytes):
+    """Pillow decodes it instead."""
     header = jpeg.index(b"\xff\xc0")
     twelve_bits = jpeg[: header + 4] + b"\x0c" + jpeg[header + 5 :]
     assert not is_jpeg_damage(jpeg_warning(twelve_bits))

@@ -1,4 +1,4 @@
-"""What is private in Lightning is there, and does what we rely on; shown on a Trainer with and without our change."""
+"""Lightning has the private attributes that we use, and a Trainer with and without our change shows their effect."""
 
 import signal
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def fit(trainer: Trainer) -> None:
 
 
 @pytest.mark.parametrize("name", RELIED_ON)
-def test_a_method_that_was_renamed_is_named_in_one_line(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_renamed_method_is_a_one_line_error(name: str, monkeypatch: pytest.MonkeyPatch):
     trainer = build_trainer()
     holder, _, method = name.rpartition(".")
     monkeypatch.delattr(type(attrgetter(holder)(trainer)), method)
@@ -66,7 +66,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 def test_lightning_broadcasts_before_every_batch_unless_it_is_silenced(
     silenced: bool, broadcasts: int, process_group: None, monkeypatch: pytest.MonkeyPatch
 ):
-    """A group of one process that Lightning takes for two; `advance` is where it would broadcast."""
+    """Lightning believes that the group of one process has two. It would broadcast in `advance`."""
     sent = 0
 
     def count(*arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""What a run says, on the terminal and in log.txt."""
+"""The messages of a run on the terminal and in log.txt."""
 
 import logging
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from resnext.runtime.logs import logging_to
 
 
-def test_a_password_in_an_address_is_not_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_password_in_an_address_is_not_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with logging_to(tmp_path, rank=0):
         log = logging.getLogger("resnext.test")
         log.warning("no answer from %s", "http://user:hunter2@host/path")

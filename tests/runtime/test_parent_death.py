@@ -1,4 +1,4 @@
-"""A launcher that is killed leaves nothing behind: no rank, no loader process, no lock."""
+"""A launcher that is killed leaves no rank, no DataLoader worker and no lock."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def test_a_killed_launcher_leaves_no_process_and_no_lock(digits: Path, tmp_path:
     launcher = start_training(digits)
     ranks = wait_for(lambda: ranks_of(launcher))
     wait_for(lambda: "libtorch" in Path(f"/proc/{ranks[1]}/maps").read_text())
-    os.kill(ranks[1], signal.SIGSTOP)  # while it imports torch: rank 0 waits for it in init_process_group
+    os.kill(ranks[1], signal.SIGSTOP)  # while rank 1 imports torch and rank 0 waits for it in init_process_group
     wait_for(lambda: (run.path / "summary.json").exists() and run.summary["status"] == "running")
     kill_and_check(launcher, [*ranks.values()], run)
 
@@ -42,10 +42,10 @@ def start_training(data: Path) -> subprocess.Popen[bytes]:
 
 
 def ranks_of(launcher: subprocess.Popen[bytes]) -> dict[int, int] | None:
-    """Process ids by rank, as soon as both ranks are there."""
+    """Process ids by rank, when both ranks have started."""
     ranks = {}
     for pid in children(launcher.pid):
-        with suppress(ProcessLookupError, FileNotFoundError):  # a command of the launcher's that is over
+        with suppress(ProcessLookupError, FileNotFoundError):  # a command of the launcher that has ended
             names = Path(f"/proc/{pid}/environ").read_text().split("\0")
             ranks |= {int(name.removeprefix("RANK=")): pid for name in names if name.startswith("RANK=")}
     return ranks if len(ranks) == 2 else None
@@ -78,7 +78,7 @@ def children(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is not: it waits to be collected by whoever adopted it."""
+    """False for a zombie: it has ended, and only waits until its new parent collects it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

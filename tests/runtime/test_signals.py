@@ -1,4 +1,4 @@
-"""Which signal counts, and from when to when."""
+"""The first signal counts, from the start of a process to its end."""
 
 import os
 import signal
@@ -24,12 +24,15 @@ def test_the_first_signal_counts_and_the_old_handlers_come_back():
     assert [signal.getsignal(signum) for signum in SIGNALS] == before
 
 
-def test_a_signal_ends_what_has_nothing_to_save():
+def test_a_signal_ends_a_process_with_nothing_to_save():
     stop = StopRequest()
     with pytest.raises(Interrupted) as interruption, stop.received(deferred=False):
         signal.raise_signal(signal.SIGUSR2)
     assert interruption.value.signum == signal.SIGUSR2
-    with pytest.raises(Interrupted), stop.received(deferred=False):  # one that came before, while torch was imported
+    with (
+        pytest.raises(Interrupted),
+        stop.received(deferred=False),
+    ):  # a signal that came earlier, while torch was imported
         pytest.fail("this is not reached")
     stop = StopRequest()
     with stop.received(deferred=False):
@@ -65,10 +68,10 @@ def test_the_first_signal_is_acknowledged(saves: bool, signum: int, line: str, c
     [
         {"RANK": "1"},
         {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"},
-        {"RANK": "0", "RESNEXT_LAUNCHER": "1"},  # the launcher has said it
+        {"RANK": "0", "RESNEXT_LAUNCHER": "1"},  # the launcher has printed it
     ],
 )
-def test_one_process_of_a_run_speaks(
+def test_only_one_process_of_a_run_prints(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     for name, value in environment.items():
@@ -80,8 +83,8 @@ def test_one_process_of_a_run_speaks(
     assert capfd.readouterr().err == ""
 
 
-def test_a_loader_process_is_silent(capfd: pytest.CaptureFixture[str]):
-    """It is forked with the rank's handler, and a terminal's Ctrl-C reaches it too."""
+def test_a_worker_prints_nothing(capfd: pytest.CaptureFixture[str]):
+    """A DataLoader worker is forked with the rank's handler, and a Ctrl-C on the terminal also reaches it."""
     with StopRequest().received(deferred=False):
         child = os.fork()
         if child == 0:
@@ -98,12 +101,12 @@ def test_a_loader_process_is_silent(capfd: pytest.CaptureFixture[str]):
         (
             "acknowledged()",
             130,
-            f"stopping; what is trained is saved after this step{AGAIN}stopped without saving\n",
+            f"stopping; the training is saved after this step{AGAIN}stopped without saving\n",
         ),
     ],
 )
 def test_a_second_ctrl_c_ends_the_process(context: str, code: int, said: str):
-    """A launcher's ranks are killed with it (test_parent_death.py)."""
+    """The ranks of a launcher are killed with it (test_parent_death.py)."""
     script = (
         "import signal, time; from resnext.runtime.signals import StopRequest, acknowledged\n"
         "signal.signal(signal.SIGINT, lambda *_: None)  # as torchrun's handler, which waits for the ranks\n"
@@ -115,7 +118,7 @@ def test_a_second_ctrl_c_ends_the_process(context: str, code: int, said: str):
     assert (result.returncode, result.stderr) == (code, said)
 
 
-def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
+def test_a_late_signal_does_not_end_a_finished_process():
     script = (
         "import signal; from resnext.runtime.signals import StopRequest\n"
         "with StopRequest().received_to_the_end(deferred=True): pass\n"
@@ -127,12 +130,12 @@ def test_a_process_that_is_done_is_not_ended_by_a_late_signal():
 
 @pytest.mark.parametrize(("deferred", "code"), [(False, 143), (True, -signal.SIGKILL)])
 def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: int):
-    """As in init_process_group, where Python's own handlers do not run. A deferred signal has to wait for the end."""
+    """As in init_process_group, where Python's own handlers do not run. A deferred signal waits for the library."""
     script = (
         "import ctypes; from resnext.runtime.signals import StopRequest\n"
         "stop = StopRequest()\n"
         f"with stop.received(deferred={deferred}),"
-        "     stop.ends_what_hangs(lambda signum: print('ended by', signum, flush=True)):\n"
+        "     stop.ends_hanging_process(lambda signum: print('ended by', signum, flush=True)):\n"
         "    print('ready', flush=True); lock = ctypes.create_string_buffer(64)\n"
         "    while True: ctypes.CDLL(None).pthread_mutex_lock(lock)"
     )
@@ -149,10 +152,10 @@ def test_a_signal_ends_a_process_that_hangs_in_a_library(deferred: bool, code: i
         process.kill()
     output, errors = process.communicate()
     assert (process.returncode, output) == (code, "" if deferred else "ended by 15\n")
-    assert errors == "SIGTERM: stopping\n"  # said at once, while the main thread is in the library
+    assert errors == "SIGTERM: stopping\n"  # printed immediately, while the main thread is in the library
 
 
-def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):
+def test_the_first_failed_rank_sets_the_exit_code(tmp_path, monkeypatch):
     monkeypatch.setenv("RESNEXT_EXIT_CODE_FILE", str(tmp_path / "code"))
     tell_batch_script(0)
     assert not (tmp_path / "code").exists()
@@ -163,7 +166,7 @@ def test_the_first_rank_that_leaves_says_why(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("tasks", "code"), [("1", 143), ("2", 7)])
 def test_a_signal_while_torch_is_imported(tmp_path, tasks: str, code: int):
-    """It ends the process at once. A rank of srun remembers it, and leaves together with the others."""
+    """It ends the process immediately. A rank of srun only records it, because all ranks must stop together."""
     (tmp_path / "torch.py").write_text("import signal; signal.raise_signal(15); raise SystemExit(7)")
     environment = {"PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}", "SLURM_PROCID": "0"}
     command = [sys.executable, "-m", "resnext", "fit", "runs/x"]

@@ -1,1 +1,1 @@
-"""Functions and processes that several tests share; no tests."""
+"""Functions and processes that several tests share. Contains no tests."""

@@ -15,12 +15,12 @@ BLOCK = re.compile(r"(<!-- drawn: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def redraw(page: str) -> str:
-    """The text of the page, with each block between `<!-- drawn: NAME -->` and `<!-- end -->` drawn anew."""
+    """The text of the page, with each block between `<!-- drawn: NAME -->` and `<!-- end -->` replaced."""
     return BLOCK.sub(lambda block: f"{block[1]}\n{globals()[f'draw_{block[2]}']()}\n\n{block[3]}", page)
 
 
 def draw_tree() -> str:
-    """The packages and modules of src/resnext/ from the top layer to the lowest, with what their docstrings say."""
+    """The packages and modules of src/resnext/ from the top layer to the lowest, and the first sentence of each."""
     lines = ["src/resnext/"]
     for name in [name for layer in layers() for name in layer]:
         folder = PACKAGE / name
@@ -39,7 +39,7 @@ def draw_layers() -> str:
 
 
 def draw_imports() -> str:
-    """Who imports whom, as Mermaid: without the arrows that follow from others."""
+    """The imports between packages as a Mermaid graph, without the arrows that follow from other arrows."""
     imports = {name: imported_by(name) for layer in layers() for name in layer}
     arrows = [
         f"    {name} --> {other}"
@@ -51,7 +51,7 @@ def draw_imports() -> str:
 
 
 def layers() -> list[list[str]]:
-    """From the top down: what may import all that is below it. What the contract leaves out is a layer at the end."""
+    """The layers from top to bottom: each may import all layers below. Modules outside the contract come last."""
     contracts = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     listed = [
         [name.strip(" ()").removeprefix("resnext.") for name in re.split(r"[|:]", layer)]
@@ -63,7 +63,7 @@ def layers() -> list[list[str]]:
 
 
 def imported_by(name: str) -> set[str]:
-    """The other packages and modules of resnext that files of `name` import anywhere in their text."""
+    """The other packages and modules of resnext that the files of `name` import, also inside functions."""
     folder = PACKAGE / name
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     return {found for file in files for found in _imports(ast.parse(file.read_text()))} - {name}

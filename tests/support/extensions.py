@@ -1,4 +1,4 @@
-"""Extensions in a folder of the test's own, in the place of src/resnext/extensions/."""
+"""Extensions in a folder of the test, instead of src/resnext/extensions/."""
 
 import re
 import sys
@@ -13,14 +13,14 @@ PAGE = Path(__file__).parents[2] / "docs/extending.md"
 
 
 def examples() -> dict[str, str]:
-    """The Python blocks of docs/extending.md by the name of their module."""
+    """The Python blocks of docs/extending.md, by module name."""
     blocks = re.findall(r"```python\n(# src/resnext/extensions/(\w+)\.py.*?)```", PAGE.read_text(), re.DOTALL)
     return {name: text for text, name in blocks}
 
 
 @contextmanager
 def extensions(folder: Path, **modules: str) -> Iterator[None]:
-    """Only these modules are extensions; afterwards everything is as it was."""
+    """Makes these modules the only extensions, and restores the earlier state afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(text)

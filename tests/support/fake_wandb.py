@@ -1,4 +1,4 @@
-"""As much of W&B's server as its client needs to start, resume and sync one run; `rows` is what it was sent."""
+"""The part of W&B's server that its client needs to start, resume and sync one run. `rows` are the received rows."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ class Server:
         self.rows: list[dict[str, Any]] = []
 
     def steps(self, key: str) -> list[int]:
-        """The steps at which `key` was sent."""
+        """The steps for which the client sent `key`."""
         return [row["trainer/global_step"] for row in self.rows if key in row]
 
     def stream(self, files: dict[str, Any]) -> None:

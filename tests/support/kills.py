@@ -6,7 +6,7 @@ import sys
 
 
 def kill_at_file_operation(number: int) -> None:
-    """Counts what changes the file system: files opened for writing, folders made, names changed or removed."""
+    """Counts the changes: files opened for writing, folders made, names changed or removed."""
     seen = 0
 
     def count(event: str, arguments: tuple) -> None:

@@ -1,4 +1,4 @@
-"""Folders that look as if they were written long ago, so that their index is kept."""
+"""Folders that look old, so that their index is kept."""
 
 import os
 import time
@@ -12,7 +12,7 @@ LONG_AGO = 1_600_000_000
 
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No program can set a change time back."""
+    """Waits until new folders count as settled: no program can set a change time back."""
     monkeypatch.setattr(index_cache, "CLOCK_TICK_NS", 20_000_000)
     time.sleep(0.05)
 

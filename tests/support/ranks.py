@@ -1,7 +1,6 @@
-"""Ranks that stand ready: they fit one run after another. They are forked, so that the imports are paid for once.
+"""Ranks that fit one run after another. They are forked from one process, so that torch is imported only once.
 
-Each line of stdin is a request for as many ranks as its `world` says. The answer is a line of stdout: how the fit ended
-on each of them.
+Each line of stdin is a request for `world` ranks. The answer is a line of stdout: how the fit ended on each rank.
 """
 
 import json
@@ -11,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import IO, Any
 
-warnings.simplefilter("error")  # before anything is imported, as in the tests
+warnings.simplefilter("error")  # before all imports, as in the tests
 
 from resnext.data.dataset import TrainImages  # noqa: E402
 from resnext.errors import Interrupted  # noqa: E402
@@ -19,12 +18,12 @@ from resnext.run.directory import Run  # noqa: E402
 from resnext.training.fit import fit  # noqa: E402
 from support.stopping import Stopper, recorded, with_callbacks  # noqa: E402
 
-Rank = tuple[IO[str], IO[str]]  # its requests, its answers
+Rank = tuple[IO[str], IO[str]]  # its requests and its answers
 
 
 def main(count: int) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a fit prints is not an answer
+    os.dup2(2, 1)  # the output of a fit is not an answer
     ranks: list[Rank] = []
     for rank in range(count):
         ranks.append(fork_rank(rank, ranks))
@@ -50,7 +49,7 @@ def fork_rank(rank: int, others: list[Rank]) -> Rank:
     os.close(answers)
     for other in others:
         for pipe in other:
-            pipe.close()  # an open copy would keep another rank from seeing the end of its requests
+            pipe.close()  # with an open copy, another rank would not see the end of its requests
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     with os.fdopen(request_end) as requests_here, os.fdopen(answer_end, "w") as answers_here:
         serve(rank, requests_here, answers_here)

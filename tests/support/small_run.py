@@ -1,4 +1,4 @@
-"""A tiny image folder, and a configuration of a network that trains on it in seconds."""
+"""A tiny image folder, and a configuration that trains on it in seconds."""
 
 import csv
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_images(root: Path, counts: dict[str, int]) -> None:
-    """Random PNG images, as many as asked for in each folder."""
+    """Writes random PNG images: the given number in each folder."""
     random = np.random.default_rng(0)
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def write_images(root: Path, counts: dict[str, int]) -> None:
 
 
 def small_config(root: Path, **changes: object) -> Config:
-    """A network of three narrow blocks on 8×8 pixels. `changes` are dotted keys with __ for the dot."""
+    """A network of three narrow blocks on 8×8 pixels. `changes` are keys with `__` instead of the dot."""
     tree: dict = {
         "experiment": "test",
         "run": "test",

@@ -1,4 +1,4 @@
-"""Where a training is stopped, and the small trainings that are; for one process here and for several in ranks.py."""
+"""Small trainings, and the places where a test stops them: in one process here, in several in ranks.py."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ EPOCHS, STEPS = 3, 4
 # (hook, optimizer steps done when it is called): the hook in which the signal comes
 STOPS = {
     "mid-epoch": ("on_train_batch_start", 5),
-    "before validation": ("on_train_batch_start", 7),  # it is the epoch's last step
+    "before validation": ("on_train_batch_start", 7),  # this is the last step of the epoch
     "in validation": ("on_validation_start", 8),
     "after validation": ("on_validation_end", 8),
 }
@@ -51,7 +51,7 @@ def build_run(
     batch: int = 16,
     **changes: object,
 ) -> Run:
-    """`changes` are dotted keys of the configuration with __ for the dot."""
+    """`changes` are keys of the configuration with `__` instead of the dot."""
     recipe = {f"recipe__{key}": value for key, value in FEATURES[features].items()}
     config = small_config(
         root,
@@ -73,7 +73,7 @@ def make_run(config: Config) -> Run:
 
 
 class Stopper(Callback):
-    """Sends this process a signal, once, in a hook after so many optimizer steps."""
+    """Sends this process one signal, in a hook, after the given number of optimizer steps."""
 
     def __init__(self, hook: str, steps: int, signum: int = signal.SIGINT) -> None:
         self.steps, self.signum = steps, signum
@@ -88,7 +88,7 @@ class Stopper(Callback):
 
 @contextmanager
 def with_callbacks(*added: Callback) -> Iterator[None]:
-    """The trainer of every fit has these before its own."""
+    """Adds these callbacks to the trainer of every fit, before its own callbacks."""
     build = fit_module.build_trainer
 
     def build_with(*arguments: Any, callbacks: list[Callback], **options: Any) -> Any:
@@ -103,7 +103,7 @@ def with_callbacks(*added: Callback) -> Iterator[None]:
 
 @contextmanager
 def recorded(images: type, path: Path) -> Iterator[None]:
-    """Every sample that is read in this process goes to `path`, a line each: epoch, image."""
+    """Writes a line to `path` for each sample that this process reads: epoch, image."""
     read = images.__getitem__
 
     def read_and_note(self: Any, sample: Any) -> Any:

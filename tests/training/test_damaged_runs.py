@@ -1,4 +1,4 @@
-"""Every file of a run, damaged in every way: one line for the verb that needs it, and the other runs are shown."""
+"""Every file of a run, damaged in every way: the verb that needs it prints one line; status shows the other runs."""
 
 import os
 import shutil
@@ -61,13 +61,13 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "a device": replace(lambda path: path.symlink_to("/dev/zero")),
     "a dangling link": replace(lambda path: path.symlink_to("nowhere")),
 }
-TEXTS = [name for name in DAMAGES if name != "truncated"]  # a YAML file without its end is a YAML file
+TEXTS = [name for name in DAMAGES if name != "truncated"]  # a truncated YAML file is still valid YAML
 NOT_REGULAR = ["a folder", "a FIFO", "a device", "a dangling link"]
 
 
 @pytest.fixture(autouse=True)
 def _ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What hangs, as a FIFO does, fails after half a minute."""
+    """A test that hangs, for example on a FIFO, fails after 30 s."""
 
     def hangs(*_arguments: object) -> None:
         raise KeyboardInterrupt("it hangs")
@@ -83,7 +83,7 @@ def _ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with images/, runs/hurt, stopped in its second epoch, and runs/whole."""
+    """A folder with images/, with runs/hurt, which was stopped in its second epoch, and with its copy runs/whole."""
     folder = tmp_path_factory.mktemp("made")
     write_images(folder / "images", IMAGES)
     configs: list[Config] = []
@@ -143,7 +143,7 @@ def test_status_shows_the_damaged_run_and_the_others(hurt: Path, verb: Callable,
 
 @pytest.mark.parametrize("damage", NOT_REGULAR)
 @pytest.mark.parametrize("name", FILES)
-def test_no_file_of_a_run_is_waited_for_or_read_without_end(hurt: Path, verb: Callable, name: str, damage: str):
+def test_no_file_of_a_run_blocks_a_verb(hurt: Path, verb: Callable, name: str, damage: str):
     DAMAGES[damage](hurt / name)
     code, output, errors = verb("status")
     assert (code, errors) == (0, "")
@@ -177,7 +177,7 @@ def test_status_with_a_damaged_table(hurt: Path, verb: Callable, name: str, dama
 
 
 @pytest.mark.parametrize("line", ["1,\0\0,,", "1,many,", "1", "\0" * 70_000, "1," + "9" * 70_000])
-def test_status_leaves_out_a_line_that_is_not_whole(hurt: Path, verb: Callable, line: str):
+def test_status_leaves_out_an_incomplete_line(hurt: Path, verb: Callable, line: str):
     with open(hurt / "metrics.csv", "a") as file:
         file.write(f"{line}\n")
     assert read_rows(verb("status")[1])["hurt"].startswith("interrupted 5/8 ")
@@ -185,7 +185,7 @@ def test_status_leaves_out_a_line_that_is_not_whole(hurt: Path, verb: Callable, 
 
 @pytest.mark.parametrize("damage", TEXTS)
 @pytest.mark.parametrize("file", ["config.yaml", "starts/1.yaml", "run.json", "summary.json"])
-def test_the_damaged_file_is_named_wherever_it_is_read(hurt: Path, file: str, damage: str):
+def test_every_reader_names_the_damaged_file(hurt: Path, file: str, damage: str):
     DAMAGES[damage](hurt / file)
     errors = {name: str(error) for name in ("made", "config", "info", "summary") if (error := refusal(Run(hurt), name))}
     assert len(errors) == 1
@@ -212,10 +212,10 @@ def refusal(run: Run, name: str) -> UserError | None:
         ("evaluate --checkpoint last", ["checkpoints/last.ckpt"]),
     ],
 )
-def test_every_verb_says_which_file_is_damaged_in_one_line(
+def test_every_verb_names_the_damaged_file_in_one_line(
     hurt: Path, verb: Callable, name: str, files: list[str], damage: str
 ):
-    """Before anything of the run is changed."""
+    """The verb changes no file of the run before this error."""
     for file in files:
         kept = (hurt / file).rename(hurt / "kept")
         DAMAGES[damage](hurt / file)
@@ -225,7 +225,7 @@ def test_every_verb_says_which_file_is_damaged_in_one_line(
         kept.replace(hurt / file)
 
 
-def test_a_run_that_has_lost_a_part_is_shown_with_the_remedy(hurt: Path, verb: Callable):
+def test_status_shows_a_run_that_lost_a_file_with_the_remedy(hurt: Path, verb: Callable):
     (hurt / "config.yaml").unlink()
     shutil.rmtree("runs/whole/checkpoints")
     rows = verb("status")[1].splitlines()[1:]
@@ -236,7 +236,7 @@ def test_a_run_that_has_lost_a_part_is_shown_with_the_remedy(hurt: Path, verb: C
 
 
 @pytest.mark.parametrize("part", ["checkpoints", "config.yaml", "run.json"])
-def test_a_damaged_run_that_is_named_with_others_is_a_row(hurt: Path, verb: Callable, part: str):
+def test_status_of_several_runs_shows_a_damaged_run_as_a_row(hurt: Path, verb: Callable, part: str):
     shutil.rmtree(hurt / part) if (hurt / part).is_dir() else (hurt / part).unlink()
     code, output, errors = verb("status", "runs/hurt", "whole")
     assert (code, errors) == (0, "")
@@ -247,7 +247,7 @@ def test_a_damaged_run_that_is_named_with_others_is_a_row(hurt: Path, verb: Call
     assert_one_line(*verb("status", "runs/hurt", "runs/nowhere"), "runs/nowhere is not a run directory")
 
 
-def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):
+def test_other_files_in_starts_are_ignored(hurt: Path):
     for name in ("2x.yaml", "02.yaml", "-3.yaml", "٣.yaml", "1.yaml~", "0.yaml"):
         (hurt / "starts" / name).write_text("nonsense")
     assert Run(hurt).config.run == "hurt"
@@ -257,7 +257,7 @@ def test_what_is_not_a_start_among_the_starts_is_left_alone(hurt: Path):
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "starts/1.yaml", "run.json", "summary.json"])
-def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
+def test_resume_skips_a_damaged_run(
     hurt: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str
 ):
     resumed: list[Run] = []
@@ -267,11 +267,11 @@ def test_a_damaged_run_is_passed_over_for_the_next_unfinished(
     assert run_verb(["resume"]) == 0
     assert [run.path.name for run in resumed] == ["whole"]
     assert f"runs/hurt/{file}" in caplog.text
-    assert "this run is passed over" in caplog.text
+    assert "this run is skipped" in caplog.text
 
 
-def test_an_aside_file_that_was_put_there_is_not_written_through(hurt: Path):
-    """A link would be followed, a FIFO waited for."""
+def test_an_existing_temporary_file_is_replaced(hurt: Path):
+    """Opening a link would write elsewhere, and opening a FIFO would hang."""
     os.mkfifo(hurt / ".summary.json.partial")
     (hurt / ".run.json.partial").symlink_to(Path("elsewhere").absolute())
     Run(hurt).update_summary(steps=7)
@@ -292,7 +292,7 @@ def test_an_aside_file_that_was_put_there_is_not_written_through(hurt: Path):
         ("summary.json", '"status": "', '"status": [], "x": "', "status is not text"),
     ],
 )
-def test_the_first_key_that_is_wrong_is_named(hurt: Path, file: str, before: str, after: str, message: str):
+def test_the_first_wrong_key_is_named(hurt: Path, file: str, before: str, after: str, message: str):
     text = (hurt / file).read_text()
     assert before in text
     (hurt / file).write_text(text.replace(before, after, 1))

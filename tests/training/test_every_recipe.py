@@ -1,4 +1,4 @@
-"""Every recipe file trains on digits at 32 pixels, and its loss falls; it is exact under resume."""
+"""Every recipe file trains on digits at 32 pixels: the loss falls, and a resume is exact."""
 
 import gc
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from support.small_run import read_metrics
 from support.stopping import Stopper, make_run, with_callbacks
 
 RECIPES = sorted(path.stem for path in (CONFIGS / "recipe").glob("*.yaml"))
-EPOCHS, STEPS = 4, 6  # 6 steps an epoch, of 32 of the 200 images
-LR = {"lamb": 0.02, "adamw": 0.01}  # others, all SGD: 0.02
+EPOCHS, STEPS = 4, 6  # 6 steps per epoch, with 32 of the 200 images each
+LR = {"lamb": 0.02, "adamw": 0.01}  # the other recipes use SGD with 0.02
 SMALL = (
     *("logger=csv", "logger.every_steps=1", "trainer=cpu", "trainer.precision=32-true"),
     *("data.num_classes=null", "data.workers=0"),
@@ -30,7 +30,7 @@ SMALL = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collections() -> Iterator[None]:
-    """A fit collects garbage twice; without what is there already that takes 1 ms, not 300."""
+    """A fit collects garbage twice. Without the existing objects, this takes 1 ms instead of 300 ms."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -38,7 +38,7 @@ def _quick_collections() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def zeros_and_ones(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 training and 20 validation images of each of these two digits."""
+    """100 training and 20 validation images of each of the digits 0 and 1."""
     root = tmp_path_factory.mktemp("data") / "few"
     for split, count in (("train", 100), ("val", 20)):
         for digit in ("0", "1"):
@@ -61,8 +61,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_recipe_trains_and_is_exact_under_resume(zeros_and_ones: Path, teacher: Path, name: str):
     """Interrupted in the middle of its second epoch.
 
-    The mean loss of the last epoch is 0.06 (a1) to 0.49 below that of the first, 0.08 for v2_fixres_repeats, whose fall
-    with the seeds 1 and 2 is the smallest of all: 0.025. With a teacher, a random network, it falls to half or less.
+    The mean loss falls from the first to the last epoch by 0.06 (a1) to 0.49. For v2_fixres_repeats it falls by 0.08,
+    and by 0.025 with the seeds 1 and 2, the smallest of all. With a random network as the teacher it at least halves.
     """
     config = small(name, zeros_and_ones, teacher)
     whole, parts = (make_run(replace(config, run=run)) for run in ("whole", "parts"))
@@ -80,13 +80,13 @@ def test_a_recipe_trains_and_is_exact_under_resume(zeros_and_ones: Path, teacher
 
 
 def small(name: str, root: Path, teacher: Path) -> Config:
-    """The recipe with lengths, batch, rate and size for the digits, and all the rest as in its file."""
+    """The recipe with epochs, batch, learning rate and image size for the digits. All other values are unchanged."""
     composed = compose(["experiment=resnext50_imagenet", f"recipe={name}", f"data.root={root}", *SMALL])
     return apply_overrides(composed, [f"{key}={value}" for key, value in scale(composed.recipe, teacher).items()])
 
 
 def scale(recipe: RecipeConfig, teacher: Path) -> dict[str, object]:
-    """What is counted in epochs, images or pixels, and the rates with the ends of the schedule."""
+    """Scales the values in epochs, images or pixels, and the learning rates at the ends of the schedule."""
     own = "recipe.teacher"
     schedule, lr = recipe.schedule, LR.get(recipe.optimizer.name, 0.02)
     return {

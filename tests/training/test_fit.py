@@ -1,4 +1,4 @@
-"""fit(run) in this process: results, interruption and resumption, bit for bit, and what ends it."""
+"""fit(run) in this process: its results, bit-identical resumption, and the errors that end it."""
 
 import errno
 import json
@@ -38,7 +38,7 @@ def assert_same_result(one: Run, other: Run) -> None:
     assert all(torch.equal(value, weights(other)[name]) for name, value in weights(one).items())
 
 
-def test_a_training_learns_and_says_so(digits: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_training_learns_and_logs_its_results(digits: Path, capsys: pytest.CaptureFixture[str]):
     run = make_run(
         small_config(digits, recipe__epochs=3, checkpoint__every_steps=10, recipe__schedule={"warmup_epochs": 1})
     )
@@ -64,7 +64,7 @@ def test_a_training_learns_and_says_so(digits: Path, capsys: pytest.CaptureFixtu
     assert {path.name for path in run.checkpoints.iterdir()} == {"last.ckpt", "previous.ckpt", "best.ckpt"}
 
 
-def test_evaluation_prints_what_training_did(digits: Path):
+def test_evaluation_prints_the_scores_of_the_training(digits: Path):
     config = small_config(digits, recipe__max_steps=60)
     run = make_run(config)
     fit(run)
@@ -84,7 +84,7 @@ def test_max_steps_are_optimizer_steps(digits: Path, micro_batch_size: int):
 
 
 def test_a_moved_run_keeps_its_best(digits: Path, monkeypatch: pytest.MonkeyPatch):
-    """Accuracies fall after the first epoch; the run is interrupted, moved, and resumed."""
+    """The accuracies fall after the first epoch. The run is interrupted, moved, and resumed."""
     run = make_run(small_config(digits, recipe__batch_size=720, recipe__epochs=3))
     accuracies = iter([0.9, 0.5, 0.4])
     compute = EvaluationScores.compute
@@ -99,7 +99,7 @@ def test_a_moved_run_keeps_its_best(digits: Path, monkeypatch: pytest.MonkeyPatc
     assert read_checkpoint(moved.checkpoints / "best.ckpt").step == 1
 
 
-def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pytest.MonkeyPatch):
+def test_all_starts_of_a_run_have_one_wandb_id(digits: Path, monkeypatch: pytest.MonkeyPatch):
     run = make_run(small_config(digits, recipe__max_steps=4, logger__mode="offline"))
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         interrupt_at(2, patch)
@@ -113,10 +113,10 @@ def test_the_starts_of_a_run_are_one_run_of_wandb(digits: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("steps", [2, 0])
-def test_wandb_that_breaks_at_the_end_changes_nothing(
+def test_an_error_of_wandb_at_the_end_changes_nothing(
     digits: Path, steps: int, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    """Neither how a whole training ends, nor what is said of one that broke (here after 0 steps)."""
+    """Neither the end of a complete training, nor the message of a failed training (here after 0 steps)."""
 
     def fail(**_options: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
@@ -143,7 +143,7 @@ def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pyte
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_finished_run_says_so_and_stays(digits: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_finished_run_is_not_trained_again(digits: Path, capsys: pytest.CaptureFixture[str]):
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)
     before = (run.checkpoints / "last.ckpt").stat().st_mtime_ns
@@ -164,12 +164,14 @@ def test_a_damaged_image_is_named_in_one_line(tmp_path: Path, split: str, worker
     assert run.summary["status"] == "failed"
     log = (run.path / "log.txt").read_text()
     assert "a/0.png cannot be read" in log
-    assert "in decode_image" in log  # the traceback, also that of a loader process
+    assert "in decode_image" in log  # the traceback, even if it is from a DataLoader worker
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_that_may_skip_is_exact_and_counts(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capsys):
-    """Interrupted and resumed with the other number of workers, and from memory: the same image is left out."""
+def test_a_run_that_skips_images_is_exact_and_counts_them(
+    tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    """Resumed with another number of workers, and with the data in memory: the same image is skipped."""
     write_images(tmp_path / "images", {"train/a": 8, "train/b": 8, "val/a": 2})
     (tmp_path / "images/train/a/0.png").write_bytes(b"broken")
     options = {"recipe__batch_size": 4, "recipe__epochs": 3, "recipe__augmentation": {"erasing": 0.5, "repeats": 2}}
@@ -202,17 +204,17 @@ def test_a_failure_is_one_line_with_its_traceback_in_the_log(digits: Path, monke
 
 
 @pytest.mark.parametrize(("rank", "silent"), [(0, False), (1, True)])
-def test_rank_0_says_itself_why_it_has_no_store(rank: int, silent: bool):
-    """As where the port is taken: the store is rank 0's, and the others only lose the connection to it."""
+def test_rank_0_reports_why_its_store_fails(rank: int, silent: bool):
+    """For example if the port is in use. Rank 0 hosts the store; the other ranks only lose the connection."""
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(DistNetworkError) as error:
         TCPStore("127.0.0.1", server.getsockname()[1], 2, is_master=True, wait_for_workers=False)
     world = replace(World.from_environment(), size=2, rank=rank)
-    assert ending._is_said_elsewhere(error.value, world) == silent
+    assert ending._is_reported_elsewhere(error.value, world) == silent
 
 
-def test_a_file_with_gloo_in_its_name_is_not_silent():
+def test_an_error_about_a_file_named_gloo_is_reported():
     error = FileNotFoundError(2, "No such file or directory", "/data/gloo/train")
-    assert not ending._is_said_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
+    assert not ending._is_reported_elsewhere(error, replace(World.from_environment(), size=2, rank=1))
 
 
 def test_data_that_changed_is_refused(image_folder: Path):
@@ -222,7 +224,7 @@ def test_data_that_changed_is_refused(image_folder: Path):
         fit(run)
 
 
-def test_auto_is_resolved_once_and_kept(
+def test_auto_values_are_resolved_once_and_kept(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     run = make_run(small_config(digits, recipe__max_steps=4, trainer__precision="auto"))
@@ -236,7 +238,7 @@ def test_auto_is_resolved_once_and_kept(
 
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Sends this process a SIGINT during the training step that comes after `step` - 1 optimizer steps."""
+    """Sends this process a SIGINT during optimizer step `step`."""
 
     class Interrupter(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
@@ -253,10 +255,10 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "lock", "summary.json", "log.txt"])
-def test_storage_that_fails_before_the_training_is_a_failure_and_not_the_users_mistake(
+def test_a_storage_failure_before_the_training_is_not_a_users_mistake(
     image_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """A batch script, or trainer.max_restarts, tries again after exit code 1, and not after 2."""
+    """The batch script and trainer.max_restarts restart after exit code 1, but not after 2."""
     run = make_run(small_config(image_folder, recipe__batch_size=8))
     stat = Path.stat
 
@@ -274,7 +276,7 @@ def test_storage_that_fails_before_the_training_is_a_failure_and_not_the_users_m
     assert run_verb(["fit", "nowhere"]) == 2
 
 
-def test_the_header_describes_the_network_and_what_is_not_used(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_header_describes_the_network_and_unused_images(image_folder: Path, capsys: pytest.CaptureFixture[str]):
     (image_folder / "val").rename(image_folder / "valid")
     (image_folder / "test").mkdir()
     for name in ("a.gif", "b.gif", "c.heic"):

@@ -1,4 +1,4 @@
-"""What must not be silently wrong: losses that are not finite, saves that fail, and epochs that are given anew."""
+"""Guards against silent errors: losses that are not finite, failed saves, and changed epochs."""
 
 import errno
 import math
@@ -32,7 +32,7 @@ from support.stopping import Stopper, make_run, with_callbacks
 
 
 class Poison(Callback):
-    """The images of these steps, counted from 1, are not finite."""
+    """Makes the images of these steps, counted from 1, not finite."""
 
     def __init__(self, *steps: int) -> None:
         self.steps = steps
@@ -48,7 +48,7 @@ def weights(run: Run, name: str = "last.ckpt") -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("every_steps", [1, 50])
 def test_a_loss_that_is_not_finite_ends_the_training_and_is_never_saved(digits: Path, every_steps: int):
-    """Named by its step, wherever it is noticed: when it is logged, or before the next save."""
+    """The error names the step, whether the loss is detected at its log line or before the next save."""
     run = make_run(small_config(digits, logger__every_steps=every_steps, checkpoint__every_steps=7))
     with (
         with_callbacks(Poison(17)),
@@ -61,7 +61,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_is_never_saved(digits: 
 
 
 def test_a_skipped_step_changes_nothing(digits: Path, caplog: pytest.LogCaptureFixture):
-    """Weights, momentum and batch statistics after it are those before it."""
+    """Weights, momentum and batch statistics are the same before and after it."""
     run = make_run(small_config(digits, trainer__on_nonfinite="skip", checkpoint__every_steps=1))
     with with_callbacks(Poison(5), Stopper("on_train_batch_start", 4)), pytest.raises(Interrupted):
         fit(run)
@@ -85,7 +85,7 @@ def test_a_training_goes_on_after_steps_that_are_skipped(digits: Path):
     assert all(value.isfinite().all() for value in weights(run).values())
 
 
-def test_skipping_ends_where_nothing_is_learned(digits: Path):
+def test_too_many_skipped_steps_end_the_training(digits: Path):
     run = make_run(small_config(digits, trainer__on_nonfinite="skip", recipe__epochs=9))
     with (
         with_callbacks(Poison(*range(1, 9999))),
@@ -95,7 +95,7 @@ def test_skipping_ends_where_nothing_is_learned(digits: Path):
 
 
 def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
-    """Every save but the first `after` ones fails."""
+    """Every save after the first `after` saves fails."""
     saves: list[int] = []
     write = checkpoint_io._write
 
@@ -109,10 +109,10 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
     return saves
 
 
-def test_a_training_goes_on_while_it_cannot_be_saved(
+def test_a_training_goes_on_after_failed_saves(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """Until checkpoint.max_failures in a row; what was saved before is whole."""
+    """Until checkpoint.max_failures saves in a row have failed. The earlier checkpoints are intact."""
     run = make_run(small_config(digits, checkpoint__every_steps=5, checkpoint__max_failures=3))
     saves = full_disk(monkeypatch, after=2)
     with pytest.raises(
@@ -136,8 +136,8 @@ def test_a_training_whose_last_save_failed_is_not_finished(digits: Path, monkeyp
     assert run.summary["status"] == "finished"
 
 
-def test_no_checkpoint_is_ahead_of_metrics(digits: Path, monkeypatch: pytest.MonkeyPatch):
-    """From step 8 on metrics.csv is on a full disk, and there is room for checkpoints."""
+def test_no_checkpoint_is_ahead_of_metrics_csv(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    """From step 8 on, the disk is full for metrics.csv but not for checkpoints."""
 
     def full(path: Path, mode: str = "r", **options: Any) -> Any:
         if mode == "a" and path.name == "metrics.csv" and path.read_text().count("\n") >= 8:
@@ -154,7 +154,7 @@ def test_no_checkpoint_is_ahead_of_metrics(digits: Path, monkeypatch: pytest.Mon
     assert [int(row["step"]) for row in rows if row["lr"]] == list(range(1, 89))
 
 
-def test_zero_steps_done_is_an_error(digits: Path):
+def test_a_training_without_a_step_is_an_error(digits: Path):
     class Lazy(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             pl_module.on_train_start = lambda: None
@@ -180,7 +180,7 @@ def test_epochs_can_be_raised_and_a_finished_run_goes_on(digits: Path, capsys: p
     assert "resumed   from step 6: last.ckpt" in output
 
 
-def test_epochs_are_raised_by_resume_alone_and_kept(digits: Path):
+def test_only_resume_raises_the_epochs(digits: Path):
     config = small_config(digits, recipe__batch_size=720)
     run = raise_epochs(make_run(config), 3)
     assert make_run(config).config.recipe.epochs == 3
@@ -195,7 +195,7 @@ def test_epochs_are_raised_by_resume_alone_and_kept(digits: Path):
 
 
 def test_a_start_is_trained_with_its_own_configuration(digits: Path):
-    """Also where another start was added before it got the lock."""
+    """Even if another start is added before this start gets the lock."""
     config = small_config(digits, recipe__max_steps=2)
     run = make_run(config)
     first = run.add_start(replace(config, logger=replace(config.logger, every_steps=2)))
@@ -215,7 +215,7 @@ def with_epochs(config: Any, epochs: int) -> Any:
 
 @pytest.mark.parametrize(("theirs", "differs"), [((4, True), False), ((5, True), True), ((4, False), True)])
 def test_ranks_that_read_different_checkpoints_do_not_train(tmp_path: Path, theirs: tuple[int, bool], differs: bool):
-    """This rank is at step 4, validated; the other one answers for itself."""
+    """This rank is at step 4, validated; the simulated rank is at `theirs`."""
     position = 2 * theirs[0] + theirs[1]
 
     class Peer:

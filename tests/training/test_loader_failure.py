@@ -1,4 +1,4 @@
-"""A loader process that dies or hangs ends the real command with one line, and leaves nothing behind."""
+"""A DataLoader worker that dies or hangs ends the real command with one line, and no process is left."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 WORKER_TIMEOUT = 3
-SECONDS_TO_CLEAR_AWAY = 30  # the DataLoader itself waits 5 s for each process, and a machine may be busy
+SECONDS_TO_CLEAR_AWAY = 30  # the DataLoader itself waits 5 s for each worker, and the machine may be busy
 
 
 @pytest.fixture
 def training(image_folder: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A training of very many epochs, well under way."""
+    """A running training of very many epochs."""
     arguments = f"""train experiment=image_folder model=resnext_small data.root={image_folder} data.workers=1 run=loader
         data.worker_timeout={WORKER_TIMEOUT} recipe.image_size=8 recipe.batch_size=4 recipe.epochs=100000
         logger.mode=disabled trainer.accelerator=cpu"""
@@ -48,7 +48,7 @@ def children(pid: int) -> list[int]:
         (signal.SIGSTOP, "no data loader worker returned a batch within data.worker_timeout=3 seconds: check whether"),
     ],
 )
-def test_a_loader_process_that_is_lost(training: subprocess.Popen[str], signum: int, message: str, tmp_path: Path):
+def test_a_lost_worker_ends_the_run(training: subprocess.Popen[str], signum: int, message: str, tmp_path: Path):
     workers = children(training.pid)
     os.kill(workers[0], signum)
     _, errors = training.communicate(timeout=WORKER_TIMEOUT + SECONDS_TO_CLEAR_AWAY)

@@ -1,6 +1,6 @@
-"""A run that an earlier release (d27f6dc) made and left after 7 of 12 steps; fixtures/ has how that release ended it.
+"""A run that an earlier release (d27f6dc) made and stopped after 7 of 12 steps; fixtures/ has its final result.
 
-The release wrote both on one machine. Another CPU may sum in another order, so the weights are compared up to that.
+The release wrote both on one machine. Another CPU may sum in another order, so the comparison has a tolerance.
 """
 
 import shutil
@@ -18,7 +18,7 @@ from support.stopping import IMAGES
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
-def test_a_run_of_an_earlier_release_ends_as_that_release_would_have_ended_it(tmp_path: Path):
+def test_a_run_of_an_earlier_release_ends_with_the_same_result(tmp_path: Path):
     shutil.copytree(FIXTURES / "old_run", "runs/release")
     write_images(tmp_path / "images", IMAGES)
     assert run_verb(["resume", "runs/release", f"data.root='{tmp_path / 'images'}'"]) == 0

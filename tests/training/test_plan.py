@@ -1,4 +1,4 @@
-"""A training is planned once: what the checks before a run build is what is trained, and no file is read twice."""
+"""A training is planned once: it uses the parts that the checks before a run built, and reads no file twice."""
 
 import sys
 from collections import Counter
@@ -40,7 +40,7 @@ OVERRIDES += ["logger.mode=disabled", "logger.every_steps=1", "trainer.accelerat
 
 @pytest.fixture
 def counts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How many of each were made in this process."""
+    """How many objects of each kind this process built."""
     counts: Counter[str] = Counter()
 
     def count(name: str, owner: Any, attribute: str) -> None:
@@ -78,20 +78,20 @@ def stopped_after(steps: int) -> Iterator[None]:
 
 
 def bytes_read() -> int:
-    """By this process, from whatever file."""
+    """The bytes that this process has read from all files."""
     lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(lines["rchar"])
 
 
-def test_everything_is_made_once_and_read_once(train: Any, counts: Counter[str]):
-    """For a first start, for one that goes on by `train` or by `resume`; and the result is that of `fit` alone."""
+def test_each_part_is_built_once_and_each_file_read_once(train: Any, counts: Counter[str]):
+    """For a first start, and for a resume by `train` or by `resume`. The result is the same as with `fit` alone."""
     with stopped_after(5):
         assert train("parts") == 130
     assert counts == ONE_OF_EACH
     run, teacher = Run(Path("runs/parts")), Path("teacher.pt").stat().st_size
     sizes = {path.name: path.stat().st_size for path in run.checkpoints.iterdir()}
     assert sizes.keys() == {"last.ckpt", "previous.ckpt", "best.ckpt"}
-    small = sizes["previous.ckpt"] // 2  # all other files together are less
+    small = sizes["previous.ckpt"] // 2  # more than all other files together
 
     going_on = lambda: run_verb(["resume", "runs/parts", "checkpoint.every_minutes=60"])  # noqa: E731
     for verb, steps, code in ((lambda: train("parts"), 6, 130), (going_on, 99, 0)):
@@ -99,7 +99,7 @@ def test_everything_is_made_once_and_read_once(train: Any, counts: Counter[str])
         before = bytes_read()
         with stopped_after(steps):
             assert verb() == code
-        once = teacher + sizes["last.ckpt"] + sizes["best.ckpt"]  # which is checked, as the run is judged by it
+        once = teacher + sizes["last.ckpt"] + sizes["best.ckpt"]  # best.ckpt is only checked
         assert once < bytes_read() - before < once + small
         assert counts == ONE_OF_EACH
 
@@ -112,8 +112,8 @@ def test_everything_is_made_once_and_read_once(train: Any, counts: Counter[str])
     assert [part for part in compare(run, whole) if not part.same] == []
 
 
-def test_what_was_checked_is_as_it_was_built(image_folder: Path):
-    """Batch statistics, modes and random numbers do not know of the checks."""
+def test_the_checks_leave_the_parts_unchanged(image_folder: Path):
+    """The checks change no batch statistics, no modes and no random numbers."""
     config = small_config(image_folder, recipe__batch_size=4, recipe__drop_path_rate=0.2)
     splits = load_images(config.data)
     fresh, state = build_parts(config, *splits), torch.get_rng_state()
@@ -126,13 +126,13 @@ def test_what_was_checked_is_as_it_was_built(image_folder: Path):
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_several_ranks_build_their_own(image_folder: Path):
+def test_each_of_several_ranks_builds_its_own_parts(image_folder: Path):
     config = small_config(image_folder, recipe__batch_size=4, trainer__devices=2)
     assert check_before_run(config, *load_images(config.data)) is None
 
 
-def test_parts_without_weights_are_not_trained_where_no_checkpoint_has_them(image_folder: Path):
-    """`resume` leaves model.weights out; a run that was stopped before its first save needs them still."""
+def test_parts_without_weights_are_built_again_if_there_is_no_checkpoint(image_folder: Path):
+    """`resume` leaves out model.weights, but a run that was stopped before its first save still needs them."""
     config = small_config(image_folder, recipe__batch_size=4)
     weights = build_parts(replace(config, seed=7), *load_images(config.data)).network.state_dict()
     torch.save(weights, "weights.pt")

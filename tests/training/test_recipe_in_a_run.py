@@ -1,4 +1,4 @@
-"""What a recipe may ask for beyond optimizer and schedule, in whole runs: exact under resume, and what it does."""
+"""The options of a recipe besides optimizer and schedule, in complete runs: their effect, and an exact resume."""
 
 import json
 import signal
@@ -44,8 +44,8 @@ def teacher(tmp_path) -> str:
     return str(path)
 
 
-def test_everything_at_once_is_exact_under_resume(digits, monkeypatch, teacher: str):
-    """Interrupted in the first epoch, at its end, and in the second, whose images are larger."""
+def test_all_options_together_are_exact_under_resume(digits, monkeypatch, teacher: str):
+    """Interrupted in the first epoch, at its end, and in the second epoch, which has larger images."""
     distilled = {"recipe__teacher": {"name": "timm/test_resnet", "weights": teacher, "weight": 0.3, "temperature": 2.0}}
     options = {"recipe__batch_size": 64, "data__workers": 1, **EVERYTHING, **distilled}
     whole, parts = (make_run(small_config(digits, **options, run=name)) for name in ("whole", "parts"))
@@ -62,7 +62,7 @@ def test_everything_at_once_is_exact_under_resume(digits, monkeypatch, teacher: 
         assert all(torch.equal(value, theirs[key][name]) for name, value in ours[key].items())
 
 
-def test_images_grow_with_the_epochs_and_are_evaluated_at_the_last_size(digits, monkeypatch):
+def test_images_grow_with_the_epochs(digits, monkeypatch):
     seen: list[tuple[int, int]] = []
     step = ClassificationTask.training_step
 
@@ -79,7 +79,7 @@ def test_images_grow_with_the_epochs_and_are_evaluated_at_the_last_size(digits, 
     assert config.recipe.eval_image_size == 16
 
 
-def test_a_schedule_of_sizes_ends_with_the_training(digits):
+def test_a_schedule_of_sizes_must_end_with_the_training(digits):
     with pytest.raises(UserError, match=r"recipe.image_size_schedule has epoch 9, but recipe.epochs=2"):
         small_config(digits, recipe__image_size_schedule=[[9, 12]])
 
@@ -89,8 +89,8 @@ def test_a_schedule_of_sizes_must_rise(digits):
         small_config(digits, recipe__image_size_schedule=[[3, 12], [2, 16]])
 
 
-def test_the_first_loss_with_a_teacher_by_hand(digits, teacher: str):
-    """(1 - w) · cross-entropy + w · T² KL, of the network's and the teacher's logits for the first batch."""
+def test_the_first_loss_with_a_teacher_is_the_formula(digits, teacher: str):
+    """(1 - w) · cross-entropy + w · T² KL, from the logits of the network and the teacher for the first batch."""
     distilled = {"name": "timm/test_resnet", "weights": teacher, "weight": 0.3, "temperature": 2.0}
     config = small_config(digits, recipe__max_steps=1, recipe__teacher=distilled)
     images, targets = first_batch(config)
@@ -129,13 +129,13 @@ def test_another_teacher_under_the_same_name_is_refused(digits, teacher: str, mo
         ({"name": "timm/test_resnet", "weights": "nowhere.pt"}, "recipe.teacher.weights=nowhere.pt is not a file"),
     ],
 )
-def test_teachers_that_cannot_be_had(digits, teacher_config: dict, message: str):
+def test_a_teacher_that_cannot_be_loaded_is_refused(digits, teacher_config: dict, message: str):
     with pytest.raises(UserError, match=message):
         fit(make_run(small_config(digits, recipe__teacher=teacher_config)))
 
 
-def test_a_hubs_teacher_sees_images_as_it_was_trained(digits, monkeypatch):
-    """Of the mean and standard deviation of its weights; those of a file see the student's."""
+def test_a_teacher_from_the_hub_gets_its_own_normalization(digits, monkeypatch):
+    """It uses the mean and standard deviation of its weights. A teacher from a file uses those of the student."""
     network = timm.create_model("test_resnet", num_classes=10).eval()
     network.pretrained_cfg = network.pretrained_cfg | {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
     monkeypatch.setattr("resnext.task.teacher.build_model", lambda *_arguments: network)
@@ -173,7 +173,7 @@ def test_gradients_are_clipped_by_their_norm(digits, monkeypatch):
     assert float(moved.norm()) == pytest.approx(0.5 * 0.01, rel=1e-3)
 
 
-def test_what_is_on_is_named_in_the_first_lines(digits, capsys):
+def test_the_first_lines_name_the_options_that_are_on(digits, capsys):
     run = make_run(small_config(digits, recipe__max_steps=1, recipe__lr_batch_size=256, **EVERYTHING))
     fit(run)
     output = capsys.readouterr().out
@@ -200,7 +200,7 @@ def test_a_scaled_rate_is_printed_and_kept(digits, capsys):
 
 
 def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
-    """Sends this process a SIGINT in the training step that comes after `step` - 1 optimizer steps."""
+    """Sends this process a SIGINT in optimizer step `step`."""
     whole = ClassificationTask.training_step
 
     def interrupting(task: ClassificationTask, batch, batch_idx: int):
@@ -212,7 +212,7 @@ def interrupt_at(step: int, patch: pytest.MonkeyPatch) -> None:
 
 
 def first_batch(config: Config) -> tuple[torch.Tensor, torch.Tensor]:
-    """As a run of `config` sees it."""
+    """The first batch of a run with `config`."""
     seen: list = []
     with pytest.MonkeyPatch.context() as patch:
         whole = ClassificationTask.training_step

@@ -1,4 +1,4 @@
-"""Stopped anywhere and resumed: metrics, weights, EMA and optimizer are those of the run that was not, bit for bit."""
+"""A run that is stopped anywhere and resumed has the metrics, weights, EMA and optimizer of the uninterrupted run."""
 
 import signal
 import time
@@ -29,7 +29,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """The uninterrupted run for these options, trained once, without loader processes."""
+    """The uninterrupted run for these options, trained once, without workers."""
     folder, trained = tmp_path_factory.mktemp("undisturbed"), {}
 
     def find(optimizer: str, features: str, micro: int | None) -> Run:
@@ -52,7 +52,7 @@ def assert_identical(one: Run, other: Run) -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "lamb"])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("stop", "micro"), CASES)
-def test_stopped_and_resumed_with_another_number_of_workers(
+def test_a_resume_with_another_number_of_workers_is_bit_identical(
     images: Path, undisturbed: Callable, stop: str, micro: int | None, workers: int, optimizer: str, features: str
 ):
     run = build_run(images, "parts", optimizer=optimizer, features=features, micro=micro, workers=workers)
@@ -66,8 +66,8 @@ def test_stopped_and_resumed_with_another_number_of_workers(
     assert_identical(undisturbed(optimizer, features, micro), run)
 
 
-def test_stopped_at_every_step_and_every_validation(images: Path, undisturbed: Callable):
-    """Each start gets as far as the next place where it can be stopped; also within a resumed validation."""
+def test_stops_at_every_step_and_validation_change_nothing(images: Path, undisturbed: Callable):
+    """Each start reaches the next place where it can stop, also inside a resumed validation."""
     run = build_run(images, "parts", optimizer="sgd", features="all", micro=None, workers=0)
     places = []
     for step in range(1, EPOCHS * STEPS + 1):
@@ -84,7 +84,7 @@ def test_stopped_at_every_step_and_every_validation(images: Path, undisturbed: C
 
 
 @pytest.mark.parametrize("stop", ["before validation", "in validation"])
-def test_stopped_before_the_end_of_the_last_validation(images: Path, undisturbed: Callable, stop: str):
+def test_a_stop_before_the_end_of_the_last_validation(images: Path, undisturbed: Callable, stop: str):
     run = build_run(images, "parts", optimizer="sgd", features="plain", micro=None, workers=0)
     hook, steps = STOPS[stop]
     with with_callbacks(Stopper(hook, steps + STEPS, signal.SIGTERM)), pytest.raises(Interrupted) as interruption:
@@ -96,14 +96,14 @@ def test_stopped_before_the_end_of_the_last_validation(images: Path, undisturbed
     assert_identical(undisturbed("sgd", "plain", None), run)
 
 
-def test_stopped_after_the_last_validation_it_is_finished(images: Path):
+def test_a_run_stopped_after_the_last_validation_is_finished(images: Path):
     run = build_run(images, "parts", optimizer="sgd", features="plain", micro=None, workers=0)
     with with_callbacks(Stopper("on_validation_end", EPOCHS * STEPS)):
         fit(run)
     assert run.summary["status"] == "finished"
 
 
-def test_a_signal_in_a_validation_does_not_wait_for_its_end(images: Path):
+def test_a_signal_stops_a_validation_early(images: Path):
     validated = []
 
     class Slow(Callback):
@@ -116,8 +116,8 @@ def test_a_signal_in_a_validation_does_not_wait_for_its_end(images: Path):
     assert len(validated) == 1  # of two batches
 
 
-def test_a_kill_after_the_validation_was_logged_and_before_it_was_saved(images: Path, undisturbed: Callable):
-    """metrics.csv has the row already, and gets it again."""
+def test_a_kill_between_the_log_and_the_save_of_a_validation(images: Path, undisturbed: Callable):
+    """metrics.csv already has the row, and the resumed training writes it again."""
 
     class Killed(Exception):
         pass

@@ -1,4 +1,4 @@
-"""Ranks, stopped anywhere and resumed: the same bits. With another number of ranks: the same global batches."""
+"""Several ranks: a resume is bit-identical. With another number of ranks, the global batches are the same."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from resnext.training.fit import fit
 from support.small_run import write_images
 from support.stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
 
-# Every pair of a stop, a number of workers, an optimizer and a set of features is in one case at least.
+# Every pair of a stop, a number of workers, an optimizer and a set of features is in at least one case.
 CASES = [
     ("mid-epoch", None, 0, "sgd", "plain"),
     ("mid-epoch", None, 2, "lamb", "all"),
@@ -36,7 +36,7 @@ CASES = [
     ("mid-epoch", 4, 2, "lamb", "plain"),
 ]
 
-# On three ranks and more a sum depends on its order, and so on the layout of the gradient buckets.
+# With three or more ranks, a sum depends on its order, and so on the layout of the gradient buckets.
 # (ranks, stops, images of a micro-step, optimizer, features, changes); the global batch is 48
 MANY_RANKS = [
     (3, ["mid-epoch"], None, "sgd", "plain", {}),
@@ -58,7 +58,7 @@ class Ranks:
         self.process = subprocess.Popen(command, **pipes)
 
     def fit(self, run: Run, world: int, stop: tuple[str, int] | None = None, stopped_rank: int = 0) -> set[str]:
-        """How it ended on the ranks; only one of them is asked to stop."""
+        """How the fit ended on each rank. Only one rank gets the signal."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         request = {"run": str(run.path), "folder": str(Path.cwd()), "port": port, "world": world}
@@ -84,7 +84,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, ranks: Ranks) -> Callable[..., Run]:
-    """The uninterrupted run for these options, trained once by two ranks, without loader processes."""
+    """The uninterrupted run for these options, trained once by two ranks, without workers."""
     folder, trained = tmp_path_factory.mktemp("undisturbed"), {}
 
     def find(optimizer: str, features: str, micro: int | None) -> Run:
@@ -99,7 +99,7 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory, ranks: R
 
 
 @pytest.mark.parametrize(("stop", "micro", "workers", "optimizer", "features"), CASES)
-def test_stopped_and_resumed_with_another_number_of_workers(
+def test_a_resume_with_another_number_of_workers_is_bit_identical(
     ranks: Ranks,
     images: Path,
     undisturbed: Callable,
@@ -122,14 +122,14 @@ def test_stopped_and_resumed_with_another_number_of_workers(
 
 @pytest.fixture(scope="module")
 def more_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 steps of 48 an epoch, 2 images left over."""
+    """4 steps of 48 images per epoch, with 2 images left over."""
     root = tmp_path_factory.mktemp("data")
     write_images(root, IMAGES | {"train/a": 94, "train/b": 100})
     return root
 
 
 @pytest.mark.parametrize(("world", "stops", "micro", "optimizer", "features", "changes"), MANY_RANKS)
-def test_many_ranks_stopped_and_resumed(
+def test_a_resume_on_many_ranks_is_bit_identical(
     ranks: Ranks, more_images: Path, world: int, stops: list, micro: int, optimizer: str, features: str, changes: dict
 ):
     options = {"optimizer": optimizer, "features": features, "micro": micro, **changes}
@@ -145,8 +145,8 @@ def test_many_ranks_stopped_and_resumed(
 
 
 @pytest.mark.parametrize("first", [1, 2])
-def test_resumed_in_the_middle_of_an_epoch_with_another_number_of_ranks(ranks: Ranks, images: Path, first: int):
-    """Each image of every epoch is seen once, and metrics.csv has each step once."""
+def test_a_resume_in_an_epoch_with_another_number_of_ranks(ranks: Ranks, images: Path, first: int):
+    """Every epoch has each image once, and metrics.csv has each step once."""
     run = build_run(images, "parts", optimizer="sgd", features="plain", micro=None, workers=0, devices=first)
 
     def fit_alone(stop: tuple[str, int] | None = None) -> set[str]:

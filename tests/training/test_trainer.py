@@ -31,7 +31,7 @@ def test_deterministic_kernels_of_torch_cublas_and_inductor(
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_cudnn_times_its_kernels_only_where_they_may_differ(
+def test_cudnn_times_its_kernels_only_without_deterministic(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, deterministic: bool
 ):
     class Asked(Exception):
@@ -40,7 +40,7 @@ def test_cudnn_times_its_kernels_only_where_they_may_differ(
     def trainer(**options: Any) -> None:
         raise Asked(options["benchmark"])
 
-    monkeypatch.setattr(trainer_module, "Trainer", trainer)  # Lightning's refuses a GPU that is not there
+    monkeypatch.setattr(trainer_module, "Trainer", trainer)  # Lightning's Trainer refuses a missing GPU
     config = small_config(tmp_path, trainer__deterministic=deterministic, trainer__accelerator="gpu")
     with torch._inductor.config.patch(deterministic=False), pytest.raises(Asked, match=str(not deterministic)):
         build_trainer(config, World(0, 1), tmp_path, callbacks=[], loggers=[])

@@ -1,4 +1,4 @@
-"""The same run on one and two ranks, with and without accumulation: the same batches, rates and weights."""
+"""A run on one and two ranks, with and without accumulation, has the same batches, learning rates and weights."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from resnext.run.metrics import read_rows
 
 RUN = (
     "model=resnext50_32x4d",
-    "model.name=timm/test_convnext",  # without batch norm: the split of a batch changes float summation alone
+    "model.name=timm/test_convnext",  # without batch norm, the split of a batch changes only the float summation
     "recipe.image_size=32",
     "recipe.max_steps=12",
     "recipe.schedule.warmup_epochs=0.25",
@@ -24,7 +24,7 @@ RUN = (
 )
 
 
-def test_batches_rates_and_weights_are_those_of_one_rank_at_once(resnext, digits: Path, tmp_path: Path):
+def test_every_split_has_the_batches_rates_and_weights_of_one_rank(resnext, digits: Path, tmp_path: Path):
     runs = {}
     for size, accumulation in ((1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (2, 4)):
         name = f"{size}x{accumulation}"
@@ -36,12 +36,12 @@ def test_batches_rates_and_weights_are_those_of_one_rank_at_once(resnext, digits
         runs[name] = tmp_path / "runs" / name
     whole = runs.pop("1x1")
     for name, run in runs.items():
-        assert_same_but_for_summation(whole, run)
+        assert_same_up_to_summation(whole, run)
         assert json.loads((run / "summary.json").read_text())["val_images"] == 360, name
         assert json.loads((run / "run.json").read_text())["starts"][0]["world_size"] == int(name[0])
 
 
-def assert_same_but_for_summation(whole: Path, run: Path) -> None:
+def assert_same_up_to_summation(whole: Path, run: Path) -> None:
     ours, theirs = (read_rows(each / "metrics.csv") for each in (whole, run))
     assert len(ours) == len(theirs) == 13
     assert [row["lr"] for row in ours] == [row["lr"] for row in theirs]

@@ -19,14 +19,14 @@ log = logging.getLogger(__name__)
 class BestCheckpoint(Checkpoint):
     """Writes best.ckpt: the first epoch with the highest `best_by`. Raises UserError at the end if that file was lost.
 
-    Every checkpoint names the best epoch so far. At a start it is compared with best.ckpt; if they differ, best.ckpt
-    counts. This callback must come after LastCheckpoint: at the end, a save that failed is then the first error.
+    Every checkpoint names the best epoch so far. A start compares this epoch with best.ckpt; if they differ, best.ckpt
+    counts. This callback must come after LastCheckpoint, so that a failed save at the end is reported first.
     """
 
     def __init__(self, run: Run, best_by: str) -> None:
         self.run, self.best_by = run, best_by
         self._best: Best | None = None
-        self._step = 0  # from which the training continues
+        self._step = 0  # of the loaded checkpoint
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["best"] = self._best._asdict() if self._best is not None else None
@@ -36,7 +36,7 @@ class BestCheckpoint(Checkpoint):
         self._step = checkpoint["global_step"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All ranks use rank 0's result: a network file system may show an older file to the others."""
+        """All ranks use rank 0's result: a network file system may show an older file to other ranks."""
         self._best = trainer.strategy.broadcast(self._find_best() if trainer.is_global_zero else None)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,7 +57,8 @@ class BestCheckpoint(Checkpoint):
     def _find_best(self) -> Best | None:
         """The best epoch so far, as best.ckpt names it.
 
-        A best.ckpt that is newer than the loaded checkpoint will be written again: then the checkpoint's best counts.
+        If best.ckpt is newer than the loaded checkpoint, the training will write it again. Then the best epoch that
+        the checkpoint names counts.
         """
         held = _read_best(self.run.checkpoints / BEST)
         if held is not None and held.step >= self._step:
@@ -65,7 +66,7 @@ class BestCheckpoint(Checkpoint):
         if held != self._best and self._best is not None:
             log.warning(
                 "%s is %s, but this run's best validation so far is %s: best.ckpt was removed or replaced; later "
-                "epochs are now compared with the file that is there",
+                "epochs are now compared with best.ckpt as it is",
                 self.run.checkpoints / BEST,
                 _describe(held),
                 _describe(self._best),
@@ -86,7 +87,7 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
 
 
 def _read_best(path: Path) -> Best | None:
-    """Without a check of every byte: the plan of the training checked them, or the file is newer."""
+    """Does not check every byte: the plan of the training did, or this training wrote the file."""
     try:
         return read_position(path).best
     except (FileNotFoundError, DamagedCheckpoint):

@@ -17,8 +17,8 @@ class WeightEma(Callback):
     """Averages parameters and floating-point buffers, as torchvision and timm do. Integer buffers are copied.
 
     The first update, and each update during the average's warm-up, copies the network. So the average exists from the
-    first step on, and contains nothing of the untrained network. It depends only on the steps. Every checkpoint has it
-    as `state_dict_ema`, which is timm's name.
+    first step on, and contains nothing of the untrained network. It depends only on the steps. Every checkpoint holds
+    it as `state_dict_ema`, timm's name.
     """
 
     def __init__(self, recipe: RecipeConfig) -> None:

@@ -1,4 +1,4 @@
-"""When last.ckpt is written, and the validation at the end of an epoch."""
+"""LastCheckpoint: writes last.ckpt, and runs the validation at the end of an epoch."""
 
 import time
 from datetime import timedelta
@@ -20,22 +20,22 @@ from resnext.task.classification import ClassificationTask
 
 
 class SaveFailed(RunFailed):
-    """The training could no longer be saved; raised on every rank."""
+    """Too many saves in a row have failed. Every rank raises it."""
 
 
 class LastCheckpoint(Checkpoint):
     """Writes last.ckpt by time, by step, before and after each validation, and when a signal asks the run to stop.
 
-    Always between two optimizer steps: inside an accumulation window the gradients gathered so far would be lost.
+    It saves only between two optimizer steps: a save inside an accumulation window would lose its gradients so far.
 
-    It also runs the validation, when the epoch is over: Lightning's own comes while it is not, and a run cannot go on
-    exactly from a checkpoint of that moment. A training that is resumed from between an epoch's last step and the end
-    of its validation begins with that validation.
+    It also runs the validation, after the end of the epoch. Lightning would validate before the end of the epoch, and
+    a run cannot continue exactly from a checkpoint of that moment. If a training stops between the last step of an
+    epoch and the end of its validation, the resumed training begins with that validation.
 
     Args:
-        path: of last.ckpt.
-        timeout: a rank that does not answer for so long ends the training.
-        mark, metadata: what every checkpoint says of its run and of its network.
+        path: the path of last.ckpt.
+        timeout: a rank that does not answer within this time ends the training.
+        mark, metadata: every checkpoint holds them; they identify its run and describe its network.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LastCheckpoint(Checkpoint):
         late, signum = divmod(self._ranks.of_last_call(self._is_late() * 256 + self.stop.signum), 256)
         if late or signum or self._is_due(trainer.global_step):
             self._save(trainer, pl_module)
-            self._ranks.discard()  # it is of before the save
+            self._ranks.discard()  # its values are from before the save
         if signum:
             raise Interrupted(signum)
 
@@ -111,7 +111,7 @@ class LastCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Nothing is lost by stopping here; but some ranks have a batch more, and would ask the others in vain."""
+        """Stops if a signal asks for it, but only after a batch that every rank has: all ranks must take part."""
         if batch_idx < self._common_batches:
             self._stop_if_asked()
 
@@ -131,7 +131,7 @@ class LastCheckpoint(Checkpoint):
         self._check_saved(trainer, allowed=1)
 
     def _save(self, trainer: Trainer, task: LightningModule) -> None:
-        """Raises NonFiniteLoss for weights that must not be kept."""
+        """Raises NonFiniteLoss if the weights must not be saved."""
         assert isinstance(task, ClassificationTask)
         task.guard.check(trainer.global_step)
         began = time.monotonic()
@@ -141,7 +141,7 @@ class LastCheckpoint(Checkpoint):
         self._check_saved(trainer, allowed=self.config.max_failures)
 
     def _check_saved(self, trainer: Trainer, allowed: int) -> None:
-        """Raises SaveFailed, on every rank, when `allowed` saves in a row have failed."""
+        """Raises SaveFailed on every rank if `allowed` saves in a row have failed."""
         failures = self._max_over_ranks(_io(trainer).failures)
         if failures >= allowed:
             raise SaveFailed(
@@ -150,12 +150,12 @@ class LastCheckpoint(Checkpoint):
             )
 
     def _check_same_position(self, step: int) -> None:
-        """Each rank reads the newest checkpoint that it sees; a network file system may show some an older one."""
+        """Raises RunFailed if the ranks read different checkpoints: a network file system may show an older one."""
         position = 2 * step + self._validated
         if self._max_over_ranks(position) != -self._max_over_ranks(-position):
             raise RunFailed(
-                f"the ranks read different checkpoints (this one step {step}): the file system does not show all of "
-                "them the newest yet; resume the run"
+                f"the ranks read different checkpoints (this rank: step {step}): the file system does not show the "
+                "newest one to all ranks yet; resume the run"
             )
 
     def _stop_if_asked(self) -> None:
@@ -167,7 +167,7 @@ class LastCheckpoint(Checkpoint):
         return self._ranks.now(value)
 
     def _is_late(self) -> bool:
-        """By the clock, which the ranks have to agree on."""
+        """Whether a timed save is due on this rank. Clocks differ, so the ranks must agree before they save."""
         minutes = self.config.every_minutes
         return minutes is not None and time.monotonic() - self._saved_at >= minutes * 60
 
@@ -176,7 +176,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _csv_logger(trainer: Trainer) -> CsvLogger | None:
-    """Rank 0's."""
+    """The CSV logger; only rank 0 has one."""
     return next((logger for logger in trainer.loggers if isinstance(logger, CsvLogger)), None)
 
 

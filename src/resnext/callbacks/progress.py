@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class ProgressReport(Callback):
-    """Where the training is, how fast, how long it will take, and the share of time waiting for data.
+    """Shows the position of the training, its speed, the time left and the share of time spent waiting for data.
 
     Args:
-        throughput: comes before this callback, so that its numbers are those of the same batch.
+        throughput: must come before this callback, so that its numbers include the current batch.
         total_steps: optimizer steps of the whole training.
     """
 

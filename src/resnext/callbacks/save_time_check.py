@@ -1,4 +1,4 @@
-"""Checks early whether two steps, a save and W&B's end fit into the time to save before SLURM's time limit."""
+"""Checks early whether two steps, a save and the end of W&B fit into the time to save before SLURM's time limit."""
 
 import logging
 import time
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 class SaveTimeCheck(Callback):
     """Warns once, after the first save, if a rank needs more time to save and exit than SLURM gives it.
 
-    The first step of each image size is not counted: it compiles.
+    The first step of each image size does not count, because it compiles the network.
 
     Args:
-        seconds: from SLURM's signal to the time limit.
+        seconds: time from SLURM's signal to the time limit.
         saver: measures how long its saves take.
     """
 

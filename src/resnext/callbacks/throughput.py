@@ -9,13 +9,12 @@ from lightning.pytorch.callbacks import Callback
 from resnext.task.classification import ClassificationTask
 
 WARMUP_STEPS = 10  # compilation, kernel choice and batches that were loaded ahead make them slower or faster
-FADING = 0.99  # of each batch to the next: an estimate is over about a hundred batches
+FADING = 0.99  # at each batch, the earlier batches lose 1 % of their weight: an average over about 100 batches
 
 
 class Throughput(Callback):
-    """Times every batch from the end of the one before. Validation and the start's first batch do not count.
-
-    A save counts in the time of a step, but only the loader's own wait is a wait for data.
+    """Measures the time from the end of one batch to the end of the next. Validations and the first batch of a start
+    do not count. A save counts as time of a step, but not as time spent waiting for data.
 
     Args:
         batch_size: the global batch, in images.
@@ -32,7 +31,10 @@ class Throughput(Callback):
 
     @property
     def steady_images_per_sec(self) -> float:
-        """For an estimate of the time left: smooth, and without the first steps; during these, of the last batch."""
+        """A smooth speed for the estimate of the time left.
+
+        The first steps do not count; during the first steps, it is the speed of the last batch.
+        """
         return self._steady.images_per_sec
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

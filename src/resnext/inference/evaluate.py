@@ -1,4 +1,4 @@
-"""evaluate(run): a checkpoint of a run on its validation images, in one process."""
+"""evaluate(run): validates a checkpoint of a run on the validation images, in one process."""
 
 import copy
 import warnings
@@ -26,9 +26,9 @@ from resnext.training.trainer import build_trainer
 
 
 class Evaluation(NamedTuple):
-    """The scores of a checkpoint's network after `step` optimizer steps, and of its average where it has one.
+    """The scores of a checkpoint's network after `step` optimizer steps, and of its average (EMA) if it has one.
 
-    `elsewhere` is the folder of the images if they are not the run's own.
+    `elsewhere` is the folder of the images if they are not the images of the run.
     """
 
     scores: Scores
@@ -38,13 +38,13 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
-    """Validates checkpoints/`checkpoint`.ckpt, in the precision the run trains in. Writes nothing.
+    """Validates checkpoints/`checkpoint`.ckpt in the precision of the training. Writes nothing.
 
     `config.data.root` may hold other images of the same classes.
 
     Raises:
-        UserError: if the checkpoint does not exist or is of another run; if another data.root has other classes; if
-            the images in the run's own data.root have changed.
+        UserError: if the checkpoint does not exist or belongs to another run; if another data.root has other classes;
+            if the images in the run's own data.root have changed.
         Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
@@ -80,13 +80,13 @@ def _load_images(run: Run, data: DataConfig) -> tuple[ImageIndex, ImageIndex]:
         train, val = load_images(data)
         run.check_data(identify_data(train, val))
         return train, val
-    train, val = load_images(replace(data, num_classes=None))  # its classes are compared by name
+    train, val = load_images(replace(data, num_classes=None))  # _check_classes compares them by name
     _check_classes(run, data.root, train.classes)
     return train, val
 
 
 def _check_classes(run: Run, root: str, classes: tuple[str, ...]) -> None:
-    """A label is a position in the list of classes, so that it must be the same list."""
+    """Raises UserError if the list of classes differs: a label is a position in this list."""
     made = run.data_identity.classes
     if classes == made:
         return

@@ -1,4 +1,4 @@
-"""load_network(path): the network of a checkpoint file alone, without its run directory."""
+"""load_network(path): the network of a checkpoint, from the file alone, without its run directory."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +13,20 @@ from resnext.runtime.checkpoint_metadata import CheckpointMetadata, parse_metada
 
 
 class TrainedNetwork(NamedTuple):
-    """`network` is in evaluation mode; `metadata` says which images it takes and what its logits are."""
+    """`network` is in evaluation mode; `metadata` describes its input images and its logits."""
 
     network: nn.Module
     metadata: CheckpointMetadata
 
 
 def load_network(path: Path) -> TrainedNetwork:
-    """The network in the checkpoint at `path`, on the CPU: of the average (EMA) where there is one, as best.ckpt is.
+    """The network in the checkpoint at `path`, on the CPU. Takes the averaged weights (EMA) if the checkpoint has them.
 
     Raises:
         UserError: if the file is damaged, or an earlier release wrote it without metadata.
     """
     content = load_checkpoint(path)
-    parse_checkpoint(path, content)  # for its errors
+    parse_checkpoint(path, content)  # only for the errors that it raises
     metadata = parse_metadata(path, content)
     network = build_model(metadata.model, len(metadata.classes))
     weights = network_weights(content.get(EMA_KEY) or content["state_dict"])

@@ -107,7 +107,7 @@ def read_jobs(run: Run) -> JobHistory | None:
         lines = [line.split() for line in read_text(run.path / JOBS).splitlines()]
     except FileNotFoundError:
         return None
-    # one malformed id makes squeue refuse all
+    # squeue refuses the whole list for one malformed id
     lines = [words for words in lines if words and re.fullmatch(r"[0-9]+", words[0])]
     return JobHistory(lines) if lines else None
 

@@ -78,7 +78,7 @@ def restore_metrics(path: Path, kept: str, source: str) -> None:
 
 
 class _CsvFile:
-    """A line that cannot be written, as on a full disk, is written with a later one: a log must not end a training."""
+    """A CSV file. If a line cannot be written, it is written with a later line: a full disk must not end a training."""
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self.path, self.columns = path, columns

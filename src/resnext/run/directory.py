@@ -1,14 +1,14 @@
 """Run: a run directory, its identity and its files.
 
     runs/NAME/
-      config.yaml    resolved, as the run was made: its identity
-      starts/N.yaml  the configuration of a start, where it is not that of the one before; the newest counts
+      config.yaml    the resolved configuration that the run was made with: its identity
+      starts/N.yaml  the configuration of a start, if it differs from the start before; the newest counts
       run.json       ids, command, commit, classes, and every start that trained, with machine and versions
-      code.diff      what was not committed when the run was made
+      code.diff      the uncommitted changes when the run was made
       summary.json   status and results so far
       checkpoints/   metrics.csv   perf.csv   log.txt   wandb/   lock
 
-new_run.py makes one. Imports no torch.
+new_run.py makes a run directory. Imports no torch.
 """
 
 import logging
@@ -53,8 +53,8 @@ log = logging.getLogger(__name__)
 class Run:
     """One run directory. Everything after `create` reads it; only rank 0, which holds the lock, writes to it.
 
-    `start` is the number of the start whose configuration counts, None for the newest: between the making of a start
-    and its training another one may be made.
+    `start` is the number of the start to train; None is the newest start. Another start may be added before this one
+    trains.
     """
 
     path: Path
@@ -62,10 +62,10 @@ class Run:
 
     @classmethod
     def create(cls, config: Config, data: DataIdentity, command: list[str]) -> "Run":
-        """Makes runs/NAME, or opens it for another start if `config` and `data` are those of the run that is there.
+        """Makes runs/NAME. If the run exists and has the same `config` and `data`, adds another start to it.
 
         Raises:
-            UserError: if NAME is another run, and how it differs; if another process is training it; if runs/ cannot
+            UserError: if NAME is another run (with the differences), if another process trains it, or if runs/ cannot
                 be written.
         """
         make_runs_folder(RUNS)
@@ -84,14 +84,14 @@ class Run:
 
     @classmethod
     def open(cls, path: Path, start: int | None = None) -> "Run":
-        """The run at `path`, or of that name in runs/; raises UserError if there is none, or if it is damaged."""
+        """The run at `path` or at runs/`path`. Raises UserError if it does not exist or is damaged."""
         run = cls.find(path, start)
         check_files(run.path)
         return run
 
     @classmethod
     def find(cls, path: Path, start: int | None = None) -> "Run":
-        """As `open`, but the run may be damaged: it may even have lost its config.yaml."""
+        """Like `open`, but also finds a damaged run, even without its config.yaml."""
         for place in (path, RUNS / path):
             if is_run(place) or (place / "run.json").is_file():
                 return cls(place, start)
@@ -129,12 +129,12 @@ class Run:
 
     @property
     def mark(self) -> RunMark:
-        """What its checkpoints carry."""
+        """The mark in every checkpoint of this run."""
         info, config = self.info, read_yaml(self.path / "config.yaml")
         return RunMark(info["wandb_id"], identity_digest(config, info["data"]))
 
     def check(self) -> None:
-        """Raises UserError for the first of its files that is damaged."""
+        """Raises UserError for the first damaged file of the run."""
         check_files(self.path)
         _ = self.made, self.config, self.info, self.summary
 
@@ -142,7 +142,7 @@ class Run:
         return RunLock(self.path / "lock")
 
     def check_identity(self, config: Config, data: DataIdentity) -> None:
-        """Raises UserError with the differences if `config` or `data` would make another run of this one."""
+        """Raises UserError with the differences if `config` or `data` belongs to another run."""
         made = with_epochs(self.made, self.config.recipe.epochs)  # `resume` may have raised them
         differences = describe_differences(made, config)
         if self.made.experiment != config.experiment and (differences or data != self.data_identity):
@@ -163,10 +163,10 @@ class Run:
         )
 
     def add_start(self, config: Config) -> "Run":
-        """Keeps the configuration of another start, and returns the run with that. With more epochs it is not finished.
+        """Adds a start with this configuration and returns the run at this start. More epochs make it unfinished.
 
         Raises:
-            UserError: while a process trains the run: which.
+            UserError: if a process trains the run; the message names the process.
         """
         with self.lock():
             newest = Run(self.path)
@@ -182,7 +182,7 @@ class Run:
         write_json(self.path / "run.json", self.info | changes)
 
     def update_summary(self, **changes: Any) -> None:
-        """A training does not end for it: where it cannot be written, as on a full disk, that is a warning."""
+        """If the file cannot be written, for example on a full disk, logs a warning: the training must not end."""
         try:
             write_json(self.path / "summary.json", self.summary | changes)
         except UserError as error:
@@ -191,7 +191,7 @@ class Run:
             log.warning("%s/summary.json cannot be written: %s", self.path, error.strerror)
 
     def record_start(self, **facts: Any) -> None:
-        """Adds a start to run.json: when and where, `facts`, and with which code; changed code is a warning."""
+        """Adds a start to run.json: time, machine, code and `facts`. Warns if the code has changed."""
         info, code = self.info, describe_code()
         before = info["starts"][-1]["code"] if info["starts"] else info["code"]
         if code != before:
@@ -218,16 +218,16 @@ class Run:
 
 
 def list_runs() -> list[Run]:
-    """The runs in runs/, the one whose summary changed last at the end; also one that has lost its config.yaml."""
+    """The runs in runs/, sorted by the last change of their summary.json; also a run without config.yaml."""
     folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
     return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
 
 
 def find_unfinished() -> Run:
-    """The latest run that is neither finished nor being trained, nor damaged: that is a warning.
+    """The latest run that is not finished, not in training and not damaged. Warns of each damaged run.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no such run.
     """
     for run in reversed(list_runs()):
         try:
@@ -235,12 +235,12 @@ def find_unfinished() -> Run:
             if run.summary["status"] != "finished" and not run.lock().is_taken():
                 return run
         except UserError as error:
-            log.warning("%s; this run is passed over", error)
+            log.warning("%s; this run is skipped", error)
     raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
 
 
 def _changed_at(path: Path) -> float:
-    """0 where that cannot be told."""
+    """The time of the last change; 0 if it cannot be read."""
     try:
         return path.stat().st_mtime
     except OSError:

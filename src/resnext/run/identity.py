@@ -36,7 +36,7 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
     own = {name: config.get(name) for name in ("seed", "model")}
     own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
-    if (config.get("callbacks") or {}).get("names"):  # runs from before there were any have the digest without
+    if (config.get("callbacks") or {}).get("names"):  # the digest of older runs has no callbacks
         own["callbacks"] = config["callbacks"]
     return hashlib.sha256(json.dumps([own, data], sort_keys=True).encode()).hexdigest()[:32]
 
@@ -44,7 +44,7 @@ def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
 def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, required: bool = True) -> None:
     """Raises UserError if `checkpoint`, read from `path`, does not belong to the run with `mark`.
 
-    A checkpoint of an earlier version has no mark: this is only a warning if the mark is not `required`.
+    A checkpoint of an earlier version has no mark. If the mark is not `required`, this only logs a warning.
     """
     found = checkpoint.get("run")
     remedy = f"restore this run's own file, or move this one away (model.weights={path} uses its weights)"
@@ -64,7 +64,7 @@ def check_mark(path: Path, checkpoint: dict[str, Any], mark: RunMark, *, require
 
 
 def describe_differences(made: Config, asked: Config) -> str:
-    """The keys in which `asked` is another run than `made`, with both values; empty if it is the same."""
+    """The keys of the identity that differ between `made` and `asked`, with both values; empty if none differs."""
     differences = list(find_differences(made.identity(), asked.identity()))
     shown = [f"{key} was {_compact(was)} and is now {_compact(now)}" for key, was, now in differences[:SHOWN]]
     more = len(differences) - len(shown)
@@ -72,7 +72,7 @@ def describe_differences(made: Config, asked: Config) -> str:
 
 
 def describe_remedy(path: Path, made: Config, asked: Config) -> str:
-    """What to give so that `asked` goes on with the run at `path`."""
+    """How to change `asked` so that it continues the run at `path`."""
     was, now = made.recipe.epochs, asked.recipe.epochs
     others = describe_differences(made, with_epochs(asked, was))
     if others or now == was:

@@ -3,7 +3,7 @@
 It is a POSIX lock (lockf): it ends with its process, however the process dies, and workers do not inherit it. The file
 names the holder. If the file system has no such locks, or they do not work across hosts, the holder's heartbeat counts:
 the modification time of the file. Clocks of two hosts differ, and the clock of a dead host may have been ahead by days.
-So this process watches the heartbeat: the holder is alive if it changes within a minute of this host's own clock.
+So this process watches the heartbeat: the holder is alive if the time changes within a minute of this host's clock.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from resnext.files import check_regular
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0  # six missed heartbeats
-OLD_SECONDS = 2 * 86400.0  # two clocks differ by less, even if one is set to another time zone
+OLD_SECONDS = 2 * 86400.0  # the clocks of two hosts differ by less, even with a wrong time zone
 MAX_BYTES = 4096  # of the file; a larger file is damaged
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class RunLock:
     def _falls_silent(self, holder: dict[str, Any]) -> bool:
         """Whether the holder's heartbeat stays unchanged for a minute, by this process's own clock.
 
-        A requeued job waits another minute for its own earlier start: that node may be disconnected, and not dead.
+        A requeued job waits another minute for its own earlier start, whose node may be disconnected but alive.
         """
         if time.time() - self._beaten_at() / 1e9 > OLD_SECONDS:
             return True

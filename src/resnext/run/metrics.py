@@ -1,4 +1,4 @@
-"""Reads metrics.csv and perf.csv: complete rows of numbers, also from a damaged file. Imports no torch."""
+"""Reads the complete rows of metrics.csv and perf.csv, even if the file is damaged. Imports no torch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The complete rows of a file, if it exists. A line that is cut or holds anything but numbers is skipped."""
+    """The complete rows of a file; none if it does not exist. Skips a line that is cut or is not only numbers."""
     return parse_rows(_read_text(path))
 
 
@@ -50,7 +50,7 @@ def find_best(rows: list[Row], best_by: str) -> Row | None:
 
 
 def _read_text(path: Path) -> str:
-    """Raises UserError like files.read_text, but not for bytes that are not text."""
+    """The text; empty if there is no file. Raises UserError like files.read_text, but not for invalid UTF-8."""
     try:
         return read_text(path, errors="replace")
     except FileNotFoundError:

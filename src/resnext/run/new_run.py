@@ -1,4 +1,4 @@
-"""The making of a run directory: built aside and renamed into place, so that half a run never exists."""
+"""Makes a run directory: builds it under another name and renames it, so that an incomplete run never exists."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from resnext.run.run_files import write_json, write_yaml
 
 
 def make_run(path: Path, config: Config, data: DataIdentity, command: list[str]) -> bool:
-    """Whether this process made the run; False if another was faster."""
+    """Makes the run. Returns False if another process has made it first."""
     try:
         with atomic_folder(path) as folder:
             _write_files(folder, config, data, command)
@@ -23,7 +23,7 @@ def make_run(path: Path, config: Config, data: DataIdentity, command: list[str])
 
 
 def free_name(folder: Path, experiment: str) -> str:
-    """EXPERIMENT-YYYYMMDD-HHMMSS, with a suffix where `folder` has that."""
+    """EXPERIMENT-YYYYMMDD-HHMMSS, with a suffix if this name exists in `folder`."""
     name = f"{experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
     taken = {path.name for path in folder.glob(f"{name}*")}
     return next(each for each in (name, *(f"{name}-{count}" for count in range(2, 10_000))) if each not in taken)

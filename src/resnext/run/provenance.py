@@ -58,13 +58,13 @@ def _describe_package() -> str | None:
 
 
 def _describe_extensions() -> list[str]:
-    """Those in src/resnext/extensions/ are source of this package."""
+    """Installed packages with extensions; src/resnext/extensions/ is part of this package's own digest."""
     packages = {module.partition(".")[0] for module in load_extensions()} - {PACKAGE.name}
     return [f"{name}@{_digest_sources(name)}" for name in sorted(packages)]
 
 
 def _digest_sources(package: str) -> str:
-    """Of all source files of an imported package, or of the file of a single module."""
+    """The digest of all source files of an imported package, or of the file of a single module."""
     module = sys.modules[package]
     folders = [Path(each) for each in getattr(module, "__path__", ())]
     files = [(path.relative_to(each), path) for each in folders for path in each.rglob("*") if path.suffix in SOURCES]
@@ -79,10 +79,10 @@ def _digest_sources(package: str) -> str:
 def write_diff(path: Path) -> None:
     """Writes the uncommitted changes, if any, as a patch for `git apply`.
 
-    It has all changes to tracked files, without a check for secrets, and the untracked source under src/ and configs/:
-    files that are not ignored by git and not hidden, with a suffix in SOURCES and no secret in their text. The other
-    untracked files there are only named at the end: a .env, a key, a file with a password. A patch that is cut at
-    MAX_DIFF_BYTES ends with a line that says so.
+    The patch has all changes to tracked files, without a check for secrets. It also has the untracked source files in
+    src/ and configs/: files that git does not ignore, that are not hidden, have a suffix in SOURCES and no secret in
+    their text. At its end it only names the other untracked files there: a .env, a key, a file with a password. If
+    the patch is cut at MAX_DIFF_BYTES, its last line says so.
     """
     untracked = _untracked("src", "configs") or []
     patches = {name: _patch(name) for name in untracked if _is_source(name)}
@@ -177,7 +177,7 @@ def _cut(text: bytes) -> bytes:
 
 
 def _git(*arguments: str) -> bytes | None:
-    """What git prints; None if it is missing, fails, or takes more than 20 s."""
+    """The output of git; None if git is missing, fails, or takes more than 20 s."""
     try:
         command = ["git", "-C", str(PROJECT), *arguments]
         return subprocess.run(command, capture_output=True, check=True, timeout=20).stdout

@@ -42,7 +42,7 @@ VALIDATED = {**SUMMARY, **ACCURACIES, "best_epoch": int, "epochs": int, "last": 
 
 
 def is_run(path: Path) -> bool:
-    """Raises OSError if the file system does not answer: this is not the user's mistake."""
+    """Whether `path` has a config.yaml. Raises OSError if the file system fails, which is not the user's mistake."""
     try:
         return stat.S_ISREG((path / "config.yaml").stat().st_mode)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
@@ -89,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Written atomically: readers see the old file or the new one, also after a kill."""
+    """Writes the file atomically: readers see the old content or the new content, even after a kill."""
     atomic_write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -103,7 +103,7 @@ def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(model, dict) or not isinstance(recipe, dict):
         return content
     model, recipe = dict(model), dict(recipe)
-    if "zero_init_last" in model and "init" not in recipe:  # there, false meant the network's default
+    if "zero_init_last" in model and "init" not in recipe:  # in older runs, false is the network's default
         recipe["init"] = {"zero_init_last": model.pop("zero_init_last") or None}
     optimizer = recipe.get("optimizer")
     if isinstance(optimizer, dict) and "decayed" in optimizer:

@@ -1,7 +1,7 @@
-"""Checkpoint files as they are read: once, and only after every byte was checked.
+"""Reads checkpoint files: each file once, after a check of every byte.
 
-torch writes a zip archive, which carries a CRC-32 of each of its records: the checksum is in the file, and the file
-stays one that `torch.load(path, weights_only=True)` takes. torch itself does not look at it.
+torch writes a zip archive, which holds a CRC-32 of each of its records. So the file needs no other checksum, and
+`torch.load(path, weights_only=True)` can still load it. torch itself does not verify the CRC-32.
 """
 
 import errno
@@ -24,7 +24,7 @@ from resnext.errors import UserError, first_line
 from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
 
-OF_THE_STORAGE = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+STORAGE_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 T = TypeVar("T")
@@ -42,10 +42,10 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How many optimizer steps are done, and whether the validation due at that step is.
+    """How many optimizer steps are done, and whether the validation due at that step is done too.
 
-    `best` is what best.ckpt held when this one was written, `metrics` the text of metrics.csv. `content` is all that is
-    in the file; it is empty where only the position was read.
+    `best` is the validation that best.ckpt held when this file was written. `metrics` is the text of metrics.csv.
+    `content` is everything in the file; it is empty if only the position was read.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class Checkpoint:
     content: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def take_content(self) -> dict[str, Any]:
-        """The content, once: this object does not keep its tensors in memory any longer."""
+        """Returns the content and drops it here, so that this object does not keep the tensors in memory."""
         content = dict(self.content)
         self.content.clear()
         return content
@@ -69,11 +69,11 @@ class DamagedCheckpoint(UserError):
 def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint | None:
     """The newest checkpoint in `folder` that is not damaged, with its content; None if there is none.
 
-    The positions decide which file is read; an older one is read only if that is damaged. Every rank calls it. One of
-    them, with `set_aside`, logs and renames damaged files. It checks best.ckpt too, which the run is judged by.
+    The positions decide which file is read; an older file is read only if the newest is damaged. Every rank calls it.
+    Only one rank sets `set_aside`: it logs and renames damaged files. It also checks best.ckpt, the run's result.
 
     Raises:
-        UserError: for one that is not of the run with `mark`, or holds more than tensors and plain values.
+        UserError: if a file does not belong to the run with `mark`, or holds more than tensors and plain values.
     """
     positions = find_positions(folder, mark, set_aside=set_aside)
     loaded = (_read_unless_damaged(read_checkpoint, each.path, mark, set_aside=set_aside) for each in positions)
@@ -84,19 +84,19 @@ def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint |
 
 
 def find_positions(folder: Path, mark: RunMark, *, set_aside: bool = False) -> list[Checkpoint]:
-    """The checkpoints in `folder`, the newest first, without their content; raises as `find_latest` does."""
+    """The checkpoints in `folder`, the newest first, without their content. Raises the errors of `find_latest`."""
     paths = (folder / name for name in (LAST, PREVIOUS, BEST))
     positions = (_read_unless_damaged(read_position, path, mark, set_aside=set_aside) for path in paths)
     return sorted(filter(None, positions), key=lambda each: (each.step, each.validated), reverse=True)
 
 
 def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
-    """Reads the file, once, and checks every byte of it; with `mark`, also which run it is of.
+    """Reads the file once and checks every byte; with `mark`, also checks that it belongs to this run.
 
     Raises:
-        FileNotFoundError: if there is none.
-        DamagedCheckpoint: if it is not as it was written.
-        UserError: if it is of another run, or holds more than tensors and plain values; nothing of it is run.
+        FileNotFoundError: if the file does not exist.
+        DamagedCheckpoint: if the file has changed since it was written.
+        UserError: if it belongs to another run, or holds more than tensors and plain values. No code in it is run.
     """
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
@@ -106,14 +106,14 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
 
 
 def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
-    """As `read_checkpoint`, but the tensors are neither read nor checked, and the content is left out."""
+    """Like `read_checkpoint`, but does not read or check the tensors, and leaves out the content."""
     with _naming_damage(path):
         with zipfile.ZipFile(path) as archive:
             _check_kind(archive, path)
             for name in archive.namelist():
                 if name.endswith(".pkl"):
                     archive.read(name)  # raises BadZipFile if its checksum is wrong
-        without_headers = {"load.calculate_storage_offsets": True}  # torch would read one for each tensor
+        without_headers = {"load.calculate_storage_offsets": True}  # else torch reads one header for each tensor
         with serialization_config.patch(without_headers):  # pyright: ignore[reportAttributeAccessIssue]
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     found = parse_checkpoint(path, content)
@@ -123,7 +123,7 @@ def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
 
 
 def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
-    """The position in `content`, read from `path`; raises DamagedCheckpoint for what is missing or of another type."""
+    """The position in `content`, read from `path`. Raises DamagedCheckpoint for a missing value or a wrong type."""
     if (fault := _find_fault(content)) is not None:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: {fault}")
     return Checkpoint(
@@ -137,24 +137,24 @@ def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
 
 
 def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor]) -> None:
-    """Raises UserError with the first difference if the weights in `checkpoint` are not of this network."""
+    """Raises UserError with the first difference if the weights in `checkpoint` do not fit this network."""
     theirs = {name: list(value.shape) for name, value in checkpoint.content["state_dict"].items()}
     ours = {name: list(value.shape) for name, value in network.items()}
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             raise UserError(
-                f"{checkpoint.path} is of another network: {name} is {theirs.get(name, 'missing')} in it and "
+                f"{checkpoint.path} belongs to another network: {name} is {theirs.get(name, 'missing')} in it and "
                 f"{ours.get(name, 'missing')} in this run; put the run's own file back, or remove it"
             )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """All that is in the file, on the CPU; raises as `read_checkpoint` does."""
+    """Everything in the file, on the CPU. Raises the errors of `read_checkpoint`."""
     with _naming_damage(path), open(path, "rb") as file:
-        with zipfile.ZipFile(file) as archive:  # reads its end alone: a file that is not an archive may be huge
+        with zipfile.ZipFile(file) as archive:  # reads only its end: a file that is not an archive may be huge
             _check_kind(archive, path)
         file.seek(0)
-        content = io.BytesIO(file.read())  # what is checked is what is loaded
+        content = io.BytesIO(file.read())  # the bytes that are checked are the bytes that are loaded
         with zipfile.ZipFile(content) as archive:
             _check_records(archive, path)
         content.seek(0)
@@ -162,7 +162,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_bytes(path: Path, _mark: RunMark) -> None:
-    """As `read_checkpoint`, but nothing is loaded."""
+    """Like `read_checkpoint`, but loads nothing."""
     with _naming_damage(path), zipfile.ZipFile(path) as archive:
         _check_records(archive, path)
 
@@ -191,7 +191,7 @@ def _read_unless_damaged(read: Callable[[Path, RunMark], T], path: Path, mark: R
 
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
-    """Tells a damaged file from storage that fails, and names it; a file that is not regular is not opened."""
+    """Raises DamagedCheckpoint for a damaged file, but not if the storage fails. Opens only a regular file."""
     try:
         check_regular(path)
     except UserError as error:
@@ -201,12 +201,12 @@ def _naming_damage(path: Path) -> Iterator[None]:
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise
     except OSError as error:
-        if error.errno in OF_THE_STORAGE:
-            raise  # the file may be whole
+        if error.errno in STORAGE_ERRORS:
+            raise  # the file may be intact
         raise DamagedCheckpoint(f"{path} is damaged: {first_line(error)[:100]}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values, and loading those could run code: it was not written "
+            f"{path} holds more than tensors and plain values, and loading it could run code: it was not written "
             "by a training; remove it"
         ) from error
     except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
@@ -239,6 +239,6 @@ def _set_aside(path: Path, error: UserError) -> None:
     aside = path.with_name(f"{path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
     try:
         path.rename(aside)
-        log.warning("%s; it is now %s, and passed over", error, aside.name)
+        log.warning("%s; it was renamed to %s and is skipped", error, aside.name)
     except OSError as reason:
-        log.warning("%s; it is passed over, but cannot be renamed: %s", error, reason.strerror)
+        log.warning("%s; it is skipped, but cannot be renamed: %s", error, reason.strerror)

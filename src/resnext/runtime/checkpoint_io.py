@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: a kill, or a full disk, leaves the earlier file as it was.
+    """Writes a temporary file and renames it: a kill or a full disk leaves the earlier file unchanged.
 
-    The last.ckpt before becomes previous.ckpt. A save that fails is a warning, and `failures` counts them in a row: the
-    training goes on, and whoever called decides for how long. An OSError of `before_save` is such a failure too.
+    The earlier last.ckpt becomes previous.ckpt. A failed save only logs a warning. `failures` counts the failed saves
+    in a row; the caller decides when the training must end. An OSError of `before_save` also counts.
 
-    A best.ckpt that cannot be written is kept in memory, and written before any other file: so no last.ckpt counts on
-    a best.ckpt that is not there, and a run that is killed meanwhile validates that epoch again.
+    A best.ckpt that cannot be written stays in memory and is written before any other file. So no last.ckpt refers to
+    a best.ckpt that does not exist. If the run is killed before that, it validates that epoch again.
 
     Args:
-        loaded: the checkpoint that the training resumes from: its file is not read a second time.
+        loaded: the checkpoint from which the training resumes. Its file is not read a second time.
     """
 
     def __init__(self, loaded: Checkpoint | None = None) -> None:
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         target = Path(path)
         if target.name == BEST:
-            self._kept_best = None  # an earlier one is no longer the best
+            self._kept_best = None  # an earlier epoch is no longer the best
         try:
             self.before_save()
             self._write_kept_best()
@@ -58,7 +58,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if target.name == BEST:
                 self._kept_best = target, _to_bytes(checkpoint)
             log.warning(
-                "%s could not be saved: %s; the file before is whole and the training goes on (failure %d in a row)",
+                "%s could not be saved: %s; the earlier file is intact and the training goes on (failure %d in a row)",
                 target,
                 error.strerror or error,
                 self.failures,
@@ -71,34 +71,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             _write(content, path)
         except OSError as error:
-            raise OSError(f"{BEST} comes first, and: {error.strerror or error}") from error
+            raise OSError(f"{BEST} must be saved first: {error.strerror or error}") from error
         self._kept_best = None
         log.info("%s is saved now", path)
 
 
 def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
-    """Of bytes, as they are: a checkpoint that `_to_bytes` made."""
-    with atomic_file(target) as file:  # one writer: the run's lock
-        _check_free_space(checkpoint, target.parent)  # with the space of a killed save, which was removed
+    """Writes `checkpoint` to `target`; bytes, which `_to_bytes` made, are written unchanged."""
+    with atomic_file(target) as file:  # the run's lock allows only one writer
+        _check_free_space(checkpoint, target.parent)  # after atomic_file removed the file of a killed save
         if isinstance(checkpoint, bytes):
             file.write(checkpoint)
         else:
             _save(checkpoint, file)
         if target.name == LAST and target.exists():
-            sync(file)  # a save that fails here must not cost previous.ckpt
+            sync(file)  # before the rename: if this fails, previous.ckpt must stay
             link_or_move(target, target.with_name(PREVIOUS))
     sync_folder(target.parent)
 
 
 def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """The file's content: a copy on the CPU, which the training does not change any more."""
+    """The content of the file, copied, so that the training does not change it."""
     content = io.BytesIO()
     torch.save(checkpoint, content)
     return content.getvalue()
 
 
 def _save(checkpoint: dict[str, Any], file: Any) -> None:
-    """torch.save, with the OSError that its own RuntimeError about the position in the file hides."""
+    """Like torch.save, but raises the OSError that torch hides behind a RuntimeError about the file position."""
     try:
         torch.save(checkpoint, file)
     except RuntimeError as error:
@@ -108,7 +108,7 @@ def _save(checkpoint: dict[str, Any], file: Any) -> None:
 
 
 def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
-    """Before the disk is full to the brim: the run's other files are on it."""
+    """Raises OSError before the disk is full, because the run's other files are on it too."""
     tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor)]
     needed = len(checkpoint) if isinstance(checkpoint, bytes) else sum(tensor.nbytes for tensor in tensors)
     free = shutil.disk_usage(folder).free

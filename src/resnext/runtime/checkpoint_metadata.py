@@ -54,7 +54,7 @@ def parse_metadata(path: Path, content: dict[str, Any]) -> CheckpointMetadata:
     """The metadata in `content`, which was read from `path`.
 
     Raises:
-        UserError: if an earlier release wrote the file without metadata, or the metadata is not as it was written.
+        UserError: if an earlier release wrote the file without metadata, or the metadata cannot be read.
     """
     if METADATA not in content:
         raise UserError(
@@ -73,7 +73,7 @@ def parse_metadata(path: Path, content: dict[str, Any]) -> CheckpointMetadata:
 def peek_metadata(path: Path) -> CheckpointMetadata | None:
     """The metadata of a checkpoint, without reading its tensors or checking the file; None if it has none.
 
-    For `model.weights`, which may be any file: whoever loads the weights says what is wrong with it.
+    For `model.weights`, which may be any file: the code that loads the weights reports its errors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -85,18 +85,18 @@ def peek_metadata(path: Path) -> CheckpointMetadata | None:
 
 
 def _parse(found: Any) -> CheckpointMetadata:
-    """Raises LookupError, TypeError or ValueError. Keys of a later release are passed over."""
+    """Raises LookupError, TypeError or ValueError. Ignores the keys of a later release."""
     classes = found["classes"]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise TypeError("classes is not a list of names")
     types = {name: kind for name, kind in get_type_hints(CheckpointMetadata).items() if name != "classes"}
-    # as JSON, see parse_config; class names stay out of it: a folder's name may be no valid Unicode
+    # as JSON, see parse_config; but not the class names: a folder's name may not be valid Unicode
     values = {name: TypeAdapter(kind).validate_json(json.dumps(found[name])) for name, kind in types.items()}
     return CheckpointMetadata(**values, classes=tuple(classes))
 
 
 class _Skipped(dict[Any, Any]):
-    """In place of every object of a class: tensors, ordered dicts. Accepts whatever pickle does to an object."""
+    """Replaces every object of a class, such as a tensor. Accepts all that pickle does to an object."""
 
     def __init__(self, *_arguments: Any) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class _Skipped(dict[Any, Any]):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads plain values and runs no code: no class or function that a file names is ever looked up."""
+    """Reads plain values and runs no code: it does not look up the classes and functions that a file names."""
 
     def find_class(self, _module: str, _name: str) -> type[_Skipped]:
         return _Skipped

@@ -11,8 +11,8 @@ from torch import Tensor
 def min_over_ranks(value: int, device: torch.device) -> int:
     """The smallest value of any rank, on every rank.
 
-    Over the training's own process group (nccl on GPUs), which queues it behind the step's kernels: for a caller that
-    waits for the device anyway. A caller that must not wait takes MaxOverRanks.
+    It uses the training's own process group (nccl on GPUs), which queues it behind the step's kernels. So it is for a
+    caller that waits for the device anyway. A caller that must not wait uses MaxOverRanks.
     """
     if not torch.distributed.is_initialized():
         return value
@@ -22,9 +22,9 @@ def min_over_ranks(value: int, device: torch.device) -> int:
 
 
 class MaxOverRanks:
-    """The largest value of any rank, on every rank, over CPU memory: no GPU is ever waited for.
+    """The largest value of any rank, on every rank. It uses CPU memory and never waits for a GPU.
 
-    It has a gloo group of its own. A rank that does not answer within `timeout` ends the training.
+    It has its own gloo group. A rank that does not answer within `timeout` ends the training.
     """
 
     def __init__(self, timeout: timedelta) -> None:
@@ -33,7 +33,7 @@ class MaxOverRanks:
         self._pending: tuple[Any, Tensor] | None = None
 
     def now(self, value: int) -> int:
-        """Waits for the answer."""
+        """The largest value; waits for all ranks."""
         if self._group is None:
             return value
         work, tensor = self._send(value)
@@ -44,7 +44,7 @@ class MaxOverRanks:
         """Sends `value`, and returns the answer to the call before, which has arrived while the step was computed.
 
         Returns 0 if there was no call before, or `discard` came after it; with one process, `value` itself.
-        docs/performance.md has what this saves.
+        docs/performance.md states the time that this saves.
         """
         if self._group is None:
             return value

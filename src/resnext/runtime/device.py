@@ -38,7 +38,7 @@ def find_accelerator(config: TrainerConfig) -> str:
     """The device to use: gpu or cpu.
 
     Raises:
-        UserError: if trainer.accelerator=gpu and there is none.
+        UserError: if trainer.accelerator=gpu and there is no GPU.
     """
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise UserError("trainer.accelerator=gpu, but torch finds no CUDA device here; use trainer.accelerator=cpu")

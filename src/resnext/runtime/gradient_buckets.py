@@ -16,7 +16,7 @@ class FixedBucketsDDP(DDPStrategy):
 
 
 def fix_buckets(model: DistributedDataParallel) -> None:
-    """Gives `model` the buckets that it keeps: its parameters in reverse order, 1 MiB first, then 25 MiB each.
+    """Gives `model` its final buckets: its parameters in reverse order, 1 MiB first, then 25 MiB each.
 
     DDP builds its buckets twice: once when it is made, and again after its first backward, in the order in which the
     gradients became ready. The first step of a start would sum in the first layout and the other steps in the second.

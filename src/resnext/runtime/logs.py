@@ -1,4 +1,4 @@
-"""Sends the messages of a run to the terminal, and with the time to its log.txt."""
+"""Sends the messages of a run to the terminal and, with the time, to its log.txt."""
 
 import logging
 import warnings
@@ -81,6 +81,6 @@ def ignore_harmless_warnings() -> None:
 
 
 def quiet_lightning() -> None:
-    """Silences Lightning, which would print the devices, and that a training stopped as requested."""
+    """Silences Lightning, which would print the devices and the requested stop of a training."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Ties a process to its parent: it is killed when the parent ends, however the parent ends. Linux only."""
+"""Ties a process to its parent: the process is killed when its parent ends for any reason. Linux only."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ def die_with_launcher() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends, also while this process hangs or is stopped.
+    """Asks the kernel to kill this process when its parent ends, even if this process hangs or is stopped.
 
     To the kernel, the parent is the thread that started this process. torchrun and DataLoader start processes from
     their main thread, which ends with its process.

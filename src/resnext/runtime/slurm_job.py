@@ -39,7 +39,7 @@ def is_under_batch_script() -> bool:
 def tell_batch_script(exit_code: int) -> None:
     """Writes the exit code of the first rank that fails.
 
-    srun's own exit code may be that of a rank that was killed because of this failure.
+    srun itself may return the exit code of a rank that was killed because of this failure.
     """
     path = os.environ.get(EXIT_CODE_FILE)
     if path and exit_code:

@@ -1,4 +1,4 @@
-"""How a training ends: what summary.json and the error say, and that nothing is waited for without bound."""
+"""The end of a training: sets the status in summary.json, words the error, and limits how long the end may take."""
 
 import logging
 import multiprocessing
@@ -14,7 +14,7 @@ from resnext.config.schema import Config
 from resnext.errors import Interrupted, RunFailed, UserError, describe_error
 from resnext.run.directory import Run
 from resnext.runtime.library_messages import is_gloo_failure, is_timeout
-from resnext.runtime.signals import NEAR_THE_END
+from resnext.runtime.signals import TIME_LIMIT_SIGNALS
 from resnext.runtime.slurm_job import is_slurm_rank, is_under_batch_script
 from resnext.runtime.world import World
 from resnext.task.finite import NonFiniteLoss
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def keeping_status(run: Run, world: World) -> Iterator[None]:
-    """Whatever ends the training inside, summary.json says so, and W&B is not waited for without bound.
+    """Records in summary.json how the training ends, and ends W&B within a time limit.
 
     Raises:
-        RunFailed: for an error that is neither the user's nor a signal; without words where another rank says why.
+        RunFailed: for an error that is neither a user's mistake nor a signal. Its message is empty if another rank
+            reports the reason.
     """
     status = "failed"
     try:
@@ -42,53 +43,57 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
         raise
     except Exception as error:
         log.error("the training broke", exc_info=True)
-        if world.size > 1 and _is_said_elsewhere(error, world):
+        if world.size > 1 and _is_reported_elsewhere(error, world):
             raise RunFailed from error
         raise RunFailed(f"{_reason(error, run.config)} (traceback in {run.path}/log.txt)") from error
     finally:
-        for loader in multiprocessing.active_children():
-            loader.kill()  # one that hangs would be waited for at the interpreter's exit
+        for worker in multiprocessing.active_children():
+            worker.kill()  # at its exit, Python would wait for a worker that hangs
         if world.rank == 0:
             run.update_summary(status=status)
             _finish_wandb(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
-                with suppress(RuntimeError):  # one that died while leaving changes nothing of how this one ends
-                    torch.distributed.barrier()  # srun ends rank 0 in the middle of this if another leaves first
-            torch.distributed.destroy_process_group()  # at the interpreter's exit its threads may abort the process
+                with suppress(RuntimeError):  # another rank died at its exit: this rank still ends as planned
+                    torch.distributed.barrier()  # if another rank exits first, srun kills rank 0 before it is done
+            torch.distributed.destroy_process_group()  # left to Python's exit, its threads may abort the process
 
 
-def leave_hanging(run: Run, world: World, signum: int) -> None:
-    """The last words of a process that hangs in a library while there is nothing to save."""
+def report_interrupted_wait(run: Run, world: World, signum: int) -> None:
+    """Logs and records that a signal ends this process, which hangs in a library and has nothing to save."""
     log.info("interrupted while waiting for another process; %s", _what_next(run))
     if world.rank == 0:
         run.update_summary(status=_status_after(signum))
 
 
 def _status_after(signum: int) -> str:
-    return "preempted" if signum in NEAR_THE_END else "interrupted"
+    return "preempted" if signum in TIME_LIMIT_SIGNALS else "interrupted"
 
 
 def _what_next(run: Run) -> str:
     if is_under_batch_script():
-        return "the batch script says whether the job goes on"
-    return f"`make resume RUN={shlex.quote(str(run.path))}` goes on"
+        return "the batch script prints whether the job continues"
+    return f"`make resume RUN={shlex.quote(str(run.path))}` continues the run"
 
 
 def _finish_wandb(exit_code: int) -> None:
-    """Without an error: how the training ended is known by now, and W&B's own process may be gone."""
+    """Raises no error: the result of the training is already known, and W&B's own process may have ended."""
     try:
         wandb.finish(exit_code=exit_code)
     except Exception as error:
         log.warning("W&B could not finish: %s", describe_error(error))
 
 
-def _is_said_elsewhere(error: Exception, world: World) -> bool:
-    """By rank 0, for what all ranks find out together; by the rank that broke first, if a collective lost its peer."""
+def _is_reported_elsewhere(error: Exception, world: World) -> bool:
+    """Whether another rank reports the reason.
+
+    Rank 0 reports an error that all ranks detect together. If a collective loses a rank, the rank that failed first
+    reports its own error.
+    """
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0
     if isinstance(error, torch.distributed.DistNetworkError | torch.distributed.DistStoreError):
-        return world.rank > 0 and not is_timeout(error)  # the store is rank 0's: its own errors nobody else knows
+        return world.rank > 0 and not is_timeout(error)  # rank 0 hosts the store: only rank 0 knows why it failed
     return _is_of_a_collective(error) and not is_timeout(error)
 
 

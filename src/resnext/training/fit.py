@@ -1,4 +1,4 @@
-"""fit(run): the table of contents of a training. Starting, resuming and being requeued are this one call."""
+"""fit(run): the steps of a training. A first start, a resume and a requeue all make this one call."""
 
 import logging
 import time
@@ -28,7 +28,7 @@ from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank
 from resnext.runtime.world import World
 from resnext.task.classification import ClassificationTask
-from resnext.training.ending import keeping_status, leave_hanging
+from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan, plan_training
@@ -41,12 +41,12 @@ log = logging.getLogger(__name__)
 def fit(run: Run, stop: StopRequest | None = None, parts: Parts | None = None) -> None:
     """Trains `run` from its newest checkpoint to its end. Every rank calls it.
 
-    `stop` knows of signals that came before. `parts` are those that this process built to check the run before it was
-    made. Under srun no rank leaves alone: srun would end the others.
+    `stop` may already hold a signal. `parts` are the parts that this process built when it checked the configuration
+    before the run was made. Under srun, all ranks stop together: when one rank exits, srun kills the others.
 
     Raises:
-        UserError: if another process trains it, or its data, configuration or machine do not allow it.
-        Interrupted: after a signal, with the state saved.
+        UserError: if another process trains the run, or its data, its configuration or this machine does not fit.
+        Interrupted: after a signal; the state is saved.
         RunFailed: after any other error; its traceback is in log.txt.
     """
     world, stop = World.from_environment(), stop or StopRequest()
@@ -55,7 +55,7 @@ def fit(run: Run, stop: StopRequest | None = None, parts: Parts | None = None) -
         if world.rank == 0:
             stack.enter_context(run.lock())
         stack.enter_context(logging_to(run.path, world.rank))
-        stack.enter_context(stop.ends_what_hangs(lambda signum: leave_hanging(run, world, signum)))
+        stack.enter_context(stop.ends_hanging_process(lambda signum: report_interrupted_wait(run, world, signum)))
         if run.summary["status"] == "finished":
             log.info("%s is finished: %s", run.path, describe_best(run))
             return
@@ -86,7 +86,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
 
 
 def build_task(plan: TrainingPlan) -> ClassificationTask:
-    """The network in the memory format of this start, and compiled where it asks for that."""
+    """The task with its network in this start's memory format, compiled if trainer.compile is true."""
     config, network = plan.config, plan.parts.network
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -117,7 +117,7 @@ def build_datamodule(run: Run, plan: TrainingPlan) -> ImageDataModule:
 
 
 def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Callback]:
-    """Lightning calls them in this order, but for checkpoints, which come last."""
+    """The callbacks in the order in which Lightning calls them, except that it calls checkpoint callbacks last."""
     config, recipe = plan.config, plan.config.recipe
     timeout = timedelta(minutes=config.trainer.timeout_minutes)
     throughput = Throughput(recipe.batch_size, config.logger.every_steps)
@@ -136,7 +136,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
 
 
 def build_loggers(run: Run, plan: TrainingPlan) -> list[Logger]:
-    """Of rank 0; the others have none."""
+    """The loggers of rank 0. The other ranks have no loggers."""
     config = plan.config
     average = config.recipe.ema.decay is not None
     loggers: list[Logger] = [CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average)]

@@ -1,4 +1,4 @@
-"""What a run says first and last."""
+"""The first and the last lines that a training logs."""
 
 import logging
 import shlex
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
-    """The first lines: what is trained, on what, how; in a SLURM job also where, and from which step on."""
+    """Logs the first lines: model, data, recipe and device; in a SLURM job also the nodes and the first step."""
     config, train, val = plan.config, plan.parts.train, plan.parts.val
     recipe, trainer = config.recipe, config.trainer
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
@@ -53,7 +53,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
-    """Images that a user may believe to be trained on or evaluated."""
+    """Warns of images that are not used, although a user may expect it."""
     for index in (train, val):
         if index.unread:
             counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(index.unread.items()))
@@ -63,7 +63,7 @@ def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
 
 
 def log_resume(run: Run, plan: TrainingPlan) -> None:
-    """From where the training goes on, and whether more epochs change its learning rate."""
+    """Logs the step from which the training continues. Warns if more epochs change its learning rate."""
     checkpoint, recipe = plan.checkpoint, plan.config.recipe
     if checkpoint is None:
         return
@@ -84,7 +84,7 @@ def log_resume(run: Run, plan: TrainingPlan) -> None:
 
 
 def log_result(run: Run, seconds: float) -> None:
-    """The last lines of a finished run: how good, how fast, where, and what to do next."""
+    """Logs the last lines of a finished run: steps, speed, accuracies, folder and the next command."""
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
     _log_lines(
@@ -105,17 +105,17 @@ def describe_best(run: Run) -> str:
 
 
 def _accuracies(results: dict[str, Any]) -> str:
-    """Of the average, where there is one, and then of the weights themselves too."""
+    """The accuracies of the average (EMA) and the top-1 without it; if there is no average, those of the weights."""
     if "val_ema/top1" not in results:
         return f"top-1 {100 * results['val/top1']:.2f} %, top-5 {100 * results['val/top5']:.2f} %"
     return (
         f"top-1 {100 * results['val_ema/top1']:.2f} %, top-5 {100 * results['val_ema/top5']:.2f} % "
-        f"(EMA; else {100 * results['val/top1']:.2f})"
+        f"(EMA; without EMA {100 * results['val/top1']:.2f})"
     )
 
 
 def _log_lines(**lines: Any) -> None:
-    """A line each; one without a text is left out."""
+    """Logs one line for each name, except for a name without a text."""
     for name, text in lines.items():
         if text is not None:
             log.info("%-9s %s", name, text)

@@ -1,4 +1,4 @@
-"""Parts: what a configuration and its images make. They are built once in a process, also before there is a run."""
+"""Parts: images, network, optimizer and teacher of a training. A process builds them once, even before the run."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from resnext.task.teacher import Teacher, build_teacher
 
 @dataclass(frozen=True)
 class Parts:
-    """What is trained, and on what.
+    """What is trained, and on which images.
 
-    The network is as `model` describes it, on the CPU, neither compiled nor in another memory format.
+    `network` is the network that `model` describes, on the CPU, not compiled, in torch's default memory format.
     """
 
     model: ModelConfig

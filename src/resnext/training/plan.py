@@ -1,4 +1,4 @@
-"""plan_training: what follows from a run and this machine, before anything is trained."""
+"""plan_training: everything about a training that its run and this machine determine before the first step."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,12 @@ from resnext.training.parts import Parts, build_parts
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is trained, on what, from where to where.
+    """What is trained, on which data, and from which step to which step.
 
     Attributes:
-        config: of this start; nothing in it is `auto`.
-        split: of the global batch among the ranks.
-        checkpoint: what the training goes on from; None at the first start.
+        config: the configuration of this start, without `auto` values.
+        split: how the ranks share the global batch.
+        checkpoint: the checkpoint from which the training continues; None at the first start.
         steps_per_epoch, steps: optimizer steps of an epoch, and of the whole training.
     """
 
@@ -48,7 +48,7 @@ class TrainingPlan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all steps and their validation are done."""
         return self.checkpoint is not None and self.steps_done >= self.steps and self.validated
 
     @property
@@ -57,21 +57,21 @@ class TrainingPlan:
 
 
 def plan_training(run: Run, world: World, parts: Parts | None = None) -> TrainingPlan:
-    """Every rank calls it. `parts` are those that the checks before the run built in this process.
+    """Every rank calls it. `parts` are the parts that this process built when it checked the configuration.
 
-    The first start's rank 0 keeps in run.json what was resolved and which teacher there is.
+    At the first start, rank 0 writes the resolved values and the teacher's fingerprint to run.json.
 
     Raises:
-        UserError: if the data, the checkpoint, the teacher or the machine are not those of the run, or a part cannot
-            be built.
+        UserError: if the data, the checkpoint, the teacher or this machine does not fit the run, or a part cannot be
+            built.
     """
     config = _resolve(run, world)
     world.check(config.trainer)
-    split = config.split_batch(world.size)  # on all ranks, before one of them waits for another
+    split = config.split_batch(world.size)  # may raise: on all ranks, before any rank waits for another
     train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
     run.check_data(identify_data(train, val))
     checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)
-    model = config.model if checkpoint is None else replace(config.model, weights=None)  # the checkpoint has them
+    model = config.model if checkpoint is None else replace(config.model, weights=None)  # they are in the checkpoint
     if parts is None or (checkpoint is None and parts.model != model):
         parts = build_parts(replace(config, model=model), train, val)
     if checkpoint is not None:
@@ -84,7 +84,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
 
 
 def _resolve(run: Run, world: World) -> Config:
-    """The configuration of the newest start, with what is `auto` as the first start found it on its machine."""
+    """The configuration of this start. Its `auto` values become the values that the first start resolved."""
     config, kept = run.config, run.info.get("resolved")
     trainer = resolve_auto(config.trainer, kept)
     if kept is None and world.rank == 0:
@@ -93,7 +93,7 @@ def _resolve(run: Run, world: World) -> Config:
 
 
 def _check_teacher(run: Run, config: Config, teacher: Teacher, *, is_writer: bool) -> None:
-    """Raises UserError if its weights are not those that the run began with."""
+    """Raises UserError if the teacher's weights differ from the weights that the run began with."""
     fingerprint, kept = teacher.fingerprint(), run.info.get("teacher")
     if kept not in (None, fingerprint):
         raise UserError(

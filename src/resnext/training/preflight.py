@@ -1,4 +1,4 @@
-"""What is checked before a run directory is made, or a start of it kept: arithmetic, devices, names, weights."""
+"""Checks arithmetic, devices, names and weights before a run directory is made or a start is added to it."""
 
 import math
 
@@ -19,17 +19,18 @@ from resnext.training.parts import Parts, build_parts
 
 
 def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Parts | None:
-    """Raises UserError for whatever would end the training on this machine before its first step.
+    """Raises UserError for anything that would end the training on this machine before its first step.
 
-    Returns what it built, to be trained in this process; None for several devices, whose ranks build their own.
+    Returns the parts that it built, for a training in this process. Returns None if there are several devices: each
+    rank builds its own parts.
     """
     if is_slurm_rank():
         raise UserError(
-            "this command is for one process, and srun starts several: `resnext slurm` makes a job of a run"
+            "this command is for one process, but srun started several: `resnext slurm` submits a run as a job"
         )
     if config.trainer.nodes > 1:
         raise UserError(
-            f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; take trainer.nodes=1"
+            f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; use trainer.nodes=1"
         )
     devices = count_devices(config.trainer)
     config.split_batch(devices)
@@ -43,7 +44,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
 
 
 def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
-    """Raises UserError for fewer epochs than the run was made with, or than are done."""
+    """Raises UserError for fewer epochs than the run was made with, or fewer than it has done."""
     asked, made = config.recipe.epochs, run.made.recipe.epochs
     positions = find_positions(run.checkpoints, run.mark)
     done = positions[0].step / steps_per_epoch(len(train), config.recipe.batch_size) if positions else 0
@@ -65,12 +66,12 @@ def _check_image_sizes(recipe: RecipeConfig, parts: Parts) -> None:
 
 
 def _check_image_size(key: str, network: nn.Module, size: int) -> None:
-    """The network is as it was afterwards: in evaluation no batch statistics change, and nothing is drawn."""
+    """Leaves the network unchanged: evaluation mode changes no batch statistics and draws no random numbers."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, size, size))
-    except Exception as error:  # timm's networks assert their size, or run out of pixels in many ways
+    except Exception as error:  # timm's networks raise errors of many types for a wrong size
         raise UserError(f"{key} does not take images of {size} pixels: {error}") from error
     finally:
         for module, training in modes:

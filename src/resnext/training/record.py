@@ -1,4 +1,4 @@
-"""What rank 0 says of a training, and writes into the run directory, before its first step and after its last."""
+"""What rank 0 logs, and writes into the run directory, before the first step and after the last step."""
 
 import time
 
@@ -15,7 +15,7 @@ from resnext.training.plan import TrainingPlan
 
 
 def restore_record(run: Run, plan: TrainingPlan, world: World) -> None:
-    """Writes the rows of metrics.csv again that the file has lost since the checkpoint was written."""
+    """Restores the rows that metrics.csv has lost since the checkpoint was written."""
     if world.rank == 0 and plan.checkpoint is not None:
         restore_metrics(run.path / "metrics.csv", plan.checkpoint.metrics, plan.checkpoint.path.name)
 
@@ -27,7 +27,7 @@ def announce(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def record_start(run: Run, plan: TrainingPlan, world: World) -> None:
-    """This start, in run.json and summary.json."""
+    """Adds this start to run.json, and sets the status in summary.json."""
     if world.rank > 0:
         return
     trainer = plan.config.trainer
@@ -37,7 +37,7 @@ def record_start(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def record_complete(run: Run, plan: TrainingPlan, world: World) -> None:
-    """The results, in summary.json, of a training that was done before this start.
+    """Writes summary.json for a training that was already complete before this start.
 
     Raises:
         UserError: on every rank, if best.ckpt was lost.
@@ -51,6 +51,6 @@ def record_complete(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def announce_result(run: Run, world: World, began: float) -> None:
-    """`began` is a time.monotonic()."""
+    """`began` is a value of time.monotonic()."""
     if world.rank == 0:
         log_result(run, time.monotonic() - began)
