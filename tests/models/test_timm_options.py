@@ -52,7 +52,7 @@ def test_a_vision_transformer_takes_another_image_size():
         ("deit_tiny_distilled_patch16_224", {"qkv_bia": True}, r"did you mean qkv_bias\?"),
     ],
 )
-def test_what_the_constructor_does_not_take_is_one_line(name: str, options: dict, message: str):
+def test_an_option_that_the_constructor_does_not_take_gives_one_line(name: str, options: dict, message: str):
     with pytest.raises(UserError, match=message) as error:
         build_model(ModelConfig(name=f"timm/{name}", options=options), 5)
     assert "\n" not in str(error.value)
