@@ -41,9 +41,9 @@ def test_a_vision_transformer_takes_another_image_size():
         (
             "resnet18",
             {"drop_rate": "x"},
-            r"model.options.drop_rate=x is not allowed: it should be a number, as its def",
+            r"model.options.drop_rate=x is not allowed: it should be a number, like its def",
         ),
-        ("resnet18", {"avg_down": 1}, r"model.options.avg_down=1 is not allowed: it should be true or false, as its d"),
+        ("resnet18", {"avg_down": 1}, r"model.options.avg_down=1 is not allowed: it should be true or false, like its d"),
         ("resnet18", {"drop_rate": 0.1, "in_chans": 1}, r"model.options.in_chans cannot be given: images have three"),
         ("resnet18", {"num_classes": 3}, r"model.options.num_classes cannot be given: the number of classes is data.n"),
         ("resnet18", {"pretrained": True}, r"model.options.pretrained cannot be given: give model.weights=timm:NAME"),

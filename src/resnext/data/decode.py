@@ -92,8 +92,8 @@ def _is_padded(data: bytes, warning: str) -> bool:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    # Hides warnings of odd metadata and decompression bombs (_check_size refuses those), for good: catch_warnings is
-    # not thread-safe.
+    # Pillow warns about odd metadata and decompression bombs (_check_size refuses them). The filter is permanent,
+    # because catch_warnings is not thread-safe.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(BytesIO(data)) as image:
         _check_size(image.width, image.height)

@@ -63,7 +63,7 @@ class TrainLoader(ImageLoader):
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """A generator: it asks for the first batch only after Lightning has announced the epoch."""
+        """A generator: it requests the first batch only after Lightning has set the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
         batches = super().__iter__()

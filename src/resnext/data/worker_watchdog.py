@@ -37,9 +37,9 @@ def wrap_error(error: Exception) -> UserError | RunFailed:
     LoaderFailed names them. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    kept = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
-    kept.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
-    return kept
+    wrapped = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
+    wrapped.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
+    return wrapped
 
 
 class WorkerWatchdog:

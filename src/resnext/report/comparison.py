@@ -82,7 +82,7 @@ def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
                 where = f"step {one['step']} (epoch {one['epoch']}), {column}"
                 return Part("metrics.csv", False, f"first at {where}: {_describe(_number(text), _number(other_text))}")
     if len(ours) != len(theirs):
-        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the rows that both have are the same")
+        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the common rows are the same")
     return Part("metrics.csv", True, f"{len(ours)} rows")
 
 

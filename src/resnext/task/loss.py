@@ -51,7 +51,7 @@ def build_binary_cross_entropy(config: LossConfig) -> Loss:
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """temperature² · KL(teacher, student) of the softened logits [N, classes], a mean over images (Hinton et al. 2015).
 
-    The factor keeps the size of the gradients whatever the temperature.
+    With the factor, the size of the gradients does not depend on the temperature.
     """
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)
