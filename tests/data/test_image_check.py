@@ -12,7 +12,7 @@ from PIL import Image
 
 from resnext.data import image_check, index_cache
 from resnext.data.image_check import ImageCheck
-from resnext.data.image_file import looks_whole
+from resnext.data.image_file import looks_complete
 from resnext.data.index_cache import load_splits
 from resnext.errors import UserError
 from support.old_folders import age, settle
@@ -43,7 +43,7 @@ def truncate(path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_complete_files_pass_the_check(tmp_path: Path, kind: str):
     (tmp_path / "image").write_bytes(encode(kind))
-    assert looks_whole(tmp_path / "image")
+    assert looks_complete(tmp_path / "image")
 
 
 @pytest.mark.parametrize("kind", KINDS[:4])
@@ -51,7 +51,7 @@ def test_truncated_files_fail_the_check(tmp_path: Path, kind: str):
     whole = encode(kind)
     for length in range(0, len(whole) - 1, 97):
         (tmp_path / "image").write_bytes(whole[:length])
-        assert not looks_whole(tmp_path / "image")
+        assert not looks_complete(tmp_path / "image")
 
 
 def test_a_folder_of_complete_images_gives_no_error(image_folder: Path):
@@ -88,7 +88,7 @@ def test_more_damaged_training_images_than_the_budget_are_refused(image_folder: 
 def test_a_file_that_only_looks_damaged_gives_no_error(image_folder: Path):
     """Pillow and simplejpeg decode it: bytes after the end marker change no pixel."""
     (image_folder / "val/cat/0.png").write_bytes(encode("JPEG") + b"appended by some camera" * 3)
-    assert not looks_whole(image_folder / "val/cat/0.png")
+    assert not looks_complete(image_folder / "val/cat/0.png")
     check_images(image_folder)
 
 
@@ -129,7 +129,7 @@ def test_a_list_that_cannot_be_written_gives_a_warning(image_folder: Path, caplo
     assert "damaged.txt cannot be written: " in caplog.text
 
 
-@pytest.mark.parametrize("broken", ["looks_whole", "load_damaged"])
+@pytest.mark.parametrize("broken", ["looks_complete", "load_damaged"])
 def test_any_other_error_gives_a_warning(
     image_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
 ):
@@ -139,7 +139,7 @@ def test_any_other_error_gives_a_warning(
         raise RuntimeError("unexpected")
 
     kept: list[object] = []
-    monkeypatch.setattr(image_check, "keep_damaged", lambda *arguments: kept.append(arguments))
+    monkeypatch.setattr(image_check, "save_damaged", lambda *arguments: kept.append(arguments))
     monkeypatch.setattr(image_check, broken, fail)
     check_images(image_folder)
     assert "not every image was checked: RuntimeError: unexpected" in caplog.text
@@ -150,7 +150,9 @@ def test_the_plugins_of_pil_are_imported_before_the_threads_start(image_folder: 
     """If a thread is importing a module when the validation's workers are forked, the import never ends in a worker."""
     monkeypatch.setattr(Image, "_initialized", 0)  # as in a new process
     states: list[int] = []
-    monkeypatch.setattr(image_check, "looks_whole", lambda path: states.append(Image._initialized) or looks_whole(path))
+    monkeypatch.setattr(
+        image_check, "looks_complete", lambda path: states.append(Image._initialized) or looks_complete(path)
+    )
     check_images(image_folder)
     assert set(states) == {2}  # all plugins
 
@@ -159,7 +161,7 @@ def test_the_plugins_of_pil_are_imported_before_the_threads_start(image_folder: 
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Records every file that is checked."""
     paths: list[str] = []
-    monkeypatch.setattr(image_check, "looks_whole", lambda path: paths.append(path.name) or looks_whole(path))
+    monkeypatch.setattr(image_check, "looks_complete", lambda path: paths.append(path.name) or looks_complete(path))
     return paths
 
 

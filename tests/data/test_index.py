@@ -55,7 +55,7 @@ def test_images_of_a_suffix_that_is_not_read_are_counted(image_folder: Path):
 
 
 @pytest.mark.parametrize("name", ["validation", "valid"])
-def test_other_names_of_val_are_taken(image_folder: Path, name: str):
+def test_other_names_of_val_are_accepted(image_folder: Path, name: str):
     before = load(image_folder)
     (image_folder / "val").rename(image_folder / name)
     train, val = load(image_folder)
@@ -97,12 +97,12 @@ def test_names_that_are_not_utf8_work(image_folder: Path):
         (lambda root: shutil.rmtree(root), "data.root={root} does not exist: give the folder"),
         (lambda root: shutil.rmtree(root / "train"), "{root}/train does not exist: .* but it has val"),
         (lambda root: shutil.rmtree(root / "val"), "{root}/val does not exist: .* but it has train"),
-        (lambda root: write_images(root, {"val/bird": 1}), r"val has 1 class that train/ does not know \(bird\)"),
+        (lambda root: write_images(root, {"val/bird": 1}), r"val has 1 class that train/ does not have \(bird\)"),
         (lambda root: (root / "train/bird").mkdir(), "{root}/train/bird has no images .*: add some, or remove"),
         (lambda root: flatten(root / "val"), "{root}/val has 5 images and no class folders: sort the images into"),
         (lambda root: flatten(root / "train"), "{root}/train has 12 images and no class folders"),
         (lambda root: empty(root / "val"), "{root}/val has no images in its class folders"),
-        (lambda root: (root / "train/bird").symlink_to("nowhere"), "train/bird is a link that leads nowhere: mend it"),
+        (lambda root: (root / "train/bird").symlink_to("nowhere"), "train/bird is a broken link: repair it"),
         (lambda root: replace_by_file(root), "data.root={root} is not a folder"),
     ],
 )

@@ -35,7 +35,7 @@ def test_a_second_start_does_not_list_the_folder(settled: Path, monkeypatch: pyt
     assert not second[0].labels.flags.owndata
 
 
-def test_what_is_not_read_and_the_name_of_val_are_kept(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_counts_of_unread_images_and_the_name_of_val_are_cached(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
     (image_folder / "train/cat/a.gif").touch()
     (image_folder / "val").rename(image_folder / "valid")
     age(image_folder)
@@ -94,7 +94,7 @@ def test_a_damaged_cache_is_ignored(settled: Path, tmp_path: Path):
         assert load_splits(settled)[0].fingerprint == expected
 
 
-def test_a_cache_that_cannot_be_written_is_no_error(settled: Path, tmp_path: Path):
+def test_a_cache_that_cannot_be_written_gives_no_error(settled: Path, tmp_path: Path):
     (tmp_path / "cache").write_text("a file where the folder would be")
     assert len(load_splits(settled)[0]) == 14
 

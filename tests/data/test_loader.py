@@ -98,7 +98,7 @@ def test_one_unreadable_image_beyond_the_budget_ends_the_training(image_folder: 
 def test_a_batch_without_a_readable_image_ends_the_training(image_folder: Path):
     for path in (image_folder / "train").glob("*/*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(UserError, match="not one image of a batch of 4 can be read"):
+    with pytest.raises(UserError, match="no image of a batch of 4 can be read"):
         list(build_loader(image_folder, max_skipped=100))
 
 

@@ -66,8 +66,8 @@ def test_an_error_in_a_worker_is_raised_in_the_rank(raised: Exception, text: str
     assert "in __getitem__" in "".join(traceback.format_exception(error.value))
 
 
-def test_a_signal_to_the_whole_process_group_leaves_the_loader_processes_alive(image_folder: Path):
-    """The rank needs batches until it has saved; a dead loader process would end it with words about memory."""
+def test_a_signal_to_the_whole_process_group_leaves_the_workers_alive(image_folder: Path):
+    """The rank needs batches until it has saved; without its workers it would end with an error about memory."""
 
     class Counted(EvalImages):
         def __getitems__(self, samples: list):

@@ -41,9 +41,13 @@ def test_a_vision_transformer_takes_another_image_size():
         (
             "resnet18",
             {"drop_rate": "x"},
-            r"model.options.drop_rate=x is not allowed: it should be a number, as its def",
+            r"model.options.drop_rate=x is not allowed: it should be a number, like its def",
         ),
-        ("resnet18", {"avg_down": 1}, r"model.options.avg_down=1 is not allowed: it should be true or false, as its d"),
+        (
+            "resnet18",
+            {"avg_down": 1},
+            r"model.options.avg_down=1 is not allowed: it should be true or false",
+        ),
         ("resnet18", {"drop_rate": 0.1, "in_chans": 1}, r"model.options.in_chans cannot be given: images have three"),
         ("resnet18", {"num_classes": 3}, r"model.options.num_classes cannot be given: the number of classes is data.n"),
         ("resnet18", {"pretrained": True}, r"model.options.pretrained cannot be given: give model.weights=timm:NAME"),
@@ -52,7 +56,7 @@ def test_a_vision_transformer_takes_another_image_size():
         ("deit_tiny_distilled_patch16_224", {"qkv_bia": True}, r"did you mean qkv_bias\?"),
     ],
 )
-def test_what_the_constructor_does_not_take_is_one_line(name: str, options: dict, message: str):
+def test_an_option_that_the_constructor_does_not_take_gives_one_line(name: str, options: dict, message: str):
     with pytest.raises(UserError, match=message) as error:
         build_model(ModelConfig(name=f"timm/{name}", options=options), 5)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""compare: two runs that are the same, and one small change in each part."""
+"""compare: two runs that are the same, and runs with one small change in each part."""
 
 import csv
 import shutil
@@ -52,7 +52,7 @@ def test_a_copy_is_identical(run: Run, copy: Run, resnext):
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 
-def test_one_number_in_metrics(run: Run, copy: Run, resnext):
+def test_one_changed_number_in_metrics_is_found(run: Run, copy: Run, resnext):
     path = copy.path / "metrics.csv"
     rows = list(csv.reader(path.read_text().splitlines()))
     rows[2][rows[0].index("train/loss")] = repr(float(rows[2][rows[0].index("train/loss")]) + 0.25)
@@ -66,13 +66,13 @@ def test_one_number_in_metrics(run: Run, copy: Run, resnext):
     assert "metrics.csv different  first at step 2" in result.stdout
 
 
-def test_a_row_that_is_missing(run: Run, copy: Run):
+def test_a_missing_row_is_found(run: Run, copy: Run):
     path = copy.path / "metrics.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert differences(run, copy) == {"metrics.csv": "4 and 3 rows; the rows that both have are the same"}
+    assert differences(run, copy) == {"metrics.csv": "4 and 3 rows; the common rows are the same"}
 
 
-def test_one_bit_of_a_weight_of_the_average_and_of_the_optimizer(run: Run, copy: Run):
+def test_one_changed_value_of_weights_average_and_optimizer_is_found(run: Run, copy: Run):
     def change(content: dict) -> None:
         content["state_dict"]["network.conv1.weight"][0, 0, 0, 0] += 0.5
         content["state_dict_ema"]["network.bn1.running_mean"][1] -= 0.25
@@ -86,7 +86,7 @@ def test_one_bit_of_a_weight_of_the_average_and_of_the_optimizer(run: Run, copy:
     assert "the first 0.state.2.momentum_buffer: by 1 at most" in found["optimizer"]
 
 
-def test_another_position_and_shape(run: Run, copy: Run):
+def test_another_position_and_shape_are_found(run: Run, copy: Run):
     def change(content: dict) -> None:
         content["global_step"] = 2
         content["state_dict"]["network.conv1.weight"] = torch.zeros(3)
@@ -97,7 +97,7 @@ def test_another_position_and_shape(run: Run, copy: Run):
     assert found["weights"].endswith("and [3]")
 
 
-def test_what_is_no_run_or_has_no_checkpoint(run: Run, copy: Run, resnext):
+def test_a_run_without_a_checkpoint_and_a_missing_run_are_refused(run: Run, copy: Run, resnext):
     (copy.checkpoints / "last.ckpt").unlink()
     with pytest.raises(UserError, match=r"last.ckpt does not exist: the run is finished"):
         compare(run, copy)
@@ -105,7 +105,7 @@ def test_what_is_no_run_or_has_no_checkpoint(run: Run, copy: Run, resnext):
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
 
 
-def test_the_best_is_compared_too(run: Run, copy: Run):
+def test_best_checkpoints_are_compared(run: Run, copy: Run):
     def change(content: dict) -> None:
         content["state_dict"]["network.conv1.weight"][0, 0, 0, 0] += 0.5
 
@@ -119,7 +119,7 @@ def test_the_best_is_compared_too(run: Run, copy: Run):
 
 @pytest.mark.parametrize("step", [1, 10**9])
 def test_lines_fit_a_terminal(run: Run, copy: Run, capsys: pytest.CaptureFixture[str], step: int):
-    """Nothing is left out of them."""
+    """The texts are complete, only wrapped."""
 
     def change(content: dict) -> None:
         content["global_step"] = step
@@ -137,7 +137,7 @@ def test_lines_fit_a_terminal(run: Run, copy: Run, capsys: pytest.CaptureFixture
         assert all(text in found for text in ("the first network.conv1.weight: by 0.5 at most", f"3 and {step}"))
 
 
-def test_two_that_have_lost_the_same_rows_are_not_the_same(run: Run, copy: Run, tmp_path: Path):
+def test_two_runs_that_lost_the_same_rows_differ(run: Run, copy: Run, tmp_path: Path):
     other = Run(Path(shutil.copytree(run.path, tmp_path / "other")))
     for each in (copy, other):
         path = each.path / "metrics.csv"

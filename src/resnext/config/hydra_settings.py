@@ -77,7 +77,8 @@ def parse_arguments(arguments: list[str]) -> tuple[argparse.ArgumentParser, argp
         if getattr(parsed, flag) is not None:
             raise UserError(
                 f"--{flag.replace('_', '-')} {getattr(parsed, flag)} is not allowed: every run is composed from "
-                "configs/train.yaml; put your file into experiment/ of configs/ or of --config-dir, and give experiment=NAME"
+                "configs/train.yaml; put the file into "
+                "experiment/ of configs/ or of --config-dir, and give experiment=NAME"
             )
     return parser, parsed
 

@@ -10,16 +10,16 @@ from resnext.config.parts import parse_options
 from resnext.config.types import STRICT, BelowOne, Name, Options
 from resnext.registry import find_part, register_loss
 
-OURS = ("cross_entropy", "binary_cross_entropy")  # their options are the keys of recipe.loss itself
+OURS = ("cross_entropy", "binary_cross_entropy")  # their options are the other keys of recipe.loss
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossConfig:
-    """A loss by its registered name: softmax cross-entropy, binary cross-entropy per class, or a user's loss.
+    """Softmax cross-entropy, or binary cross-entropy of each class, as a mean over images and classes.
 
-    `options` are for a user's loss. Our two losses have the other keys: `label_smoothing` is as in torch.
-    `target_threshold` is for binary cross-entropy: soft targets above it become 1 and the others 0, so that a mixed
-    image fully has both classes (Wightman et al. 2021).
+    `label_smoothing` is as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
+    others 0, so that both classes of a mixed image have target 1 (Wightman et al. 2021). A registered loss instead has
+    `options`: the fields of its options class (docs/extending.md).
     """
 
     name: Name = "cross_entropy"
@@ -39,12 +39,12 @@ class LossConfig:
 
     @property
     def arguments(self) -> Any:
-        """The options from which the loss is built and described."""
+        """The argument of the functions that build and describe the loss."""
         return self if self.name in OURS else self.options
 
     @property
     def words(self) -> str:
-        """The registered description of the loss; without one, its name and options."""
+        """The loss's own description; without one, its name and options."""
         part = find_part("loss", self.name)
         assert part is not None
         if part.describe is not None:
@@ -58,5 +58,5 @@ def _describe_ours(config: LossConfig) -> str:
     return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
 
 
-# The functions that build them are in task/loss.py: this file must not import torch.
+# task/loss.py has the functions that build them, because this module must not import torch.
 register_ours = {name: register_loss(name, describe=_describe_ours) for name in OURS}

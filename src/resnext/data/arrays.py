@@ -1,6 +1,6 @@
-"""Named arrays and a header in one file: written whole or not at all, read by mapping it into memory.
+"""Named arrays and a header in one file: written completely or not at all, and memory-mapped to be read.
 
-Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array on a multiple of 64
+Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array at a multiple of 64
 bytes.
 
 safetensors has no checksum and copies what it reads (docs/log.md).
@@ -23,11 +23,11 @@ from resnext.files import atomic_file, check_regular
 MAGIC = b"resnext2"
 START = struct.Struct("<8sQQ")
 ALIGNMENT = 64
-MAX_HEADER_BYTES = 2**28  # names each folder that was listed: two million of them
+MAX_HEADER_BYTES = 2**28  # a header names each listed folder: enough for two million
 
 
 def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces `path`, which has the old content or the new one at any time. Raises OSError."""
+    """Replaces `path` atomically: it always has the complete old or new content. Raises OSError."""
     blocks = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     checksum, at, places = 0, 0, {}
     for name, block in blocks.items():
@@ -37,23 +37,23 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
     text = json.dumps({"header": header, "arrays": places, "bytes": at, "checksum": checksum}).encode()
     with atomic_file(path, several_writers=True) as file:  # all runs of a user share the index of a data set
         file.write(START.pack(MAGIC, len(text), zlib.crc32(text)) + text)
-        file.write(bytes(_first(len(text)) - file.tell()))
+        file.write(bytes(_arrays_start(len(text)) - file.tell()))
         for block in blocks.values():
             file.write(block.data)
             file.write(bytes(_padded(block.nbytes) - block.nbytes))
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the arrays, which are read-only and share their memory with every process that reads them.
+    """The header and the read-only arrays. All processes that read the file share their memory.
 
     Raises:
         OSError: if `path` cannot be read.
-        ValueError: if it is not such a file, or is damaged.
+        ValueError: if it is damaged, or `write_arrays` did not write it.
     """
     check_regular(path)
     try:
         return _read(path)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another header
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another file
         raise ValueError(f"{path} is damaged") from error
 
 
@@ -66,21 +66,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         if not text or zlib.crc32(text) != checksum:
             raise ValueError(f"{path} is damaged")
         content = json.loads(text)
-        if size != _first(length) + content["bytes"]:
+        if size != _arrays_start(length) + content["bytes"]:
             raise ValueError(f"{path} is damaged")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     arrays, checksum = {}, 0
     for name, (dtype, shape, at) in content["arrays"].items():
         count = math.prod(shape)
-        arrays[name] = np.frombuffer(memory, dtype, count, _first(length) + at).reshape(shape)
+        arrays[name] = np.frombuffer(memory, dtype, count, _arrays_start(length) + at).reshape(shape)
         checksum = zlib.crc32(arrays[name].data, checksum)
     if checksum != content["checksum"]:
         raise ValueError(f"{path} is damaged")
     return content["header"], arrays
 
 
-def _first(header_length: int) -> int:
-    """Where the first array begins."""
+def _arrays_start(header_length: int) -> int:
+    """The position of the first array in the file."""
     return _padded(START.size + header_length)
 
 

@@ -73,7 +73,7 @@ def build_eval_transform(config: EvaluationConfig, image_size: int) -> Transform
 
 
 def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
-    """AlexNet's PCA noise: one shift of the colour for the whole image, in whole uint8 levels."""
+    """AlexNet's PCA noise: one shift of the colour for the whole image, rounded to uint8 levels."""
     shift = LIGHTING_VECTORS @ (np.random.normal(0, std, 3) * LIGHTING_VALUES)
     return np.clip(pixels + np.rint(255 * shift).astype(np.int16), 0, 255).astype(np.uint8)
 

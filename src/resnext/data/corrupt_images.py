@@ -18,7 +18,7 @@ class CorruptImage(NamedTuple):
 
 
 class CorruptImageBudget:
-    """Counts each image once, in a file of the run with one line per image, which ranks and restarts share.
+    """Counts each image once, in a file with one line per image. All ranks and starts of a run share the file.
 
     Args:
         path: the file; the first skipped image creates it.

@@ -1,4 +1,4 @@
-"""ImageDataModule: the loaders of one rank. uint8 pixels cross the processes; normalisation is on the device."""
+"""ImageDataModule: the data loaders of one rank. Workers send uint8 pixels; the device normalises them."""
 
 import gc
 import math
@@ -30,11 +30,11 @@ class ImageDataModule(LightningDataModule):
     """Training and validation images of a run.
 
     Args:
-        data, recipe: their slices of the configuration.
+        data, recipe: the slices of the configuration with these names.
         train, val: the images of the splits.
-        transforms: of the training images, by their size; none are needed to validate.
-        seed: the run's; the order and everything random in a sample follow from it.
-        skipped: the file that lists training images which could not be read.
+        transforms: image size → transform of the training images; empty if the run only validates.
+        seed: the run's seed. It determines the order, and all random draws of a sample.
+        skipped: the file that lists the training images that cannot be read.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ImageDataModule(LightningDataModule):
         return images, targets
 
     def _image_check(self) -> ImageCheck | None:
-        """On one rank only: the others would read the same files. A pack's were decoded when it was written."""
+        """Only rank 0 checks: all ranks would read the same files. A pack's images were decoded when it was written."""
         assert self.trainer is not None
         if self.trainer.global_rank or isinstance(self.train, PackedImages):
             return None
@@ -101,7 +101,7 @@ class ImageDataModule(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
         workers = count_workers(self.data)
-        gc.collect()  # a process group that an earlier fit left would hang or crash the forked process that collects it
+        gc.collect()  # a forked worker that collects the process group of an earlier fit hangs or crashes
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,
@@ -112,5 +112,5 @@ class ImageDataModule(LightningDataModule):
 
 
 def count_workers(data: DataConfig) -> int:
-    """Loader processes of one rank: `data.workers`, or as many as it has cores."""
+    """The number of workers of one rank: `data.workers`, or by default its cores, at most MAX_WORKERS."""
     return min(MAX_WORKERS, count_cores()) if data.workers is None else data.workers

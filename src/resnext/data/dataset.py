@@ -1,4 +1,4 @@
-"""The images of a split as a dataset: from a sample's position to pixels, label, and what is erased."""
+"""The images of a split as a Dataset: Sample → pixels, label, and the boxes to erase."""
 
 import random
 from typing import Any
@@ -17,15 +17,15 @@ from resnext.data.erasing import Erasing, draw_erasing
 from resnext.data.index import ImageIndex, printable
 from resnext.data.ram_cache import RamCache
 from resnext.data.sampler import Sample, derive_seeds
-from resnext.data.worker_watchdog import carried
+from resnext.data.worker_watchdog import wrap_error
 from resnext.errors import UserError
 
 Batch = tuple[Tensor, Tensor]  # images uint8 [N, H, W, 3] or float32 [N, 3, H, W], targets int64 [N]
-TrainBatch = Batch | tuple[Tensor, Tensor, Erasing]  # with what is erased on the device, where the recipe erases
+TrainBatch = Batch | tuple[Tensor, Tensor, Erasing]  # with the boxes to erase, if the recipe erases
 
 
 class ImageDataset(Dataset[Any]):
-    """The images of a split; their pixels raise UnreadableImage where they cannot be read."""
+    """The images of a split. `pixels` raises UnreadableImage for an image that cannot be read."""
 
     def __init__(self, index: ImageIndex, cache: RamCache | None) -> None:
         self.index, self.cache = index, cache
@@ -34,13 +34,13 @@ class ImageDataset(Dataset[Any]):
         return len(self.index)
 
     def __getitems__(self, samples: list[Sample]) -> Any:
-        """A whole batch, as DataLoader asks for it; in a loader process an error is returned in its place."""
+        """DataLoader calls this for a whole batch. In a worker, returns an error instead of raising it."""
         try:
             return self.collate([self[sample] for sample in samples])
         except Exception as error:
             if get_worker_info() is None:
                 raise
-            return carried(error)
+            return wrap_error(error)
 
     def collate(self, samples: list[tuple[Any, ...]]) -> Any:
         return default_collate(samples)
@@ -61,9 +61,10 @@ class EvalImages(ImageDataset):
 
 
 class TrainImages(ImageDataset):
-    """Sample → pixels uint8 [size, size, 3], label, and Erasing where the recipe erases; or CorruptImage, where it may.
+    """Sample → pixels uint8 [size, size, 3], label, and Erasing if the recipe erases.
 
-    Everything random in a sample follows from (seed, epoch, image, copy); its size is that of the epoch.
+    A damaged image gives a CorruptImage if `data.max_skipped` allows it. (seed, epoch, image, copy) determines all
+    random draws of a sample; the epoch determines its size.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class TrainImages(ImageDataset):
                 raise
             if self.may_skip:
                 return CorruptImage(printable(self.index.relative_path(sample.image)), str(error))
-            raise UserError(f"{error}; data.max_skipped=1 would leave it out") from error
+            raise UserError(f"{error}; data.max_skipped=1 would skip it") from error
         drawing, erasing = derive_seeds(2, self.seed, *sample)
         _seed_everything(drawing)
         size = self.size_at(sample.epoch)
@@ -95,11 +96,11 @@ class TrainImages(ImageDataset):
         return (*drawn, draw_erasing(erasing, size, self.augmentation)) if self.augmentation.erasing else drawn
 
     def collate(self, samples: list[tuple[Any, ...]]) -> tuple[Any, list[CorruptImage]]:
-        """The batch without what was skipped, and that."""
+        """The batch of the images that can be read, and the skipped images."""
         skipped = [sample for sample in samples if isinstance(sample, CorruptImage)]
         kept = [sample for sample in samples if not isinstance(sample, CorruptImage)]
         if not kept:
-            raise UserError(f"not one image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
+            raise UserError(f"no image of a batch of {len(samples)} can be read; the first: {skipped[0].reason}")
         return default_collate(kept), skipped
 
 

@@ -2,7 +2,7 @@
 
 simplejpeg decodes JPEG in nine tenths of Pillow's time, to the same pixels; Pillow decodes everything else. If
 libjpeg has to guess damaged entropy-coded data, simplejpeg refuses the file, but Pillow reports nothing. This finds
-20 % of single flipped bits; most of the others leave a valid file, which looks like a good one.
+20 % of single flipped bits. Most other flipped bits leave a valid file.
 """
 
 import errno
@@ -92,7 +92,8 @@ def _is_padded(data: bytes, warning: str) -> bool:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
-    # about odd metadata and decompression bombs (see _check_size); permanent: catch_warnings is not thread-safe
+    # Pillow warns about odd metadata and decompression bombs (_check_size refuses them). The filter is permanent,
+    # because catch_warnings is not thread-safe.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(BytesIO(data)) as image:
         _check_size(image.width, image.height)

@@ -15,7 +15,7 @@ SPLIT_SEED = 0
 
 
 def prepare_digits(root: Path) -> None:
-    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root`, all or none, unless `root` exists."""
+    """Writes train/DIGIT/NUMBER.png and val/DIGIT/NUMBER.png below `root` atomically, unless `root` exists."""
     if root.exists():
         return
     from sklearn.datasets import load_digits
@@ -33,5 +33,5 @@ def prepare_digits(root: Path) -> None:
                     folder.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels[number]).save(folder / f"{number:04d}.png")
     except OSError:
-        if not root.is_dir():  # else another process was faster
+        if not root.is_dir():  # if it is, another process wrote it first
             raise

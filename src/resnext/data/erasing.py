@@ -1,8 +1,8 @@
-"""Random erasing (Zhong et al. 2017): workers draw boxes like timm, and the device erases those of a whole batch.
+"""Random erasing (Zhong et al. 2017): workers draw timm's boxes, and the device erases them in a whole batch.
 
 The boxes are a few numbers per image, and depend only on the sample's seed. `erase` needs as many operations for a
 batch as for one image, and does not wait for the device. It only compares and copies, so it gives the same bits on
-every device. Noise is a window of one pool of normal numbers, because the generators of devices differ.
+every device. Noise is a window of one pool of normal numbers, because each kind of device draws other numbers.
 """
 
 import functools
@@ -17,7 +17,7 @@ from torch import Tensor
 from resnext.config.augmentation import AugmentationConfig
 from resnext.data.box import Box
 
-AREA = (0.02, 1 / 3)  # of a box, as a share of the image; timm's default, as are the next two
+AREA = (0.02, 1 / 3)  # of a box, as a share of the image; this and the next two are timm's defaults
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))
 ATTEMPTS = 10
 NO_BOX = Box(0, 0, 0, 0)
@@ -25,10 +25,10 @@ POOL = 2**22  # numbers, 16 MiB: 28 images of 224 pixels
 
 
 class Erasing(NamedTuple):
-    """The erased boxes of an image, or of a batch, which has one more dimension in front.
+    """The erased boxes of an image, or of a batch (with one more dimension in front).
 
     Attributes:
-        boxes: int64 [count, 4]: the fields of a Box; zeros: no box.
+        boxes: int64 [count, 4]: the fields of a Box; all zeros for no box.
         colors: float32 [count, 3], for the mode rand.
         noise: start of the image's noise in the pool, for the mode pixel; int64 in a batch.
     """
@@ -58,7 +58,9 @@ def erase(images: Tensor, erasing: Erasing, mode: str) -> Tensor:
     rows = images.permute(0, 2, 3, 1).flatten(2)
     boxes = _masks(erasing.boxes, height, width, channels)
     if mode == "rand":
-        for box, color in zip(boxes.unbind(1), erasing.colors.unbind(1), strict=True):  # a later box covers others
+        for box, color in zip(
+            boxes.unbind(1), erasing.colors.unbind(1), strict=True
+        ):  # in order: a later box is on top
             torch.where(box, color.repeat(1, width)[:, None], rows, out=rows)
     elif mode == "pixel":
         torch.where(boxes.any(1), _noise(erasing.noise, rows), rows, out=rows)

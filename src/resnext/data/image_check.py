@@ -15,9 +15,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from resnext.data.decode import UnreadableImage
-from resnext.data.image_file import looks_whole
+from resnext.data.image_file import looks_complete
 from resnext.data.index import ImageIndex
-from resnext.data.index_cache import keep_damaged, load_damaged, read_stamp
+from resnext.data.index_cache import load_damaged, read_stamp, save_damaged
 from resnext.errors import UserError, describe_error
 from resnext.files import atomic_write
 from resnext.terminal import pluralize
@@ -56,9 +56,9 @@ class ImageCheck:
     def start(self) -> None:
         """Starts the threads; a second call does nothing. Call it from the main thread.
 
-        The workers of the training are forked before, the workers of the validation later, while the threads run. If a
-        thread is importing a module at a fork, this import never ends in the child. So all plugins of PIL are imported
-        here.
+        The training's workers are forked before this call. The validation's workers are forked later, while the threads
+        run. If a thread is importing a module during a fork, that import never ends in the child. So this method
+        imports all plugins of PIL.
         """
         if self._thread.ident is None:
             Image.init()
@@ -97,7 +97,7 @@ class ImageCheck:
                 damaged = self._find_damaged(index, known.get(split, range(len(index))))
                 self._findings.put(Finding(split, damaged))
                 known[split] = list(damaged)
-                keep_damaged(self._root, self._stamp, known)
+                save_damaged(self._root, self._stamp, known)
         except Exception as error:  # for example an error of the storage, which the training will find too
             self._findings.put(error)
 
@@ -126,7 +126,7 @@ class ImageCheck:
     def _why_damaged(self, index: ImageIndex, image: int) -> str | None:
         """Why an image cannot be read; None if it can. Raises UserError if the storage fails."""
         with suppress(OSError, ValueError):
-            if looks_whole(index.path(image)):
+            if looks_complete(index.path(image)):
                 return None
         try:
             with self._decoding:

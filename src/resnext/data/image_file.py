@@ -26,7 +26,7 @@ def read_image_file(path: Path) -> bytes:
         return file.read(size)
 
 
-def looks_whole(path: Path) -> bool:
+def looks_complete(path: Path) -> bool:
     """Whether a file has the header and the end marker of a complete file. False does not prove that it is damaged.
 
     Made for 1.3 million files: it reads two blocks of each. Raises the errors of `read_image_file`.

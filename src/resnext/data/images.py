@@ -1,4 +1,4 @@
-"""The images of a run: found, checked, and for the embedded data set written."""
+"""Finds and checks the images of a run. Also writes the embedded data set."""
 
 import functools
 from pathlib import Path
@@ -16,7 +16,7 @@ HOW_TO_GET = {
     "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/, or a pack, as DATA=PATH (data.root=PATH)",
     "imagenet": (
         "give the folder of ImageNet that holds train/ and val/, with one folder for each class, as DATA=PATH "
-        '(data.root=PATH), or link it there; `make prepare ARGS="imagenet SRC DST"` makes it of the archives'
+        '(data.root=PATH), or link it there; `make prepare ARGS="imagenet SRC DST"` makes it from the archives'
     ),
     "cifar10": "`make prepare ARGS=cifar10` downloads it there",
     "cifar100": "`make prepare ARGS=cifar100` downloads it there",
@@ -27,7 +27,7 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     """The training and validation images of a data set.
 
     Raises:
-        UserError: if there are none, or what is there is wrong, or not of `num_classes` classes.
+        UserError: if there are no images, the folder is not valid, or it does not have `num_classes` classes.
     """
     train, val = build_part("dataset", config.name, config.options, Path(config.root))
     if config.num_classes not in (None, len(train.classes)):
@@ -39,7 +39,7 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
 
 
 def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:
-    """A folder or a pack."""
+    """Loads a folder of images or a pack."""
     if name == "digits":
         prepare_digits(root)
     if not root.is_dir():

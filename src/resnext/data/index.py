@@ -1,4 +1,4 @@
-"""Every image of a split: class folders in, flat arrays out. What was scanned once is kept (index_cache.py)."""
+"""Lists the images in the class folders of a split as flat arrays. index_cache.py caches the list."""
 
 import functools
 import hashlib
@@ -19,23 +19,23 @@ from resnext.run.identity import DataIdentity
 from resnext.terminal import progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-UNREAD_SUFFIXES = (".gif", ".avif", ".heic", ".heif", ".jfif", ".jxl", ".jp2")  # images too, but not for our decoders
+UNREAD_SUFFIXES = (".gif", ".avif", ".heic", ".heif", ".jfif", ".jxl", ".jp2")  # formats of images that we do not read
 VAL_NAMES = ("val", "validation", "valid")
-SCAN_THREADS = 16  # a network file system answers many questions at once
+SCAN_THREADS = 16  # a network file system answers many requests at the same time
 
 
 @dataclass(frozen=True)
 class ImageIndex:
     """The images below `root`, in order of class and path.
 
-    Paths are one block of bytes with offsets, so that loader processes share them and copy no Python object.
+    The paths are one block of bytes with offsets, so that workers share them and copy no Python objects.
 
     Attributes:
         classes: the class names; a label is a position in them.
         labels: int64 [images].
         paths: uint8 [bytes], all relative paths one after another, as the file system spells them.
         offsets: int64 [images + 1], where each path begins.
-        unread: how many images each suffix that is not read has; they belong to no identity.
+        unread: suffix → number of images that are not read because of it; not part of a run's identity.
     """
 
     root: Path
@@ -55,7 +55,7 @@ class ImageIndex:
         return self.root / os.fsdecode(self.relative_path(image))
 
     def name(self, image: int) -> str:
-        """For messages: printable, whatever the file system holds."""
+        """The path in messages: printable, even if it is not valid Unicode."""
         return printable(os.fsencode(self.path(image)))
 
     def read(self, image: int) -> bytes:
@@ -66,12 +66,12 @@ class ImageIndex:
             raise unreadable(self.name(image), error) from error
 
     def pixels(self, image: int) -> np.ndarray:
-        """uint8 [height, width, 3]. Raises UserError, as `read` and `decode_image` do."""
+        """uint8 [height, width, 3]. Raises the errors of `read` and `decode_image`."""
         return decode_image(self.read(image), self.name(image))
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any class, path or label: 16 hexadecimal digits."""
+        """16 hexadecimal digits, which change with any class, path or label."""
         return self._digest
 
     @functools.cached_property
@@ -87,9 +87,9 @@ def identify_data(train: ImageIndex, val: ImageIndex) -> DataIdentity:
 
 
 class FolderStamp(NamedTuple):
-    """A folder as it was when it was listed: another time or another inode is another content.
+    """The state of a folder when it was listed. If a time or the inode differs, the content may differ.
 
-    `changed_ns` is the inode's, which no program can set back; tar and rsync restore the time of modification.
+    `changed_ns` is the inode's change time, which no program can set back. tar and rsync restore the modification time.
     """
 
     path: str
@@ -121,10 +121,11 @@ def find_val(root: Path) -> Path:
 
 
 def scan_splits(root: Path) -> Scan:
-    """Lists root/train and root/val. The classes are those of train/, for both.
+    """Lists root/train and root/val. Both have the classes of train/.
 
     Raises:
-        UserError: a folder is missing or unreadable, a class is empty, val/ is flat or has a class unknown to train/.
+        UserError: if a folder is missing or unreadable, a class is empty, or val/ has no class folders or a class that
+            train/ does not have.
     """
     folders: list[FolderStamp] = []
     val = find_val(root)
@@ -137,13 +138,13 @@ def scan_splits(root: Path) -> Scan:
 def _class_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[str, ...]:
     if not split.is_dir():
         found = [entry.name for entry in _entries(root, []) if entry.is_dir()]
-        has = f"it has {_some(found)}" if found else "it has no folders"
+        has = f"it has {_first_three(found)}" if found else "it has no folders"
         raise UserError(f"{split} does not exist: data.root must hold train/CLASS/ and val/CLASS/, but {has}")
     entries = _entries(split, folders)
     dangling = [entry.name for entry in entries if entry.is_symlink() and not Path(entry.path).exists()]
     if dangling:
         raise UserError(
-            f"{split / dangling[0]} is a link that leads nowhere: mend it, or remove it with its class from both splits"
+            f"{split / dangling[0]} is a broken link: repair it, or remove it with its class from both splits"
         )
     names = tuple(entry.name for entry in entries if entry.is_dir())
     if names:
@@ -157,18 +158,18 @@ def _check_validation_classes(val: Path, names: tuple[str, ...], classes: tuple[
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
-            f"{val} has {len(unknown)} class{'es' if len(unknown) > 1 else ''} that train/ does not know "
-            f"({_some(unknown)}): rename or remove them, or add them to train/"
+            f"{val} has {len(unknown)} class{'es' if len(unknown) > 1 else ''} that train/ does not have "
+            f"({_first_three(unknown)}): rename or remove them, or add them to train/"
         )
 
 
 def _scan_split(
     split: Path, classes: tuple[str, ...], folders: list[FolderStamp], *, may_be_empty: bool = False
 ) -> ImageIndex:
-    """Raises UserError for a class without images; in val/ only if all classes are."""
+    """Raises UserError for a class without images; in val/, only if all classes have none."""
     paths: list[bytes] = []
     labels: list[int] = []
-    unread: list[str] = []  # the suffix of each
+    unread: list[str] = []  # the suffix of each such image
     with progress(f"listing {split}", len(classes)) as advance, ThreadPoolExecutor(SCAN_THREADS) as pool:
         scans = pool.map(lambda name: _scan_class(split, name, folders, unread, advance), classes)
         for label, found in enumerate(scans):
@@ -189,7 +190,7 @@ def _scan_split(
 def _scan_class(
     split: Path, name: str, folders: list[FolderStamp], unread: list[str], advance: Callable[[int], None]
 ) -> list[bytes]:
-    """The paths of a class below `split`; none for a class that val/ does not have."""
+    """The paths of a class below `split`; an empty list for a class that val/ does not have."""
     paths: list[bytes] = []
     if (split / name).is_dir():
         _add_images(split / name, os.fsencode(name), paths, folders, unread)
@@ -209,7 +210,7 @@ def _add_images(folder: Path, prefix: bytes, paths: list[bytes], folders: list[F
 
 
 def _entries(folder: Path, folders: list[FolderStamp]) -> list[os.DirEntry[str]]:
-    """Sorted, without hidden files; the folder's stamp is taken before, so that a later change shows."""
+    """The entries, sorted, without hidden files. Takes the folder's stamp first, so that a later change is noticed."""
     try:
         folders.append(FolderStamp.of(folder))
         with os.scandir(folder) as entries:
@@ -227,5 +228,5 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _some(names: list[str]) -> str:
+def _first_three(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

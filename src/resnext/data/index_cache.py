@@ -1,6 +1,6 @@
-"""The scanned folder, kept: one file for each data.root, below XDG_CACHE_HOME (~/.cache) in resnext/.
+"""Caches the list of images: one file for each data.root, in $XDG_CACHE_HOME/resnext/ (~/.cache/resnext/).
 
-It holds as long as no folder below data.root has another time or inode than when it was listed.
+A file is valid until a time or the inode of a folder below data.root changes.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ from resnext.files import atomic_write
 
 CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
 VERSION = 3
-DAMAGED = ".damaged"  # beside an index: what image_check.py found
-Stamp = list[int]  # time, inode and size of a kept index
-KEPT = 20  # files, of 60 MB each for ImageNet; the oldest go
+DAMAGED = ".damaged"  # the suffix of the file beside an index that holds the result of image_check.py
+Stamp = list[int]  # time, inode and size of a cached index
+MAX_FILES = 20  # of 60 MB each for ImageNet; the oldest are removed
 
 
 def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
-    """The training and the validation images below `root`, listed anew if anything changed. Raises as scan_splits."""
+    """The training and validation images below `root`, listed again if a folder changed. Raises as scan_splits does."""
     root = root.absolute()
     path = _cache_path(root)
     if path is not None and (kept := _read(path, root, find_val(root))):
@@ -31,13 +31,13 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
     scan = scan_splits(root)
     newest = max(stamp.changed_ns for stamp in scan.folders)
     if path is not None and newest < time.time_ns() - CLOCK_TICK_NS:
-        with suppress(OSError):  # a full or read-only home costs the next start its time, and nothing else
+        with suppress(OSError):  # the home is full or read-only: the next start lists again
             _write(path, root, scan.train, scan.val, scan.folders)
     return scan.train, scan.val
 
 
 def read_stamp(root: Path) -> Stamp | None:
-    """Tells the kept index from one that is listed anew later; None if no index is kept."""
+    """Identifies the cached index: a later one has another stamp. None if no index is cached."""
     path = _cache_path(root.absolute())
     try:
         found = path.stat() if path is not None else None
@@ -47,22 +47,22 @@ def read_stamp(root: Path) -> Stamp | None:
 
 
 def load_damaged(root: Path, stamp: Stamp | None) -> dict[str, list[int]]:
-    """What `keep_damaged` kept of the index with this stamp."""
+    """What `save_damaged` saved for the index with this stamp, else an empty dict."""
     path = _cache_path(root.absolute())
     if path is None or stamp is None:
         return {}
     try:
         kept = json.loads(path.with_suffix(DAMAGED).read_text())
         return kept["damaged"] if kept["index"] == stamp and _lists_images(kept["damaged"]) else {}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none, or not whole
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # missing or incomplete
         return {}
 
 
-def keep_damaged(root: Path, stamp: Stamp | None, damaged: dict[str, list[int]]) -> None:
-    """Beside a kept index: the splits whose image files were all looked at, and the images that were damaged."""
+def save_damaged(root: Path, stamp: Stamp | None, damaged: dict[str, list[int]]) -> None:
+    """Saves split → damaged images beside a cached index, for the splits whose files were all checked."""
     path = _cache_path(root.absolute())
     if path is not None and stamp is not None:
-        with suppress(OSError):  # the home is full or read-only: the next start looks again
+        with suppress(OSError):  # the home is full or read-only: the next start checks again
             atomic_write(path.with_suffix(DAMAGED), json.dumps({"index": stamp, "damaged": damaged}))
 
 
@@ -83,7 +83,7 @@ def _cache_path(root: Path) -> Path | None:
 
 
 def _read(path: Path, root: Path, val: Path) -> tuple[ImageIndex, ImageIndex] | None:
-    """None if there is none, or it does not hold any more."""
+    """None if there is no valid file."""
     try:
         header, arrays = read_arrays(path)
         if (header["version"], header["root"], header["val"]) != (VERSION, str(root), val.name):
@@ -116,6 +116,6 @@ def _write(path: Path, root: Path, train: ImageIndex, val: ImageIndex, folders: 
         for name in ("labels", "paths", "offsets")
     }
     write_arrays(path, header, arrays)
-    for old in sorted(path.parent.glob("*.index"), key=lambda kept: kept.stat().st_mtime_ns)[:-KEPT]:
+    for old in sorted(path.parent.glob("*.index"), key=lambda kept: kept.stat().st_mtime_ns)[:-MAX_FILES]:
         old.unlink(missing_ok=True)
         old.with_suffix(DAMAGED).unlink(missing_ok=True)

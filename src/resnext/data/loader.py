@@ -17,22 +17,22 @@ from resnext.runtime.signals import SIGNALS
 
 
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader that raises LoaderFailed where a process dies or a batch takes more than `worker_timeout` s."""
+    """A DataLoader that raises LoaderFailed if a worker dies or a batch takes more than `worker_timeout` s."""
 
     def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
         super().__init__(images, collate_fn=_unchanged, **loading)
-        self._guard = WorkerWatchdog(worker_timeout) if self.num_workers else None
+        self._watchdog = WorkerWatchdog(worker_timeout) if self.num_workers else None
 
     def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if self._guard is None:
+        if self._watchdog is None:
             yield from super().__iter__()
             return
-        with self._guard.watching():
-            with self._guard.waiting():
+        with self._watchdog.watching():
+            with self._watchdog.waiting():
                 batches = super().__iter__()
-            self._guard.watch_children()
+            self._watchdog.watch_children()
             while True:
-                with self._guard.waiting():
+                with self._watchdog.waiting():
                     batch = next(batches, None)
                 if batch is None:
                     return
@@ -44,8 +44,8 @@ class ImageLoader(DataLoader[Any]):
 class TrainLoader(ImageLoader):
     """A DataLoader over RankBatches that Lightning can save and seek.
 
-    The position is counted when the trainer receives a batch, not when a worker prefetches it, and is reset where an
-    iteration begins, because a checkpoint is also written after the last batch of an epoch.
+    The position counts the batches that the trainer has received, not those that workers have prefetched. It is reset
+    at the beginning of an iteration, because a checkpoint is also written after the last batch of an epoch.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class TrainLoader(ImageLoader):
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """A generator: it asks for the first batch only after Lightning has announced the epoch."""
+        """A generator: it requests the first batch only after Lightning has set the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
         batches = super().__iter__()
@@ -91,13 +91,13 @@ class TrainLoader(ImageLoader):
 def prepare_worker(_worker: int) -> None:
     """DataLoader's worker_init_fn."""
     torch.set_num_threads(1)
-    # The rank's descriptor is inherited by a fork: the rank would take a TERM of this process for its own and end.
+    # A forked worker inherits the rank's wake-up descriptor: the rank would read a signal to the worker as its own.
     signal.set_wakeup_fd(-1)
-    for signum in SIGNALS:  # the whole process group may get it, and the rank needs batches until it has saved
+    for signum in SIGNALS:  # they may go to the whole process group, and the rank needs batches until it has saved
         signal.signal(signum, signal.SIG_IGN)
     die_with_rank()
 
 
 def _unchanged(batch: Any) -> Any:
-    """In place of DataLoader's collate_fn: the dataset gives whole batches."""
+    """Replaces DataLoader's collate_fn: the dataset returns whole batches."""
     return batch

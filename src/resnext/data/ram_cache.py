@@ -56,7 +56,7 @@ class RamCache:
 
 
 def free_memory() -> int:
-    """Free bytes of this machine, by Linux's own estimate, or of this job (its control group, version 2) if fewer."""
+    """The smaller of the free bytes of this machine (Linux's own estimate) and of this job (its version-2 cgroup)."""
     with open("/proc/meminfo") as file:
         machine = next(int(line.split()[1]) for line in file if line.startswith("MemAvailable:")) * 1024
     return min([machine, *_left_in_groups()])

@@ -5,7 +5,7 @@ batch at the end is dropped; its images differ from epoch to epoch. Rank r takes
 and divides it into consecutive micro-batches.
 
 With repeated augmentation (Hoffer et al. 2020) each image of the order occurs `repeats` times in a row. The epoch keeps
-its number of samples, so that it uses fewer images (as in DeiT and timm). In a global batch all first copies come
+its number of samples, so it uses fewer images (as in DeiT and timm). In a global batch all first copies come
 first, then all second copies: the copies of an image are on different ranks if there are more ranks than copies.
 """
 

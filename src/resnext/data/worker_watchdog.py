@@ -29,17 +29,17 @@ class LoaderFailed(RunFailed):
     """A worker hangs, was killed or failed. The message is one line that says what to do."""
 
 
-def carried(error: Exception) -> UserError | RunFailed:
+def wrap_error(error: Exception) -> UserError | RunFailed:
     """The error that a worker returns instead of a batch, for the main process to raise.
 
     DataLoader does not pass on the error itself: it builds another one of the same type, with the text of the
-    traceback as its message. Here, our own errors are passed on unchanged. Other errors may not be
-    picklable: a LoaderFailed names them. The traceback is added as a note, for log.txt.
+    traceback as its message. This function returns our own errors unchanged. Other errors may not be picklable: a
+    LoaderFailed names them. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    kept = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
-    kept.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
-    return kept
+    wrapped = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
+    wrapped.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
+    return wrapped
 
 
 class WorkerWatchdog:

@@ -1,4 +1,4 @@
-"""What a network is, in one line: its structure, its parameters, and the multiply-accumulates (MACs) of an image."""
+"""Describes a network in one line: its structure, parameters, and multiply-accumulates (MACs) of one image."""
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +17,23 @@ def describe_network(network: nn.Module, image_size: int) -> str:
 
 
 def count_macs(network: nn.Module, image_size: int) -> int | None:
-    """Of one image, by torch's counter; None for a network that cannot run without data.
+    """The MACs of one image, by torch's counter; None for a network that cannot run without data.
 
-    On the meta device: nothing is computed, no random number is drawn, and neither weights nor statistics change.
+    Runs on the meta device: it computes nothing, draws no random number, and changes neither weights nor statistics.
     """
     inner = _Uncompiled(network)
     state = {name: tensor.to("meta") for name, tensor in inner.state_dict(keep_vars=True).items()}
-    images = torch.empty(2, 3, image_size, image_size, device="meta")  # batch norm may need two values of a channel
+    images = torch.empty(2, 3, image_size, image_size, device="meta")  # batch norm may need two values per channel
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             functional_call(inner, state, (images,))
-    except Exception:  # a network of somebody else's may look at values; the count is not worth a training
+    except Exception:  # an unknown network may read values; the training can do without the count
         return None
     return counter.get_total_flops() // 2 // len(images)
 
 
 class _Uncompiled(nn.Module):
-    """Calls a network that was compiled in place without compiling it."""
+    """Calls the original `forward` of a network that was compiled in place."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Uncompiled(nn.Module):
 
 
 def _structure(network: nn.Module) -> str:
-    """Blocks of each stage, and cardinality × width of a group in the first, as the paper writes it."""
+    """Blocks of each stage, and cardinality × group width of the first stage, in the paper's notation."""
     if not isinstance(network, ResNeXt):
         return type(network).__name__
     stages = [list(network.get_submodule(name).children()) for name in network.stages]

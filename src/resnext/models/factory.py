@@ -1,4 +1,4 @@
-"""Builds a network by name, a registered one or any of timm's, and gives it weights."""
+"""Builds a registered network or any of timm's by its name, and loads its weights."""
 
 import inspect
 import logging
@@ -10,7 +10,7 @@ from resnext.config.errors import as_typed, nearest
 from resnext.config.model import TIMM_PREFIX, ModelConfig
 from resnext.config.recipe import InitConfig
 from resnext.errors import UserError, describe_error
-from resnext.models import resnext  # noqa: F401 - registers how ours are built
+from resnext.models import resnext  # noqa: F401 - registers our networks
 from resnext.models.initialization import initialize
 from resnext.models.timm_options import check_timm_options
 from resnext.models.weights import load_weights
@@ -24,9 +24,9 @@ DEFAULT_INIT = InitConfig()
 def build_model(
     config: ModelConfig, num_classes: int, *, drop_path_rate: float = 0.0, init: InitConfig = DEFAULT_INIT
 ) -> nn.Module:
-    """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` where they are given.
+    """The network that `config` names, [N, 3, H, W] → [N, num_classes], with `config.weights` if given.
 
-    `drop_path_rate` is the stochastic depth of its last block, rising linearly from 0 at its first. `init`
+    `drop_path_rate` is the stochastic depth of the last block; it rises linearly from 0 at the first. `init`
     initialises the parameters that `config.weights` does not provide.
 
     Raises:
@@ -43,9 +43,9 @@ def build_model(
 
 
 def check_model_name(name: str, section: str = "model") -> None:
-    """Raises UserError if `name` is timm/ and a name that timm does not know; others are checked by the schema.
+    """Raises UserError if `name` is timm/NAME and timm does not have NAME. The schema checks other names.
 
-    `section` is that of the configuration which has the name.
+    `section` is the section of the configuration that holds the name.
     """
     if name.startswith(TIMM_PREFIX) and not timm.is_model(name.removeprefix(TIMM_PREFIX)):
         known = [TIMM_PREFIX + each for each in timm.list_models()]
@@ -60,9 +60,10 @@ def load_into(
     new_head: bool = True,
     section: str = "model",
 ) -> None:
-    """Copies `weights` into `network`, strictly; only a head of another size keeps its fresh values, and that is said.
+    """Copies `weights` into `network`. All names and shapes must match, except for a head of another size.
 
-    Without `new_head`, it must fit as well. `section` is that of the configuration which has `config`.
+    Such a head keeps its initial values, and a log line says so. Without `new_head`, the head must match too.
+    `section` is the section of the configuration that holds `config`.
 
     Raises:
         UserError: if a weight is missing, unexpected, or of another shape.
@@ -84,7 +85,7 @@ def load_into(
         raise UserError(f"{section}.weights={config.weights} does not fit {section}.name={config.name}: {listed}")
     network.load_state_dict(weights)
     if fresh_head:
-        log.info("head      new, for %d classes: that of the weights is of another size", len(own[head[0]]))
+        log.info("head      new, for %d classes: the head in the weights has another size", len(own[head[0]]))
 
 
 def _build_registered(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
@@ -93,7 +94,7 @@ def _build_registered(config: ModelConfig, num_classes: int, drop_path_rate: flo
     assert part.build is not None
     arguments = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if arguments and "drop_path_rate" not in inspect.signature(part.build).parameters:
-        raise UserError(f"model.name={config.name} takes no drop_path_rate: take recipe.drop_path_rate=0")
+        raise UserError(f"model.name={config.name} takes no drop_path_rate: set recipe.drop_path_rate=0")
     return build_part("network", config.name, config.options, num_classes, **arguments)
 
 
@@ -105,7 +106,7 @@ def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) ->
         arguments["drop_path_rate"] = drop_path_rate
     try:
         return timm.create_model(name, num_classes=num_classes, **arguments)
-    except Exception as error:  # timm passes them to the constructor, which may not know them
+    except Exception as error:  # timm passes them to the constructor, which may not take them
         if not arguments:
             raise
         if not config.options:
@@ -115,7 +116,7 @@ def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) ->
 
 
 def _head_names(network: nn.Module) -> tuple[str, ...]:
-    """The names of the classifiers: `fc`, or what its `pretrained_cfg` says; a distilled network has several."""
+    """The names of the classifiers, by timm's `pretrained_cfg`, else `fc`. A distilled network has several."""
     pretrained = getattr(network, "pretrained_cfg", None) or {}
     classifier = pretrained.get("classifier", "fc")
     return (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -1,8 +1,9 @@
 """ResNeXt: residual networks of aggregated transformations (Xie et al. 2017, arXiv 1611.05431).
 
-A block reduces with a 1×1 convolution, transforms in `cardinality` groups with a 3×3 (the stride is here, as in
-torchvision), and expands with a 1×1; batch norm follows each. The shortcut is the paper's type B: a 1×1 convolution
-if the shape changes, else the identity. State-dict keys are torchvision's, so weights can be loaded both ways.
+In a block, a 1×1 convolution reduces the channels, a 3×3 convolution transforms them in `cardinality` groups (with
+the stride, as in torchvision), and a 1×1 convolution expands them. Batch norm follows each convolution. The shortcut
+is the paper's type B: a 1×1 convolution if the shape changes, else the identity. State-dict keys are torchvision's,
+so weights can be loaded both ways.
 """
 
 import functools

@@ -21,7 +21,7 @@ SET_ELSEWHERE = {
 def check_timm_options(name: str, options: dict[str, Any]) -> None:
     """Raises UserError for an option that the constructor of timm's network `name` does not take as a scalar."""
     part = f"model.name=timm/{name}"
-    with torch.device("meta"):  # without memory or random numbers: only its class is looked at
+    with torch.device("meta"):  # uses no memory and no random numbers: only the class is needed
         network = timm.create_model(name)
     parameters = _parameters(type(network))
     takes = [key for key, default in parameters.items() if isinstance(default, Scalar) and key not in SET_ELSEWHERE]
@@ -35,17 +35,17 @@ def check_timm_options(name: str, options: dict[str, Any]) -> None:
 
 
 def _check_type(given: str, value: Scalar | None, default: Any) -> None:
-    """As the default is; a parameter whose default is None takes any scalar."""
+    """Raises UserError if `value` does not have the type of `default`; with the default None, any scalar is valid."""
     kind = type(default)
     if kind is float and type(value) is int:
         return
     if kind in (bool, int, float, str) and type(value) is not kind:
         names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
-        raise UserError(f"{given} is not allowed: it should be {names[kind]}, as its default {as_typed(default)}")
+        raise UserError(f"{given} is not allowed: it should be {names[kind]}, like its default {as_typed(default)}")
 
 
 def _parameters(network: type) -> dict[str, Any]:
-    """What the constructor takes by name, with the defaults; of its base classes too where it passes **kwargs on."""
+    """Name → default of each constructor parameter; also of the base classes if the constructor passes **kwargs on."""
     found: dict[str, Any] = {}
     for each in network.__mro__:
         if "__init__" not in vars(each):

@@ -1,4 +1,4 @@
-"""Weights by name, as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
+"""Loads weights as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
 
 import hashlib
 import logging
@@ -25,15 +25,15 @@ from resnext.errors import UserError
 log = logging.getLogger(__name__)
 
 NETWORK_PREFIX = "network."  # where ClassificationTask holds the network in our checkpoints
-EMA_KEY = "state_dict_ema"  # their average in our checkpoints, and in timm's
-HUGGINGFACE_FILES = ("model.safetensors", "pytorch_model.bin")  # what timm looks for there, in this order
+EMA_KEY = "state_dict_ema"  # the average of the weights, in our checkpoints and timm's
+HUGGINGFACE_FILES = ("model.safetensors", "pytorch_model.bin")  # the files that timm tries there, in this order
 FORCE_TENSORS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 T = TypeVar("T")
 
 
 class _Asked(NamedTuple):
-    """Weights by the configuration key that asks for them, and its value."""
+    """The configuration key that asks for weights, and its value."""
 
     key: str
     name: str
@@ -45,12 +45,13 @@ class _Asked(NamedTuple):
 def load_weights(name: str, section: str = "model") -> dict[str, Tensor]:
     """The weights that `name` names, on the CPU.
 
-    `torchvision:resnext50_32x4d` is its default weights, `torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1` a
-    certain one; `timm:resnext50_32x4d.a1_in1k` is a timm network with its tag. `section` is that of the
-    configuration which has `name`.
+    `torchvision:resnext50_32x4d` means the network's default weights, and
+    `torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1` one entry of its weights. `timm:resnext50_32x4d.a1_in1k` is a
+    timm network with its tag. `section` is the section of the configuration that holds `name`.
 
     Raises:
-        UserError: if they are unknown, cannot be downloaded or read, or a cached file is not what its name says.
+        UserError: if they are unknown, cannot be downloaded or read, or a cached file does not match the hash in its
+            name.
     """
     asked = _Asked(f"{section}.weights", name)
     hub, _, hub_name = name.partition(":")
@@ -62,12 +63,12 @@ def load_weights(name: str, section: str = "model") -> dict[str, Tensor]:
 
 
 def _load_from_torchvision(asked: _Asked, hub_name: str) -> dict[str, Tensor]:
-    """torchvision itself would unpickle whatever its cache holds under the name."""
+    """Does not use torchvision's own loader, which would unpickle any file in its cache."""
     url = _torchvision_entry(asked, hub_name).url
     path = _path_in_hub(url)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(asked, lambda: torch.hub.download_url_to_file(url, str(path), _digits(path)))
+        _fetch(asked, lambda: torch.hub.download_url_to_file(url, str(path), _hash_in_name(path)))
     _check_hash(path)
     return _read_file(asked._replace(name=str(path)))
 
@@ -93,10 +94,10 @@ def _torchvision_entry(asked: _Asked, hub_name: str) -> Any:
 
 
 def _timms_cached_files(hub_name: str) -> Iterator[Path]:
-    """Every file that timm may take without a download."""
+    """Every cached file that timm may read."""
     config = timm.get_pretrained_cfg(hub_name)
     if config is not None and config.url:
-        url = config.url if isinstance(config.url, str) else config.url[1]  # a name of its own for the file
+        url = config.url if isinstance(config.url, str) else config.url[1]  # else the URL and a file name
         yield from filter(Path.exists, [_path_in_hub(url)])
     if config is not None and config.hf_hub_id:
         for file_name in filter(None, (config.hf_hub_filename, *HUGGINGFACE_FILES)):
@@ -109,8 +110,8 @@ def _path_in_hub(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
 
 
-def _digits(path: Path) -> str | None:
-    """The SHA-256 in a file's name, or its first digits; None for a name without."""
+def _hash_in_name(path: Path) -> str | None:
+    """The SHA-256 in a file's name, or its first digits; None if the name has none."""
     if re.fullmatch(r"[0-9a-f]{64}", path.name):
         return path.name
     found = re.search(r"-([0-9a-f]{8,64})\.", path.name)
@@ -118,10 +119,10 @@ def _digits(path: Path) -> str | None:
 
 
 def _check_hash(path: Path) -> None:
-    """Raises UserError if the content of a cached file is not what its name says."""
+    """Raises UserError if a cached file does not match the hash in its name."""
     if not path.is_file():
         raise UserError(f"{path} is not a regular file: remove it, and it is downloaded again")
-    expected = _digits(path)
+    expected = _hash_in_name(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and not found.startswith(expected):
@@ -132,7 +133,7 @@ def _check_hash(path: Path) -> None:
 
 @contextmanager
 def _tensors_only() -> Iterator[None]:
-    """Makes every torch.load refuse code: after a TypeError timm reads the file again without weights_only."""
+    """Makes every torch.load refuse code: after a TypeError, timm reads the file again without weights_only."""
     before = os.environ.get(FORCE_TENSORS_ONLY)
     os.environ[FORCE_TENSORS_ONLY] = "1"
     try:
@@ -144,12 +145,12 @@ def _tensors_only() -> Iterator[None]:
 
 
 def _fetch(asked: _Asked, get: Callable[[], T]) -> T:
-    """From the hub's cache, or over the network: that may take a minute to fail."""
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it announces every retry
+    """Calls `get`, which reads the hub's cache or downloads. A download may take a minute to fail."""
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs every retry
     log.info("weights   %s", asked.name)
     try:
         return get()
-    except Exception as error:  # whatever a hub's client raises
+    except Exception as error:  # the clients of the hubs raise many types
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
             f"{asked} cannot be loaded ({type(error).__name__}: {reason[0][:120]}); "
@@ -163,25 +164,25 @@ def _read_file(asked: _Asked) -> dict[str, Tensor]:
         raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on how to read what it refuses
+            warnings.simplefilter("ignore")  # torch's advice on how to read a file that it refuses
             content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{asked} holds more than tensors and is not read: it could run code") from None
-    except Exception as error:  # truncated, empty, or no checkpoint at all: torch raises many types
+    except Exception as error:  # truncated, empty, or not a checkpoint: torch raises many types
         raise UserError(f"{asked} cannot be read as weights ({type(error).__name__})") from error
     return _network_weights(asked, content)
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The network's part of a task's state, by its own names."""
+    """The network's part of a task's state, with the network's own names."""
     own = {key: value for key, value in state.items() if str(key).startswith(NETWORK_PREFIX)}
     return {key.removeprefix(NETWORK_PREFIX): value for key, value in own.items()}
 
 
 def _network_weights(asked: _Asked, content: Any) -> dict[str, Tensor]:
-    """The network's own tensors: out of a checkpoint of ours, of timm or torchvision, or as they are.
+    """The network's tensors, from a checkpoint of ours, of timm or of torchvision, or from a plain dict of tensors.
 
-    Where one of ours or timm's holds an average of the weights, that is taken: it was validated as the best.
+    If a checkpoint holds an average of the weights, returns the average: its accuracy selects best.ckpt.
     """
     if isinstance(content, dict):
         if isinstance(content.get(EMA_KEY), dict):

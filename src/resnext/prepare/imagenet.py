@@ -43,7 +43,7 @@ class Release:
 
 
 def prepare_imagenet(source: Path, target: Path, release: Release | None = None) -> tuple[int, int]:
-    """Writes target/train/WNID/*.JPEG and target/val/WNID/*.JPEG; returns their numbers of images.
+    """Writes target/train/WNID/*.JPEG and target/val/WNID/*.JPEG; returns both numbers of images.
 
     Raises:
         UserError: if `source` has neither layout, an archive is damaged, a label is missing, or a count is wrong.
@@ -140,7 +140,7 @@ def _checked_class(name: str, where: Path) -> str:
 
 
 def _extract_val(archive: Path, val: Path, wnids: list[str]) -> None:
-    """ILSVRC2012_val_00000001.JPEG is the first image of the ground truth."""
+    """The number in a name is a line of the ground truth: ILSVRC2012_val_00000001.JPEG is the first image."""
     with tarfile.open(archive) as images, progress(f"extracting {archive.name}", len(wnids)) as advance:
         for member in _files(images, archive):
             number = Path(member.name).stem.rpartition("_")[2]

@@ -68,7 +68,7 @@ def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_by
 
 
 def _pack(splits: dict[str, ImageIndex], target: Path, settings: dict[str, Any]) -> Packed:
-    if _is_whole(target):
+    if _is_complete(target):
         return Packed(len(splits["train"]), len(splits["val"]), [])
     names: list[str] = []
     bad: list[str] = []
@@ -82,7 +82,7 @@ def _pack(splits: dict[str, ImageIndex], target: Path, settings: dict[str, Any])
     return Packed(len(parts["train"]["labels"]), len(parts["val"]["labels"]), bad)
 
 
-def _is_whole(target: Path) -> bool:
+def _is_complete(target: Path) -> bool:
     """Whether `target` is complete. If not, removes its index.
 
     Bad images are tried again. In a damaged pack, the index and the incomplete shards are written again.

@@ -44,7 +44,7 @@ class ShardWriter:
 
     def __post_init__(self) -> None:
         self._first = len(self.names)
-        while (found := self._read_whole(self.root / self._name())) is not None:
+        while (found := self._read_complete(self.root / self._name())) is not None:
             self.places |= found
             self.names.append(self._name())
 
@@ -85,7 +85,7 @@ class ShardWriter:
         file.write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return start
 
-    def _read_whole(self, path: Path) -> dict[int, Place] | None:
+    def _read_complete(self, path: Path) -> dict[int, Place] | None:
         """The images of a complete shard. None for a missing or incomplete one, which is written again."""
         places: dict[int, Place] = {}
         end = 0

@@ -77,12 +77,12 @@ def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
     """Compares texts: CsvLogger writes values so that equal text means equal bits."""
     for one, other in zip(ours, theirs, strict=False):
         for column in one | other:
-            mine, his = one.get(column, ""), other.get(column, "")
-            if mine != his:
+            text, other_text = one.get(column, ""), other.get(column, "")
+            if text != other_text:
                 where = f"step {one['step']} (epoch {one['epoch']}), {column}"
-                return Part("metrics.csv", False, f"first at {where}: {_describe(_number(mine), _number(his))}")
+                return Part("metrics.csv", False, f"first at {where}: {_describe(_number(text), _number(other_text))}")
     if len(ours) != len(theirs):
-        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the rows that both have are the same")
+        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the common rows are the same")
     return Part("metrics.csv", True, f"{len(ours)} rows")
 
 

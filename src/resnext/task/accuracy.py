@@ -1,4 +1,4 @@
-"""Loss, top-1 and top-5 over an evaluation, exact on any number of ranks: only sums are kept and added."""
+"""Loss, top-1 and top-5 of an evaluation. They are exact on any number of ranks, because only sums are added."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""ClassificationTask: the LightningModule. One network, one loss, and what is logged of them."""
+"""ClassificationTask: the LightningModule, with one network, one loss and their metrics."""
 
 import math
 from collections.abc import Callable
@@ -23,17 +23,17 @@ from resnext.task.teacher import Teacher
 class ClassificationTask(LightningModule):
     """Trains `network`, images [N, 3, H, W] → logits [N, classes].
 
-    Steps are optimizer steps; a step has `trainer.accumulate_grad_batches` micro-steps. What is logged at step s is
-    of the s-th optimizer step alone, counted from 1: `train/loss` is its mean over micro-steps and ranks.
+    A step is an optimizer step; it has `trainer.accumulate_grad_batches` micro-steps. Logged steps are counted from 1.
+    `train/loss` is the loss of that step only, as a mean over its micro-steps and the ranks.
 
     Args:
-        network: in the memory format it is to train in.
-        recipe: its slice of the configuration.
-        seed: the run's; dropout, mixing and the like follow from (seed, step, micro-step, rank).
-        log_every_steps: between two lines; an epoch's last step is always logged.
-        optimizer: of the network's parameters; a task that only validates has none.
-        teacher: whose answers are learned besides the targets.
-        skip_nonfinite: a step whose loss is not finite changes nothing, instead of ending the training.
+        network: in the memory format that it trains in.
+        recipe: the slice `recipe` of the configuration.
+        seed: the run's seed. (seed, step, micro-step, rank) determines dropout, mixing and similar draws.
+        log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
+        optimizer: of the network's parameters; None for a task that only validates.
+        teacher: a network whose logits are learned in addition to the targets.
+        skip_nonfinite: whether a step whose loss is not finite is skipped instead of ending the training.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ClassificationTask(LightningModule):
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
         self.loss = build_loss(recipe.loss)
         self.optimizer, self.teacher = optimizer, teacher
-        self.validated = {"val": network}  # by the prefix of its metrics
+        self.validated = {"val": network}  # prefix of the metrics → network
         self.guard = FiniteGuard(network, skip=skip_nonfinite)
         self.scores = nn.ModuleDict({"val": EvaluationScores()})
         self.last_scores: dict[str, Scores] = {}  # of the last validation, by prefix
@@ -63,11 +63,11 @@ class ClassificationTask(LightningModule):
         return self.network(images)
 
     def configure_optimizers(self) -> Optimizer:
-        assert self.optimizer is not None, "only a training has one"
+        assert self.optimizer is not None, "needed for training"
         return self.optimizer
 
     def validate_also(self, prefix: str, network: nn.Module) -> None:
-        """Validates `network`, which is not trained, beside the one that is, into metrics that begin with `prefix`."""
+        """Also validates `network`, which is not trained. Its metrics begin with `prefix`."""
         self.validated[prefix] = network.eval().requires_grad_(False)
         self.scores[prefix] = EvaluationScores()
 
@@ -80,7 +80,7 @@ class ClassificationTask(LightningModule):
         return batch_idx % self.trainer.accumulate_grad_batches
 
     def ends_step(self, batch_idx: int) -> bool:
-        """Whether a batch is the last one of its optimizer step. After any other, gradients are still being summed."""
+        """Whether a batch is the last one of its optimizer step. After any other, the gradients are not complete."""
         return self.micro_step(batch_idx + 1) == 0
 
     def ends_epoch(self, batch_idx: int) -> bool:
@@ -88,12 +88,12 @@ class ClassificationTask(LightningModule):
 
     @property
     def epoch(self) -> int:
-        """The epoch of the last step that was done, counted from 1."""
+        """The epoch of the last completed step, counted from 1."""
         return math.ceil(self.global_step / self.steps_per_epoch)
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are."""
+        """Whether all steps are completed."""
         return self.global_step >= total_steps(self.recipe, self.steps_per_epoch)
 
     def on_fit_start(self) -> None:
@@ -101,7 +101,7 @@ class ClassificationTask(LightningModule):
             self.teacher.to(self.device)
 
     def on_train_start(self) -> None:
-        """A resumed training may have nothing left to do but the validation in which it was interrupted."""
+        """A training that was interrupted in its last validation has no steps left."""
         self.trainer.should_stop = self.is_done
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -121,7 +121,7 @@ class ClassificationTask(LightningModule):
         return loss
 
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Of images [N, 3, H, W] and labels int64 [N]: mixed, classified, and compared with the teacher's answers."""
+        """The loss of images [N, 3, H, W] and labels int64 [N], with the mixing and the teacher of the recipe."""
         mix = None
         if self.recipe.mixing.on:
             mix = draw_mix(self.recipe.mixing, images.shape[2], images.shape[3], self._mixing_seed)
@@ -133,7 +133,7 @@ class ClassificationTask(LightningModule):
         return loss if self.teacher is None else self.teacher.blend(loss, images, logits)
 
     def _end_step(self, step: int, *, ends_epoch: bool) -> None:
-        """Logs here, not at the batch's end, where callbacks come first and one of them may interrupt the training."""
+        """Logs here, not in on_train_batch_end: callbacks run before that hook, and one may interrupt the training."""
         losses, self._losses = self._losses, []
         if ends_epoch or step % self.log_every_steps == 0:
             loss = float(self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean"))
@@ -142,7 +142,7 @@ class ClassificationTask(LightningModule):
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
             self.log_metrics({"lr": lr, "train/loss": loss}, step)
         if step >= total_steps(self.recipe, self.steps_per_epoch):
-            self.trainer.should_stop = True  # Lightning's own max_steps takes every start for a resumed one
+            self.trainer.should_stop = True  # with its max_steps, Lightning takes every start for a resumed one
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -155,7 +155,7 @@ class ClassificationTask(LightningModule):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def on_validation_start(self) -> None:
-        """All ranks take rank 0's batch statistics; they kept their own, and no rank waits for another from here."""
+        """Copies rank 0's batch statistics to all ranks. After that, no validation batch needs a collective."""
         for network in self.validated.values():
             network.to(self.device)
             if self.trainer.world_size > 1:
@@ -173,7 +173,7 @@ class ClassificationTask(LightningModule):
         for prefix, scores in self.last_scores.items():
             self._scores(prefix).reset()
             metrics |= {f"{prefix}/loss": scores.loss, f"{prefix}/top1": scores.top1, f"{prefix}/top5": scores.top5}
-        self.log_dict(metrics, logger=False)  # for the checkpoint of the best, and for `evaluate`
+        self.log_dict(metrics, logger=False)  # for callbacks, such as the progress bar
         self.log_metrics(metrics, self.global_step)
 
     def _scores(self, prefix: str) -> EvaluationScores:
@@ -182,6 +182,6 @@ class ClassificationTask(LightningModule):
         return scores
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """To every logger, with the epoch counted from 1."""
+        """Sends `metrics` to every logger, with the epoch, counted from 1."""
         for logger in self.loggers:
             logger.log_metrics({"epoch": math.ceil(step / self.steps_per_epoch), **metrics}, step=step)

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: found without waiting for the device at every step, or stepped over."""
+"""Finds losses and weights that are not finite without a wait for the device at every step, or skips such steps."""
 
 import logging
 import math
@@ -13,26 +13,26 @@ from resnext.errors import RunFailed
 from resnext.runtime.collectives import min_over_ranks
 
 NO_STEP = 2**53  # later than any step
-MAX_SKIPPED = 100  # steps in a row: nothing is being learned any more
+MAX_SKIPPED = 100  # steps in a row; after that, the training ends
 
 log = logging.getLogger(__name__)
 
 
 class NonFiniteLoss(RunFailed):
-    """The training has broken numerically; raised on every rank."""
+    """A loss or a weight is not finite, or too many steps in a row were skipped. Raised on every rank."""
 
 
 class FiniteGuard:
-    """Keeps the losses on the device, and looks at them where it is waited for anyway: when one is logged or saved.
+    """Keeps the losses on the device. Checks them when the program waits for the device anyway: for a log or a save.
 
-    With `skip`, it looks at each step before it is taken, and one that is not finite changes nothing, not even the
-    batch statistics. All ranks find the same.
+    With `skip`, checks each step before it is taken. A step that is not finite changes nothing, not even the batch
+    statistics. All ranks get the same result.
     """
 
     def __init__(self, network: nn.Module, *, skip: bool) -> None:
         self.network, self.skip = network, skip
         self._unseen: list[tuple[int, Tensor]] = []
-        self._buffers: list[tuple[Tensor, Tensor]] = []  # and what they were before this step
+        self._buffers: list[tuple[Tensor, Tensor]] = []  # with a copy from before this step
         self._skipped = 0
 
     def begin_step(self) -> None:
@@ -40,7 +40,7 @@ class FiniteGuard:
             self._buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
 
     def add(self, step: int, loss: Tensor) -> None:
-        """Takes the loss of a micro-step of `step`, counted from 1."""
+        """Adds the loss of a micro-step of `step`, counted from 1."""
         self._unseen.append((step, loss.detach()))
 
     def check(self, step: int) -> None:
@@ -51,12 +51,12 @@ class FiniteGuard:
         first = self._smallest(first)
         if first != NO_STEP:
             raise NonFiniteLoss(
-                f"the loss of step {first} is not finite, and nothing after it is saved; lower recipe.optimizer.lr, "
-                "take trainer.precision=32-true, or resume with trainer.on_nonfinite=skip"
+                f"the loss of step {first} is not finite, and no later state is saved; lower recipe.optimizer.lr, "
+                "set trainer.precision=32-true, or resume with trainer.on_nonfinite=skip"
             )
 
     def take_step(self, step: int, optimizer: Any, closure: Callable[[], Any], *, scaled: bool) -> None:
-        """Takes or skips `step`. `scaled` gradients are the scaler's: it looks at them, skips, and scales less."""
+        """Takes or skips `step`. If gradients are `scaled`, the scaler checks them, skips and lowers the scale."""
         loss = closure()
         finite = self._first_nonfinite() == NO_STEP and (scaled or _are_finite(_gradients(optimizer)))
         if self._smallest(int(finite)) == 1:
@@ -79,7 +79,7 @@ class FiniteGuard:
         return next((step for (step, _), good in zip(unseen, finite, strict=True) if not good), NO_STEP)
 
     def _smallest(self, value: int) -> int:
-        """Of all ranks, over the training's own group: the losses have just been waited for on the device."""
+        """The minimum over all ranks, by a collective on the device: the losses have just been read from there."""
         return min_over_ranks(value, next(self.network.parameters()).device)
 
 
@@ -88,5 +88,5 @@ def _gradients(optimizer: Any) -> list[Tensor]:
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    """By their largest magnitudes, which are not finite if any value is not: a quarter of the time of `isfinite`."""
+    """Checks the largest magnitude of each tensor, which takes a quarter of the time of `isfinite` on all values."""
     return not tensors or bool(torch.stack(torch._foreach_norm(tensors, math.inf)).isfinite().all())

@@ -1,4 +1,4 @@
-"""What a training minimises."""
+"""The loss of a training, and the distillation loss."""
 
 import functools
 from collections.abc import Callable
@@ -14,15 +14,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def build_loss(config: LossConfig) -> Loss:
-    """The loss that `config` names: of float32 logits [N, classes] and labels int64 [N] or shares of the classes
-    [N, classes], a scalar.
+    """The loss that `config` names. It maps float32 logits [N, classes] and targets to a scalar.
+
+    Targets are labels, int64 [N], or soft targets, float32 [N, classes].
 
     Raises:
         UserError: if it has parameters.
     """
     loss = build_part("loss", config.name, config.arguments)
     if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
-        raise UserError(f"recipe.loss.name={config.name} has parameters, which nothing would train: make them buffers")
+        raise UserError(f"recipe.loss.name={config.name} has parameters, which no optimizer trains: make them buffers")
     return loss
 
 
@@ -33,7 +34,7 @@ def build_cross_entropy(config: LossConfig) -> Loss:
 
 @register_ours["binary_cross_entropy"]
 def build_binary_cross_entropy(config: LossConfig) -> Loss:
-    """A mean over images and classes."""
+    """The mean over images and classes."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         num_classes = logits.shape[1]
@@ -50,7 +51,7 @@ def build_binary_cross_entropy(config: LossConfig) -> Loss:
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """temperature² · KL(teacher, student) of the softened logits [N, classes], a mean over images (Hinton et al. 2015).
 
-    The factor keeps the size of the gradients whatever the temperature.
+    With the factor, the size of the gradients does not depend on the temperature.
     """
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)

@@ -8,12 +8,12 @@ from resnext.task.optimization import lr_at, total_steps
 
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 44, 48  # margins, in pixels
-POINTS = 1500  # maximum number of drawn steps
+POINTS = 1500  # approximate maximum number of drawn steps
 INK, GRID, LINE = "#222", "#ddd", "#1f6fb4"
 
 
 def sample_lr(recipe: RecipeConfig, steps_per_epoch: int) -> dict[int, float]:
-    """Step → rate, for all steps or a selection with the first, the last and the first after the warm-up."""
+    """Step → learning rate, for at most POINTS + 2 steps, with the first, the last and the first after the warm-up."""
     total = total_steps(recipe, steps_per_epoch)
     count = min(POINTS, total)
     steps = {round(index * (total - 1) / count) for index in range(count + 1)}

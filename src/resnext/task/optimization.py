@@ -91,7 +91,7 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 
 
 def _norm_parameters(network: nn.Module, weight_decay_on: str) -> set[str]:
-    """The names of the norm parameters that `weight_decay_on` excludes from weight decay, whatever their shape."""
+    """The names of the norm parameters that `weight_decay_on` excludes from weight decay, of any shape."""
     if weight_decay_on not in ("all_but_norms", "all_but_norms_outside_shortcuts"):
         return set()
     return {

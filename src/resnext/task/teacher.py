@@ -1,4 +1,4 @@
-"""The teacher of a knowledge distillation: a frozen network whose answers the student learns."""
+"""The teacher of a knowledge distillation: a frozen network. The student learns its logits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ SECTION = "recipe.teacher"  # of the configuration
 
 
 class Teacher:
-    """`network`, frozen and in evaluation. No module: it belongs to no checkpoint and to no optimizer.
+    """A frozen `network` in evaluation mode. Not a module, so that no checkpoint and no optimizer holds it.
 
-    It sees the student's images, from `data`'s normalisation to that of `mean` and `std`.
+    It sees the student's images, converted from the normalisation of `data` to `mean` and `std`.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class Teacher:
         self.scale, self.shift = self.scale.to(device), self.shift.to(device)
 
     def blend(self, loss: Tensor, images: Tensor, logits: Tensor) -> Tensor:
-        """`loss` of the student's `logits` [N, classes] for `images`, with the distillation's in its weight."""
+        """The weighted mean of the student's `loss` and the distillation loss of its `logits` [N, classes]."""
         with torch.no_grad():
             teacher_logits = self.network(images * self.scale + self.shift)
         distilled = distillation_loss(logits, teacher_logits, self.config.temperature)
         return (1 - self.config.weight) * loss + self.config.weight * distilled
 
     def fingerprint(self) -> str:
-        """A digest of its weights: a run keeps to the teacher that it began with."""
+        """A digest of the weights: a run must keep the teacher that it started with."""
         digest = hashlib.sha256()
         for name, value in self.network.state_dict().items():
             digest.update(name.encode())
