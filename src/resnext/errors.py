@@ -21,6 +21,10 @@ class UserError(ValueError):
         return _one_line(super().__str__())
 
 
+class BrokenExtension(UserError):
+    """An extension that cannot be imported. The mistake is in no configuration and no run."""
+
+
 class RunFailed(RuntimeError):
     """The training failed. The traceback is in the run's log.txt.
 

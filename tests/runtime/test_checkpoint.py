@@ -22,6 +22,7 @@ from resnext.runtime.checkpoint import (
     find_latest,
     find_positions,
     load_checkpoint,
+    parse_checkpoint,
     read_checkpoint,
     read_position,
 )
@@ -355,9 +356,9 @@ def test_a_checkpoint_without_weights_is_damaged(tmp_path: Path):
 def test_weights_of_another_network_are_named(tmp_path: Path, network: dict, found: str):
     save(tmp_path, 1)
     checkpoint = read_checkpoint(tmp_path / "last.ckpt")
-    check_network(checkpoint, {"w": torch.zeros(8)})
+    check_network(checkpoint, {"w": torch.zeros(8)}, prefix="")
     with pytest.raises(UserError, match=rf"last.ckpt belongs to another network: {found}"):
-        check_network(checkpoint, network)
+        check_network(checkpoint, network, prefix="")
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ENOMEM])
@@ -372,3 +373,12 @@ def test_a_storage_error_is_not_damage(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(torch, "load", fail)
         find_latest(tmp_path, MARK, set_aside=True)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_buffers_of_a_loss_are_not_compared_with_the_network(tmp_path: Path):
+    weights = {"network.w": torch.zeros(8), "loss.weight": torch.ones(10)}
+    content = {"global_step": 1, "validated": True, "state_dict": weights}
+    checkpoint = parse_checkpoint(tmp_path / "last.ckpt", content)
+    check_network(checkpoint, {"w": torch.zeros(8)}, prefix="network.")
+    with pytest.raises(UserError, match=r"network.w is \[8\] in it and \[9\] in this run"):
+        check_network(checkpoint, {"w": torch.zeros(9)}, prefix="network.")

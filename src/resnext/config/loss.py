@@ -33,7 +33,10 @@ class LossConfig:
         if self.target_threshold is not None and self.name != "binary_cross_entropy":
             raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
         if self.label_smoothing and self.name not in OURS:
-            raise ValueError(f"recipe.loss.label_smoothing belongs to recipe.loss.name={' or '.join(OURS)}")
+            raise ValueError(
+                f"recipe.loss.label_smoothing belongs to recipe.loss.name={' or '.join(OURS)}; "
+                "give recipe.loss.label_smoothing=0"
+            )
         object.__setattr__(self, "options", options)
         return self
 

@@ -20,7 +20,7 @@ from resnext.config.recipe import RecipeConfig
 from resnext.config.slurm import SlurmConfig
 from resnext.config.types import STRICT, Count, Fraction, Name, Options, Positive
 from resnext.errors import UserError
-from resnext.registry import register_dataset
+from resnext.registry import load_extensions, register_dataset
 from resnext.terminal import pluralize
 
 OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # keys of data; may differ at each start
@@ -194,6 +194,7 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     for key, text in find_texts(mapping):
         if text and text.splitlines() != [text]:  # it would break a line of a batch script, a log or a message
             raise UserError(f"{key} has more than one line: {text!r}; write it in one line")
+    load_extensions()  # here, not within pydantic, which would report its error once for each field
     try:
         # as JSON: strict mode accepts a dict for a dataclass and a list for a tuple only from JSON
         return TypeAdapter(Config).validate_json(json.dumps(mapping))

@@ -59,7 +59,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
-    check_network(found, task.state_dict())
+    check_network(found, task.state_dict(), prefix="")
     task.load_state_dict(content["state_dict"])
     if config.recipe.ema.decay is not None:
         task.validate_also("val_ema", copy.deepcopy(network))

@@ -136,10 +136,14 @@ def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
     )
 
 
-def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor]) -> None:
-    """Raises UserError with the first difference if the weights in `checkpoint` do not fit this network."""
-    theirs = {name: list(value.shape) for name, value in checkpoint.content["state_dict"].items()}
-    ours = {name: list(value.shape) for name, value in network.items()}
+def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor], prefix: str) -> None:
+    """Raises UserError with the first difference if the weights in `checkpoint` do not fit this network.
+
+    Their names in the checkpoint begin with `prefix`. Lightning checks the others, such as the buffers of a loss.
+    """
+    weights: dict[str, Tensor] = checkpoint.content["state_dict"]
+    theirs = {name: list(value.shape) for name, value in weights.items() if name.startswith(prefix)}
+    ours = {prefix + name: list(value.shape) for name, value in network.items()}
     for name in ours | theirs:
         if ours.get(name) != theirs.get(name):
             raise UserError(

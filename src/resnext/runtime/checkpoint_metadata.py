@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from resnext.config.augmentation import EvaluationConfig
 from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.errors import UserError
+from resnext.files import check_regular
 
 METADATA = "metadata"  # its key in a checkpoint
 
@@ -76,6 +77,7 @@ def peek_metadata(path: Path) -> CheckpointMetadata | None:
     For `model.weights`, which may be any file: the code that loads the weights reports its errors.
     """
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
             pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(pickled) as file:

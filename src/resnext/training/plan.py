@@ -75,8 +75,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
     if parts is None or (checkpoint is None and parts.model != model):
         parts = build_parts(replace(config, model=model), train, val)
     if checkpoint is not None:
-        state = parts.network.state_dict()
-        check_network(checkpoint, {NETWORK_PREFIX + name: value for name, value in state.items()})
+        check_network(checkpoint, parts.network.state_dict(), NETWORK_PREFIX)
     if parts.teacher is not None:
         _check_teacher(run, config, parts.teacher, is_writer=world.rank == 0)
     per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)

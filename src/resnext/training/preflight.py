@@ -21,7 +21,7 @@ from resnext.training.parts import Parts, build_parts
 def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Parts | None:
     """Raises UserError for anything that would end the training on this machine before its first step.
 
-    Returns the parts that it built, for a training in this process. Returns None if there are several devices: each
+    Returns the parts that it built, for a training in this process. Returns None if torchrun starts the ranks: each
     rank builds its own parts.
     """
     if is_slurm_rank():
@@ -40,7 +40,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
     resolve_auto(config.trainer)
     parts = build_parts(config, train, val)
     _check_image_sizes(config.recipe, parts)
-    return parts if devices == 1 else None
+    return parts if devices == 1 and not config.trainer.max_restarts else None
 
 
 def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
