@@ -94,7 +94,7 @@ def test_only_other_modules_import_a_module_that_begins_with_an_underscore(tmp_p
         (
             "recipe__loss",
             {"name": "odd", "label_smoothing": 0.1, "options": {"depth": 1}},
-            "recipe.loss.label_smoothing belongs to recipe.loss.name=cross_entropy or binary_cross_entropy",
+            "recipe.loss.label_smoothing needs recipe.loss.name=cross_entropy or binary_cross_entropy",
         ),
         (
             "recipe__loss",

@@ -30,7 +30,7 @@ def test_only_a_similar_name_is_proposed(name: str, names: list[str], near: str 
         ("epochs", "did you mean recipe.epochs?"),
         ("seed.x", "did you mean seed?"),
         ("recipe.mixing.zzz", "recipe.mixing has mixup_alpha, cutmix_alpha, prob, switch_prob"),
-        ("recipe.nowhere.zzz", "recipe has source, published, epochs, max_steps, "),
+        ("recipe.nowhere.zzz", "recipe has file, source, published, epochs, "),
         ("zzz", "a configuration has experiment, run, seed, model, data, "),
     ],
 )

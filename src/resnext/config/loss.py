@@ -31,10 +31,10 @@ class LossConfig:
     def _check(self) -> Self:
         options = parse_options("loss", self.name, self.options, name_key="recipe.loss.name", key="recipe.loss.options")
         if self.target_threshold is not None and self.name != "binary_cross_entropy":
-            raise ValueError("recipe.loss.target_threshold belongs to recipe.loss.name=binary_cross_entropy")
+            raise ValueError("recipe.loss.target_threshold needs recipe.loss.name=binary_cross_entropy")
         if self.label_smoothing and self.name not in OURS:
             raise ValueError(
-                f"recipe.loss.label_smoothing belongs to recipe.loss.name={' or '.join(OURS)}; "
+                f"recipe.loss.label_smoothing needs recipe.loss.name={' or '.join(OURS)}; "
                 "give recipe.loss.label_smoothing=0"
             )
         object.__setattr__(self, "options", options)
