@@ -43,7 +43,7 @@ CALLS = HEADER + "\n@register_callback('call', options=Options)\ndef build(optio
         ),
         (
             {"a": "import nowhere"},
-            r"resnext.extensions.a cannot be imported: ModuleNotFoundError: No .* \(.*/a.py:1\); correct it, or move",
+            r"resnext.extensions.a cannot be imported: ModuleNotFoundError: No .* \(.*/a.py:1\); correct the",
         ),
         ({"a": "x ="}, r"resnext.extensions.a cannot be imported: SyntaxError: invalid syntax \(a.py, line 1\);"),
         ({"a": MINE.replace("'mine'", "'a.b'")}, "registers the network 'a.b': a name has only letters, digits, _ and"),
