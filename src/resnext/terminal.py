@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+COLUMNS = 80  # of the text that a command prints
 SECONDS_BETWEEN_LINES = 30
 
 

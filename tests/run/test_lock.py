@@ -14,6 +14,7 @@ import pytest
 from resnext.errors import UserError
 from resnext.run import lock as lock_module
 from resnext.run.lock import RunLock
+from support.not_regular import NOT_REGULAR
 
 SKEWS = [0, 3600, -3600]  # seconds by which the holder's clock is behind this one
 
@@ -152,15 +153,7 @@ def test_a_lock_with_a_damaged_holder_is_reported(tmp_path: Path):
         RunLock(tmp_path / "lock").__enter__()
 
 
-@pytest.mark.parametrize(
-    ("make", "what"),
-    [
-        (Path.mkdir, "is a folder"),
-        (os.mkfifo, "is a FIFO"),
-        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
-    ],
-)
+@pytest.mark.parametrize(("make", "what"), NOT_REGULAR)
 def test_a_lock_that_is_not_a_regular_file_is_refused(tmp_path: Path, make, what: str):
     make(tmp_path / "lock")
     for use in (RunLock.__enter__, RunLock.is_beating):

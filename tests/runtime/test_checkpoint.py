@@ -28,6 +28,7 @@ from resnext.runtime.checkpoint import (
 )
 from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from support.kills import kill_at_file_operation
+from support.not_regular import NOT_REGULAR
 
 MARK = RunMark("abcd1234", "digest")
 
@@ -279,15 +280,7 @@ def test_a_torchscript_archive_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "best.ckpt"])
-@pytest.mark.parametrize(
-    ("make", "what"),
-    [
-        (Path.mkdir, "is a folder"),
-        (os.mkfifo, "is a FIFO"),
-        (lambda path: path.symlink_to("/dev/zero"), "is a device"),
-        (lambda path: path.symlink_to("nowhere"), "is a link to a file that does not exist"),
-    ],
-)
+@pytest.mark.parametrize(("make", "what"), NOT_REGULAR)
 def test_a_file_that_is_not_regular_is_set_aside_and_not_opened(
     tmp_path: Path, name: str, make: Callable, what: str, caplog: pytest.LogCaptureFixture
 ):

@@ -4,8 +4,7 @@ import textwrap
 from pathlib import Path
 
 from resnext.cli.arguments import ArgumentParser
-
-COLUMNS = 80
+from resnext.terminal import COLUMNS
 
 
 def main(arguments: list[str]) -> int:

@@ -26,8 +26,8 @@ from resnext.config.folders import BrokenFile, config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
+from resnext.terminal import COLUMNS
 
-COLUMNS = 80
 EXPERIMENT = "resnext50_imagenet"  # each recipe is composed with this experiment
 IMAGENET = 1_281_167  # training images of ImageNet-1k
 USAGE = """resnext recipes [--config-dir FOLDER]

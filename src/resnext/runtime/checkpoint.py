@@ -76,17 +76,17 @@ def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint |
         UserError: if a file does not belong to the run with `mark`, or holds more than tensors and plain values.
     """
     positions = find_positions(folder, mark, set_aside=set_aside)
-    loaded = (_read_unless_damaged(read_checkpoint, each.path, mark, set_aside=set_aside) for each in positions)
+    loaded = (_unless_damaged(lambda file: read_checkpoint(file, mark), each.path, set_aside) for each in positions)
     found = next(filter(None, loaded), None)
     if set_aside and found is not None and found.path.name != BEST:
-        _read_unless_damaged(_check_bytes, folder / BEST, mark, set_aside=set_aside)
+        _unless_damaged(_check_bytes, folder / BEST, set_aside)
     return found
 
 
 def find_positions(folder: Path, mark: RunMark, *, set_aside: bool = False) -> list[Checkpoint]:
     """The checkpoints in `folder`, the newest first, without their content. Raises the errors of `find_latest`."""
     paths = (folder / name for name in (LAST, PREVIOUS, BEST))
-    positions = (_read_unless_damaged(read_position, path, mark, set_aside=set_aside) for path in paths)
+    positions = (_unless_damaged(lambda file: read_position(file, mark), path, set_aside) for path in paths)
     return sorted(filter(None, positions), key=lambda each: (each.step, each.validated), reverse=True)
 
 
@@ -165,7 +165,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return torch.load(content, map_location="cpu", weights_only=True)
 
 
-def _check_bytes(path: Path, _mark: RunMark) -> None:
+def _check_bytes(path: Path) -> None:
     """Like `read_checkpoint`, but loads nothing."""
     with _naming_damage(path), zipfile.ZipFile(path) as archive:
         _check_records(archive, path)
@@ -181,10 +181,10 @@ def _check_kind(archive: zipfile.ZipFile, path: Path) -> None:
         raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
 
 
-def _read_unless_damaged(read: Callable[[Path, RunMark], T], path: Path, mark: RunMark, *, set_aside: bool) -> T | None:
+def _unless_damaged(read: Callable[[Path], T], path: Path, set_aside: bool) -> T | None:
     """None if the file does not exist or is damaged."""
     try:
-        return read(path, mark)
+        return read(path)
     except FileNotFoundError:
         return None
     except DamagedCheckpoint as error:
