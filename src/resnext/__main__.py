@@ -47,6 +47,8 @@ def _run(verb: str, rest: list[str]) -> int:
     try:
         if verb not in VERBS:
             raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}")
+        if not {"-h", "--help"}.intersection(rest):  # a broken extension must not look like a damaged run
+            importlib.import_module("resnext.registry").load_extensions()
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:
         return _report(verb, error, 2)

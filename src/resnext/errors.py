@@ -21,10 +21,6 @@ class UserError(ValueError):
         return _one_line(super().__str__())
 
 
-class BrokenExtension(UserError):
-    """An extension that cannot be imported. The mistake is in no configuration and no run."""
-
-
 class RunFailed(RuntimeError):
     """The training failed. The traceback is in the run's log.txt.
 
@@ -55,7 +51,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def describe_error(error: Exception) -> str:
+def describe_error(error: BaseException) -> str:
     """A library's error in one line: its type and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ": ".join([type(error).__name__, *lines[:1]])

@@ -23,7 +23,7 @@ import pydantic
 from pydantic import ConfigDict
 from pydantic.dataclasses import is_pydantic_dataclass
 
-from resnext.errors import BrokenExtension, UserError, describe_error
+from resnext.errors import UserError, describe_error
 
 FOLDER = GROUP = "resnext.extensions"  # the name of a package, and of a group of entry points
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")  # a name is part of Hydra's dotted keys
@@ -163,15 +163,13 @@ def _import(module: str) -> None:
     before = dict(_parts)
     try:
         importlib.import_module(module)
-    except BaseException as error:
+    except (Exception, SystemExit) as error:
         _parts.clear()
         _parts.update(before)  # so that a second import can register the same names
         if isinstance(error, UserError):
-            raise BrokenExtension(str(error)) from error
-        if not isinstance(error, Exception):
             raise
         reason = describe_error(error) + _describe_place(error)
-        raise BrokenExtension(
+        raise UserError(
             f"the extension {module} cannot be imported: {reason}; correct the extension, or move its file away"
         ) from error
 

@@ -47,7 +47,8 @@ def test_binary_cross_entropy_of_soft_targets_equals_timms(threshold: float | No
 
 
 def test_the_loss_of_half_precision_logits_is_computed_in_float32():
-    task = ClassificationTask(nn.Identity(), small_config("/x").recipe, seed=0, log_every_steps=1)
+    recipe = small_config("/x").recipe
+    task = ClassificationTask(nn.Identity(), recipe, seed=0, log_every_steps=1, loss=build_loss(recipe.loss))
     assert task._loss(LOGITS.bfloat16(), LABELS).dtype == torch.float32
 
 

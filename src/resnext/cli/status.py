@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resnext.cli.arguments import ArgumentParser
-from resnext.errors import BrokenExtension, UserError, describe_os_error
+from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.run.directory import RUNS, Run, list_runs
 from resnext.run.metrics import read_last_row
@@ -90,8 +90,6 @@ def _read_all(runs: list[Run]) -> list[Status | Damaged]:
 def _unless_damaged(run: Run, read: Callable[..., T], *arguments: Any) -> T | Damaged:
     try:
         return read(run, *arguments)
-    except BrokenExtension:
-        raise
     except UserError as error:
         return Damaged(run, error)
     except OSError as error:

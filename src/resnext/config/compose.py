@@ -28,7 +28,7 @@ from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mis
 from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config.model import move_override
 from resnext.config.overrides import describe_plus
-from resnext.config.parts import open_options
+from resnext.config.parts import drop_options_of_removed_names, open_options
 from resnext.config.paths import with_absolute_paths
 from resnext.config.redaction import is_secret_name
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
@@ -201,6 +201,7 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(describe_mistake(error, [CONFIGS])) from error
+    drop_options_of_removed_names(tree, to_dict(config))
     return _parse(OmegaConf.to_container(tree))
 
 

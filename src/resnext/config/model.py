@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
 
 from resnext.config.parts import parse_options
 from resnext.config.types import STRICT, Count, Name, Options
@@ -79,7 +78,7 @@ class ModelConfig:
     @model_validator(mode="before")
     @classmethod
     def _move_structure(cls, given: Any) -> Any:
-        fields = given.kwargs if isinstance(given, ArgsKwargs) else given
+        fields = getattr(given, "kwargs", given)  # a call in Python arrives as pydantic's ArgsKwargs
         return move_structure(fields) if isinstance(fields, dict) else given
 
     @model_validator(mode="after")

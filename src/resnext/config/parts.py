@@ -95,6 +95,15 @@ def add_option_defaults(tree: DictConfig) -> None:
             _add_defaults(tree, kind, str(name), f"{key}.options.{name}")
 
 
+def drop_options_of_removed_names(tree: DictConfig, former: Mapping[str, Any]) -> None:
+    """Removes the saved options of parts that `former` names and `tree` no longer names."""
+    for key in SEVERAL.values():
+        options, names = _select(tree, f"{key}.options"), _select(tree, f"{key}.names") or ()
+        for name in former[key]["names"]:
+            if name not in names and isinstance(options, DictConfig):
+                options.pop(name, None)
+
+
 def _add_defaults(tree: DictConfig, kind: str, name: str, key: str) -> None:
     part = find_part(kind, name)
     given = _select(tree, key)

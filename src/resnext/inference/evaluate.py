@@ -12,7 +12,7 @@ from resnext.data.images import load_images
 from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
 from resnext.models.factory import build_model
-from resnext.models.weights import EMA_KEY, network_weights
+from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
 from resnext.run.directory import Run
 from resnext.run.identity import check_mark
 from resnext.runtime.checkpoint import check_network, load_checkpoint, parse_checkpoint
@@ -59,8 +59,8 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
     network = build_model(replace(config.model, weights=None), len(train.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
-    check_network(found, task.state_dict(), prefix="")
-    task.load_state_dict(content["state_dict"])
+    check_network(found, network.state_dict(), NETWORK_PREFIX)
+    network.load_state_dict(network_weights(content["state_dict"]))
     if config.recipe.ema.decay is not None:
         task.validate_also("val_ema", copy.deepcopy(network))
         task.validated["val_ema"].load_state_dict(network_weights(content[EMA_KEY]))

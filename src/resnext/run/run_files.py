@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from resnext.config.schema import Config, parse_config
-from resnext.errors import BrokenExtension, UserError
+from resnext.errors import UserError
 from resnext.files import atomic_write, check_regular, read_text
 
 Shape = Any  # a type, [shape of every item], or {key: shape}, where `key?` may be missing
@@ -76,8 +76,6 @@ def read_config(path: Path) -> Config:
     content = _with_moved_keys(read_yaml(path))
     try:
         return parse_config(content)
-    except BrokenExtension:
-        raise
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -14,7 +14,7 @@ from resnext.config.recipe import RecipeConfig
 from resnext.data.sampler import derive_seeds
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.finite import FiniteGuard
-from resnext.task.loss import build_loss
+from resnext.task.loss import Loss
 from resnext.task.mixing import draw_mix, mix_images, mix_targets
 from resnext.task.optimization import lr_at, set_lr, total_steps
 from resnext.task.teacher import Teacher
@@ -31,7 +31,7 @@ class ClassificationTask(LightningModule):
         recipe: the slice `recipe` of the configuration.
         seed: the run's seed. (seed, step, micro-step, rank) determines dropout, mixing and similar draws.
         log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
-        optimizer: of the network's parameters; None for a task that only validates.
+        loss, optimizer: of the training; None for a task that only validates.
         teacher: a network whose logits are learned in addition to the targets.
         skip_nonfinite: whether a step whose loss is not finite is skipped instead of ending the training.
     """
@@ -43,6 +43,7 @@ class ClassificationTask(LightningModule):
         *,
         seed: int,
         log_every_steps: int,
+        loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         teacher: Teacher | None = None,
         skip_nonfinite: bool = False,
@@ -50,8 +51,7 @@ class ClassificationTask(LightningModule):
         super().__init__()
         self.network = network
         self.recipe, self.seed, self.log_every_steps = recipe, seed, log_every_steps
-        self.loss = build_loss(recipe.loss)
-        self.optimizer, self.teacher = optimizer, teacher
+        self.loss, self.optimizer, self.teacher = loss, optimizer, teacher
         self.validated = {"val": network}  # prefix of the metrics → network
         self.guard = FiniteGuard(network, skip=skip_nonfinite)
         self.scores = nn.ModuleDict({"val": EvaluationScores()})
@@ -129,6 +129,7 @@ class ClassificationTask(LightningModule):
         logits = self(images)
         if mix is not None:
             targets = mix_targets(targets, mix, logits.shape[1])
+        assert self.loss is not None, "needed for training"
         loss = self.loss(logits.float(), targets)
         return loss if self.teacher is None else self.teacher.blend(loss, images, logits)
 

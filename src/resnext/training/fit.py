@@ -97,6 +97,7 @@ def build_task(plan: TrainingPlan) -> ClassificationTask:
         config.recipe,
         seed=config.seed,
         log_every_steps=config.logger.every_steps,
+        loss=plan.parts.loss,
         optimizer=plan.parts.optimizer,
         teacher=plan.parts.teacher,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
@@ -131,7 +132,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
         saver,
         BestCheckpoint(run, recipe.best_by),
         *([SaveTimeCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
-        *build_named("callback", config.callbacks.options),
+        *plan.parts.callbacks,
     ]
 
 

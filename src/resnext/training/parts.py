@@ -1,8 +1,12 @@
-"""Parts: images, network, optimizer and teacher of a training. A process builds them once, even before the run."""
+"""Parts: what a training is built from, without its run. A process builds them once, before the run directory exists.
+
+Only loggers are built later, because they need the run.
+"""
 
 from dataclasses import dataclass
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
@@ -10,6 +14,8 @@ from resnext.config.schema import Config, ModelConfig
 from resnext.data.augment import Transform, build_train_transforms
 from resnext.data.index import ImageIndex
 from resnext.models.factory import build_model
+from resnext.registry import build_named
+from resnext.task.loss import Loss, build_loss
 from resnext.task.optimization import build_optimizer
 from resnext.task.teacher import Teacher, build_teacher
 
@@ -19,6 +25,7 @@ class Parts:
     """What is trained, and on which images.
 
     `network` is the network that `model` describes, on the CPU, not compiled, in torch's default memory format.
+    `callbacks` are those of callbacks.names.
     """
 
     model: ModelConfig
@@ -26,8 +33,10 @@ class Parts:
     val: ImageIndex
     transforms: dict[int, Transform]
     network: nn.Module
+    loss: Loss
     optimizer: Optimizer
     teacher: Teacher | None
+    callbacks: list[Callback]
 
 
 def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
@@ -42,6 +51,8 @@ def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
         val=val,
         transforms=transforms,
         network=network,
+        loss=build_loss(recipe.loss),
         optimizer=build_optimizer(network, recipe.optimizer),
         teacher=build_teacher(recipe.teacher, num_classes, config.data),
+        callbacks=build_named("callback", config.callbacks.options),
     )
