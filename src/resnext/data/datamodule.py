@@ -87,7 +87,7 @@ class ImageDataModule(LightningDataModule):
         return images, targets
 
     def _image_check(self) -> ImageCheck | None:
-        """None except on rank 0: one rank checks the files of all ranks. None for a pack: its writer decoded every image."""
+        """None except on rank 0: one rank checks the files of all. None for a pack: its writer decoded every image."""
         assert self.trainer is not None
         if self.trainer.global_rank or isinstance(self.train, PackedImages):
             return None
