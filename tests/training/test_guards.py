@@ -176,7 +176,7 @@ def test_epochs_can_be_raised_and_a_finished_run_goes_on(digits: Path, capsys: p
     recipes = [run.made.recipe] * 6 + [longer.config.recipe] * 3
     assert [float(row["lr"]) for row in rows] == [lr_at(step, each, 3) for step, each in enumerate(recipes)]
     output = capsys.readouterr().out
-    assert output.count("warning: recipe.epochs was 2 and is now 3: the learning rate goes on at") == 1
+    assert output.count("warning: recipe.epochs was 2 and is now 3: the learning rate continues at") == 1
     assert "resumed   from step 6: last.ckpt" in output
 
 
