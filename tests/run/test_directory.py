@@ -70,8 +70,8 @@ def test_a_name_of_another_experiment_is_reported_before_its_data(tmp_path: Path
     Run.create(small_config(tmp_path), DATA, COMMAND)
     other = small_config(tmp_path, experiment="resnext_digits", seed=3)
     message = (
-        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: go on with it by "
-        r"`make resume RUN=test` or EXP=test \(experiment=test\), or take another RUN"
+        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: continue it with "
+        r"`make resume RUN=test` or EXP=test \(experiment=test\), or choose another RUN"
     )
     with pytest.raises(UserError, match=message):
         Run.create(other, replace(DATA, fingerprint="4567"), COMMAND)

@@ -85,8 +85,8 @@ def describe_remedy(path: Path, made: Config, asked: Config) -> str:
 def describe_experiments(path: Path, made: str, asked: str) -> str:
     """One line for a run that another experiment made."""
     return (
-        f"{path} is a run of experiment={made}, and this is experiment={asked}: go on with it by "
-        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or take another RUN (run=NAME)"
+        f"{path} is a run of experiment={made}, and this is experiment={asked}: continue it with "
+        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or choose another RUN (run=NAME)"
     )
 
 
