@@ -32,7 +32,7 @@ class RunMark(NamedTuple):
 
 
 def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
-    """A digest of the data, and of config.yaml as it was written: the current schema may have new keys."""
+    """A digest of the data and of the text of config.yaml, because the current schema may have new keys."""
     own = {name: config.get(name) for name in ("seed", "model")}
     own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
