@@ -1,6 +1,6 @@
 """The folders that Hydra composes from: configs/ of this project, then the user's folder, given by --config-dir.
 
-The order is Hydra's: if both have a file of the same name, the one in configs/ wins.
+The order is Hydra's: if both have a file of the same name, Hydra uses the one in configs/.
 """
 
 import os
@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 
 from resnext.errors import UserError, describe_error
 
-PROVIDERS = ("main", "command-line")  # what Hydra calls configs/ and --config-dir in its search path
+PROVIDERS = ("main", "command-line")  # the names of configs/ and --config-dir in Hydra's search path
 
 
 def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True) -> list[Path]:

@@ -169,7 +169,7 @@ class Config:
         return split
 
     def identity(self) -> dict[str, Any]:
-        """The keys that stay the same for the whole run, without keys that may differ between two of its starts."""
+        """The part of the configuration that must be the same at every start of the run."""
         return {
             "seed": self.seed,
             "model": to_dict(self.model),
