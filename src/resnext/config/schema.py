@@ -31,8 +31,8 @@ TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not i
 class DataConfig:
     """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
-    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a data
-    loader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
+    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
+    DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
     `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
     `mean` and `std` are of RGB in [0, 1].
     """

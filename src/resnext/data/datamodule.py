@@ -1,4 +1,4 @@
-"""ImageDataModule: the data loaders of one rank. Workers send uint8 pixels; the device normalises them."""
+"""ImageDataModule: the DataLoaders of one rank. Workers send uint8 pixels; the device normalises them."""
 
 import gc
 import math

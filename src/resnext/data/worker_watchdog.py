@@ -37,8 +37,8 @@ def wrap_error(error: Exception) -> UserError | RunFailed:
     LoaderFailed replaces it and describes it. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    wrapped = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
-    wrapped.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
+    wrapped = error if ours else LoaderFailed(f"a DataLoader worker failed: {describe_error(error)}; see log.txt")
+    wrapped.add_note("In a DataLoader worker: " + "".join(traceback.format_exception(error)))
     return wrapped
 
 
@@ -97,14 +97,14 @@ class WorkerWatchdog:
             self._wait_for_death()  # the connection to a killed worker may break before its exit code is known
         if self._hung:
             return (
-                f"no data loader worker returned a batch within data.worker_timeout={self.timeout:g} seconds: check "
+                f"no DataLoader worker returned a batch within data.worker_timeout={self.timeout:g} seconds: check "
                 "whether the storage hangs; if it is only slow, give a longer timeout"
             )
         code = self._exit_code()
         if code is None:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"a data loader worker {how}: if the machine ran out of memory, give fewer data.workers"
+        return f"a DataLoader worker {how}: if the machine ran out of memory, give fewer data.workers"
 
     def _wait_for_death(self) -> None:
         deadline = time.monotonic() + SECONDS_TO_DIE
