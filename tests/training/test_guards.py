@@ -75,7 +75,7 @@ def test_a_skipped_step_changes_nothing(digits: Path, caplog: pytest.LogCaptureF
     assert "step 5 is skipped: its loss is not finite" in (run.path / "log.txt").read_text()
 
 
-def test_a_training_goes_on_after_steps_that_are_skipped(digits: Path):
+def test_a_training_continues_after_steps_that_are_skipped(digits: Path):
     run = make_run(small_config(digits, trainer__on_nonfinite="skip", trainer__micro_batch_size=8, recipe__epochs=1))
     with with_callbacks(Poison(3, 4, 20)):
         fit(run)
@@ -109,7 +109,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
     return saves
 
 
-def test_a_training_goes_on_after_failed_saves(
+def test_a_training_continues_after_failed_saves(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Until checkpoint.max_failures saves in a row have failed. The earlier checkpoints are intact."""
@@ -165,7 +165,7 @@ def test_a_training_without_a_step_is_an_error(digits: Path):
         fit(run)
 
 
-def test_epochs_can_be_raised_and_a_finished_run_goes_on(digits: Path, capsys: pytest.CaptureFixture[str]):
+def test_epochs_can_be_raised_and_a_finished_run_continues(digits: Path, capsys: pytest.CaptureFixture[str]):
     run = make_run(small_config(digits, recipe__batch_size=360, recipe__epochs=2))
     fit(run)
     longer = raise_epochs(run, 3)
