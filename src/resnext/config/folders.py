@@ -19,7 +19,7 @@ from hydra.plugins.config_source import ConfigResult
 
 from resnext.errors import UserError, describe_error
 
-PROVIDERS = ("main", "command-line")  # the names of configs/ and --config-dir in Hydra's search path
+PROVIDERS = ("main", "command-line")  # what Hydra calls configs/ and --config-dir in its search path
 
 
 def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True) -> list[Path]:
