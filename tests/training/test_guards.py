@@ -190,7 +190,7 @@ def test_only_resume_raises_the_epochs(digits: Path):
     with pytest.raises(UserError, match=r"recipe.epochs was 2 and is now 1; it can only be raised"):
         check_epochs(run, with_epochs(config, 1), train)
     fit(run)
-    with pytest.raises(UserError, match=r"recipe.epochs=2: runs/test has done 3 epochs; take 3 or more"):
+    with pytest.raises(UserError, match=r"recipe.epochs=2: runs/test has done 3 epochs; give 3 or more"):
         check_epochs(run, with_epochs(config, 2), train)
 
 
