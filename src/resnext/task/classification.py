@@ -32,7 +32,7 @@ class ClassificationTask(LightningModule):
         seed: the run's seed. (seed, step, micro-step, rank) determines dropout, mixing and similar draws.
         log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
         optimizer: of the network's parameters; None for a task that only validates.
-        teacher: if given, the network also learns the teacher's logits.
+        teacher: a network whose logits are learned in addition to the targets.
         skip_nonfinite: whether a step whose loss is not finite is skipped instead of ending the training.
     """
 
