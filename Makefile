@@ -1,5 +1,5 @@
 # Short commands for the long ones; `make help` lists them. Each target runs `resnext VERB`.
-# RUN and DATA reach the recipes through the environment, unexpanded, so that make changes no character of a name.
+# The recipes below read RUN and DATA from the environment, so that make expands nothing in a name.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
@@ -51,7 +51,7 @@ help:
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
 
-# GPUS is the number of GPUs, and so of tasks, on each node. Without GPUs, give ARGS=slurm.tasks_per_node=N.
+# GPUS is the number of GPUs on each node, with one task for each GPU. Without GPUs, give ARGS=slurm.tasks_per_node=N.
 slurm: $(READY)
 	@$(RESNEXT) slurm $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) \
 		$(if $(NODES),slurm.nodes=$(NODES)) $(if $(GPUS),slurm.gpus_per_node=$(GPUS)) $(ARGS)
@@ -93,7 +93,7 @@ format: $(READY)
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 
-# What docs/architecture.md has from the code: the tree, the layers, the imports.
+# Redraws the parts of docs/architecture.md that show the code: the tree, the layers, the imports.
 docs: $(READY)
 	@$(VENV)/bin/python tests/support/architecture.py
 

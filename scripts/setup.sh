@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Usage: setup.sh VENV. Makes the virtual environment VENV from requirements.lock and installs this package, editable.
-# make calls it if VENV is missing or older than pyproject.toml, requirements.lock or this file. PYTHON: which Python.
+# Usage: setup.sh VENV. Makes the virtual environment VENV from requirements.lock, with this package in editable mode.
+# make calls it if VENV is missing or older than pyproject.toml, requirements.lock or this file. PYTHON: the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1

@@ -11,14 +11,13 @@ import pytest
 from support.small_run import write_images
 
 os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny networks: threads cost more than they give, above all on a busy machine
+# with more threads, tiny networks are slower, especially on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go to ./runs, W&B's own files and cached indexes to the test's home."""
+    """Each test has its own current folder, which holds its runs/, W&B's own files and the cached indexes."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "wandb-home"))

@@ -11,7 +11,7 @@ from resnext.errors import NOT_WRITABLE, RunFailed, UserError, describe_error, d
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunFailed, 1)])
-def test_an_error_of_several_lines_is_printed_in_one(
+def test_an_error_of_several_lines_is_printed_in_one_line(
     error: type[Exception], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """If a message quotes a library's message, the key is in the first line and the reason in the last."""

@@ -59,7 +59,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Replaces `path`: readers see the old file or the new one, also after a kill. Raises OSError."""
+    """Replaces `path`: readers see the old file or the new file, even after a kill. Raises OSError."""
     with atomic_file(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
@@ -91,7 +91,7 @@ def sync(file: IO[bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Like `sync`, for the names in `folder`: without it, a power cut may bring back a replaced file."""
+    """Like `sync`, for the names in `folder`: without it, the old file may be back after a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The registered networks, losses, callbacks, loggers and data sets. Our own and a user's register in the same way.
+"""The registered networks, losses, callbacks, loggers and data sets. Our parts and yours use the same functions.
 
     @register_network("my_net", options=MyOptions)
     def build(options: MyOptions, num_classes: int) -> nn.Module: ...
@@ -150,7 +150,7 @@ def _is_strict(options: Any) -> bool:
 
 
 def _modules_in_folder() -> list[str]:
-    """The modules of the folder, except those that begin with _: only other modules import them."""
+    """The modules of the folder, except those that begin with _: other modules may import these."""
     found = pkgutil.iter_modules(importlib.import_module(FOLDER).__path__)
     return sorted(f"{FOLDER}.{each.name}" for each in found if not each.name.startswith("_"))
 
@@ -165,7 +165,7 @@ def _import(module: str) -> None:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:
         _parts.clear()
-        _parts.update(before)  # so that a second import can register the same names
+        _parts.update(before)  # so that a second import of the module can register the same names
         if isinstance(error, UserError):
             raise
         reason = describe_error(error) + _describe_place(error)
@@ -175,6 +175,6 @@ def _import(module: str) -> None:
 
 
 def _describe_place(error: BaseException) -> str:
-    """` (FILE:LINE)` in the extension; empty for a SyntaxError, because its message already has both."""
+    """` (FILE:LINE)` in the extension; empty for a SyntaxError, whose message already has them."""
     frames = [each for each in traceback.extract_tb(error.__traceback__)[1:] if "importlib" not in each.filename]
     return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -70,7 +70,7 @@ def differences(one: Run, other: Run) -> list:
 def test_a_failed_save_of_best_ckpt_is_repeated(
     digits: Path, scored: Scored, accuracies: tuple[float, ...], times: int, best: int
 ):
-    """The repeated save has the state of the best epoch, although the training has gone on."""
+    """The repeated save has the state of the best epoch, although the training has continued."""
     whole = undisturbed(digits, scored, *accuracies)
     run = build_run(digits)
     scored(*accuracies)
@@ -128,7 +128,7 @@ def test_a_lost_best_ckpt_ends_with_an_error(digits: Path, scored: Scored, lost:
     assert run.summary["status"] == "finished"
 
 
-def test_a_lost_best_ckpt_is_no_error_after_a_better_epoch(digits: Path, scored: Scored):
+def test_a_lost_best_ckpt_is_not_an_error_after_a_better_epoch(digits: Path, scored: Scored):
     run = build_run(digits)
     scored(0.3, 0.9)
     with with_callbacks(Stopper("on_validation_end", 2)), pytest.raises(Interrupted):

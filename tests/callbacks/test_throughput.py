@@ -66,8 +66,8 @@ def test_the_time_left_ignores_the_first_steps(monkeypatch: pytest.MonkeyPatch):
     assert seen[0] == 0  # no estimate yet
     assert seen[1:10] == [6.4] * 9
     assert seen[10:] == [pytest.approx(64)] * 20
-    assert throughput.images_per_sec < 20  # of the whole start
-    for step in range(31, 531):  # the storage becomes half as fast, and the estimate follows
+    assert throughput.images_per_sec < 20  # since the start
+    for step in range(31, 531):  # the storage becomes half as fast; the estimate must adapt
         now += 2
         trainer.global_step = step
         throughput.on_train_batch_end(trainer, task, None, None, step - 1)

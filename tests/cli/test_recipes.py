@@ -121,7 +121,7 @@ def test_a_learning_rate_that_only_rises_is_shown_without_a_peak(
     assert labelled(output_of(capsys, *arguments))["rate"] == expected
 
 
-def test_an_override_wins_over_an_option_and_a_group_can_be_chosen(
+def test_an_override_takes_precedence_over_an_option_and_may_choose_a_group(
     recipe_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     (recipe_folder.parent / "trainer/ours.yaml").write_text("devices: 4\nnodes: 2\n")

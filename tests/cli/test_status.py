@@ -1,4 +1,4 @@
-"""The table of runs: whole names, accuracy, and the step at which a run stopped."""
+"""The table of runs: complete names, accuracy, and the step at which a run stopped."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def make(tmp_path: Path, name: str, **summary: object) -> Run:
     return run
 
 
-def test_names_are_whole_and_empty_columns_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_names_are_not_shortened_and_empty_columns_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = make(tmp_path, LONG, status="interrupted", steps=23)
     (run.path / "metrics.csv").write_text(f"{HEADER}1,20,0.1,0.5,,,\n")
     results = {"val/top1": 0.8123, "val/top5": 1.0}

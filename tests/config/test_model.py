@@ -33,7 +33,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "configs"
 
 
-def test_old_keys_work_in_a_users_files_and_the_later_file_counts(configs: Path):
+def test_old_keys_work_in_a_users_files_and_the_later_file_applies(configs: Path):
     (configs / "model/old.yaml").write_text("name: resnext\nlayers: [1]\ncardinality: 4\nbase_width: 16\nwidth: 32\n")
     (configs / "model/new.yaml").write_text(
         "name: resnext\noptions: {layers: [1], cardinality: 4, base_width: 16, width: 32}\n"

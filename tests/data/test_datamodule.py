@@ -1,4 +1,4 @@
-"""What the data module does before it makes a loader."""
+"""What the data module does before it makes a DataLoader."""
 
 import gc
 import weakref

@@ -126,7 +126,7 @@ def test_one_line_names_a_broken_file(content: bytes, reason: str):
 
 
 def test_flipped_bits_that_libjpeg_detects_are_errors():
-    """Pillow decodes nine of ten such files without a warning, to wrong pixels."""
+    """For nine of ten such files, Pillow returns wrong pixels without a warning."""
     data = encode(NOISE, "JPEG", quality=95)
     start = data.index(b"\xff\xda") + 20
     refused = passed_by_pillow = 0

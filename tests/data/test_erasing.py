@@ -122,7 +122,7 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_batch_takes_as_many_operations_as_one_image_and_no_wait(mode: str):
+def test_a_batch_takes_as_many_operations_as_one_image_and_does_not_wait(mode: str):
     config = AugmentationConfig(erasing=1.0, erasing_mode=mode, erasing_count=2)
     erase(sevens(1), draw(config, range(1)), mode)  # makes the pool, once per process
     counts = []
@@ -144,7 +144,7 @@ def test_the_operations_do_not_depend_on_values(mode: str):
 
 
 def test_normalised_images_are_overwritten_in_place(tmp_path):
-    """So there is no second copy of a batch in memory."""
+    """A batch has no second copy in memory."""
     from support.small_run import small_config
 
     images = normalize(torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8), small_config(tmp_path).data)

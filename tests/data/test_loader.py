@@ -1,4 +1,4 @@
-"""The data loaders: a sample depends only on its key, not on the workers; failures give a one-line error."""
+"""The DataLoaders: a sample depends only on its key, not on the workers; failures give a one-line error."""
 
 import os
 import random

@@ -20,14 +20,14 @@ from resnext.runtime.signals import SIGNALS
 
 
 def test_a_connection_may_break_before_the_death_of_a_worker_is_known():
-    guard = WorkerWatchdog(timeout=60.0)
-    with guard.watching():
+    watchdog = WorkerWatchdog(timeout=60.0)
+    with watchdog.watching():
         process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         process.start()
-        guard.watch_children()
+        watchdog.watch_children()
         killer = threading.Timer(0.3, process.kill)
         killer.start()
-        with pytest.raises(LoaderFailed, match="a data loader worker was killed by SIGKILL"), guard.waiting():
+        with pytest.raises(LoaderFailed, match="a DataLoader worker was killed by SIGKILL"), watchdog.waiting():
             raise ConnectionResetError(104, "Connection reset by peer")
         killer.join()
         process.join()
@@ -44,8 +44,8 @@ def test_a_broken_connection_of_living_workers_is_raised_unchanged(monkeypatch: 
     [
         (UserError("data.root=/images is wrong\nand this says why"), "data.root=/images is wrong and this says why"),
         (RunFailed("lost\neverything", exit_code=7), "lost everything"),
-        (ValueError("no axis\n  for it"), "a data loader worker failed: ValueError: no axis"),
-        (MemoryError(), "a data loader worker failed: MemoryError"),
+        (ValueError("no axis\n  for it"), "a DataLoader worker failed: ValueError: no axis"),
+        (MemoryError(), "a DataLoader worker failed: MemoryError"),
         (UnreadableImage("a.png", "Stale file handle", is_damaged=False), "a.png cannot be read as an image (Stale"),
     ],
 )

@@ -99,7 +99,7 @@ def test_a_killed_worker_ends_the_run_with_one_line(start: Callable, resnext: Ca
     wait_for_step(run, 30, command)
     os.kill(children(command.pid)[0], signal.SIGKILL)
     assert command.wait() == 1, command.output
-    assert "a data loader worker was killed by SIGKILL" in command.output
+    assert "a DataLoader worker was killed by SIGKILL" in command.output
     resnext("resume", "runs/parts")
     check_files(run)
     resnext("compare", str(whole), "runs/parts")

@@ -149,7 +149,7 @@ def test_fewer_validation_images_than_ranks_are_refused(resnext, tmp_path: Path)
         "trainer.devices=2",
     )
     result = train(resnext, *options, "run=few", code=2)
-    assert "has 1 images for trainer.devices=2" in result.stderr
+    assert "has 1 image, but each of trainer.devices=2 needs one: add images" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -91,7 +91,7 @@ def test_the_template_is_a_valid_script():
         ({"slurm__partition": "a b"}, "slurm.partition=a b is not allowed"),
     ],
 )
-def test_contradictions_are_one_line(tmp_path: Path, changes: dict, message: str):
+def test_contradictions_give_one_line(tmp_path: Path, changes: dict, message: str):
     with pytest.raises(UserError, match=r"^[^\n]+$") as error:
         check_world(small_config(tmp_path, **changes))
     assert message in str(error.value)

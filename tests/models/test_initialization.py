@@ -78,7 +78,7 @@ def test_timms_networks_start_as_with_timms_own_argument(name: str, zero: bool):
         ("skresnet18", 8),  # timm fixes its argument at false
         ("regnetz_005", 21),  # the same
         ("hrnet_w18_small", 23),  # has no such argument
-        ("levit_128s", 20),  # is zero without such an argument, and so are the next networks
+        ("levit_128s", 20),  # zero without such an argument, like the next networks
         ("repvit_m0_9", 26),
         ("swinv2_tiny_window8_256", 24),  # two layer norms in each of 12
     ],

@@ -1,4 +1,4 @@
-"""Describes random transforms of pixels (ours, timm's and torchvision's) by values that can be compared."""
+"""Describes random transforms of pixels (ours, timm's and torchvision's) as values that can be compared."""
 
 import functools
 import hashlib

@@ -70,8 +70,8 @@ def test_a_name_of_another_experiment_is_reported_before_its_data(tmp_path: Path
     Run.create(small_config(tmp_path), DATA, COMMAND)
     other = small_config(tmp_path, experiment="resnext_digits", seed=3)
     message = (
-        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: go on with it by "
-        r"`make resume RUN=test` or EXP=test \(experiment=test\), or take another RUN"
+        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: continue it with "
+        r"`make resume RUN=test` or EXP=test \(experiment=test\), or choose another RUN"
     )
     with pytest.raises(UserError, match=message):
         Run.create(other, replace(DATA, fingerprint="4567"), COMMAND)
@@ -122,13 +122,13 @@ def test_the_workers_of_a_killed_holder_do_not_keep_the_lock(tmp_path: Path):
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    loader = int(Path("worker").read_text())
+    worker = int(Path("worker").read_text())
     assert not run.lock().is_taken()
-    os.kill(loader, signal.SIGKILL)  # raises if the worker is not alive
+    os.kill(worker, signal.SIGKILL)  # raises if the worker is not alive
 
 
 def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The second start does not see the name yet, and loses the race for it."""
+    """The second start does not see the name of the first run yet, and cannot take it."""
     config = replace(small_config(tmp_path), run=None)
     names = iter(["same", "same", "same-2"])
     monkeypatch.setattr("resnext.run.directory.free_name", lambda _folder, _experiment: next(names))
@@ -138,7 +138,7 @@ def test_two_starts_in_the_same_second_are_two_runs(tmp_path: Path, monkeypatch:
     assert Run.create(config, DATA, COMMAND).path.name == "same-2"
 
 
-def test_changed_code_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+def test_changed_code_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     run = Run.create(small_config(tmp_path), DATA, COMMAND)
     run.record_start(world_size=1)
     assert "code has changed" not in caplog.text

@@ -118,7 +118,7 @@ def test_reading_the_heartbeat_does_not_release_the_lock(tmp_path: Path):
         assert os.waitpid(child, 0)[1] == 0
 
 
-def test_an_earlier_start_that_is_still_alive(tmp_path: Path):
+def test_a_requeued_job_waits_for_its_earlier_start(tmp_path: Path):
     """This start waits another minute. It takes the lock if the earlier start dies, as here, and otherwise fails."""
     path = tmp_path / "lock"
     write_holder(path, job="12")

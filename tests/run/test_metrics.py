@@ -101,7 +101,7 @@ def test_the_complete_rows_of_a_damaged_file_are_sent_to_wandb(parts: Run):
     wandb.finish()
 
 
-def test_a_row_with_anything_but_numbers_is_left_out():
+def test_a_row_with_text_is_left_out():
     header = "epoch,step,lr,train/loss\n"
     for line in ("1,2,0.1,nan\n", "1,2,,\n"):
         assert len(parse_rows(header + line)) == 1

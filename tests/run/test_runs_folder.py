@@ -1,4 +1,4 @@
-"""A folder for runs that cannot be used is a one-line error. Root may write everywhere, so the errors are simulated."""
+"""One line for a folder for runs that cannot be used. The errors are simulated, because root may write everywhere."""
 
 import errno
 import os

@@ -31,9 +31,9 @@ def test_a_killed_launcher_leaves_no_process_and_no_lock(digits: Path, tmp_path:
     launcher = start_training(digits)
     ranks = wait_for(lambda: ranks_of(launcher))
     wait_for(lambda: len(read_rows(run.path / "metrics.csv")) > 2)
-    loaders = [loader for rank in ranks.values() for loader in children(rank)]
-    assert len(loaders) == 2
-    kill_and_check(launcher, [*ranks.values(), *loaders], run)
+    workers = [worker for rank in ranks.values() for worker in children(rank)]
+    assert len(workers) == 2
+    kill_and_check(launcher, [*ranks.values(), *workers], run)
 
 
 def start_training(data: Path) -> subprocess.Popen[bytes]:

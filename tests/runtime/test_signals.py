@@ -1,4 +1,4 @@
-"""The first signal counts, from the start of a process to its end."""
+"""What a process does at the first signal and at a second one, from its start to its end."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from resnext.runtime.signals import SIGNALS, StopRequest
 from resnext.runtime.slurm_job import tell_batch_script
 
 
-def test_the_first_signal_counts_and_the_old_handlers_come_back():
+def test_the_first_signal_is_recorded_and_the_old_handlers_are_restored():
     before = [signal.getsignal(signum) for signum in SIGNALS]
     stop = StopRequest()
     with stop.received(deferred=True):

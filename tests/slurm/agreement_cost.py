@@ -1,4 +1,4 @@
-"""Measures the cost of the ranks' agreement per step of 20 ms, if this thread is idle, as when a GPU computes.
+"""Measures the cost of the ranks' agreement per step. This thread sleeps for 20 ms in each step, as if a GPU computes.
 
 torchrun --nproc-per-node 8 tests/slurm/agreement_cost.py
 """

@@ -124,7 +124,7 @@ class Cluster:
             f"hostname {name}; mount --bind {HOME}/hosts /etc/hosts; mount -t tmpfs tmpfs /dev/shm; "
             f"exec slurmd -D -N {name} -f {HOME}/slurm.conf"
         )
-        # not `ip netns exec`: it hides /sys/fs/cgroup, and slurmd dies of it
+        # not `ip netns exec`: it hides /sys/fs/cgroup, and slurmd ends without it
         self._spawn("nsenter", f"--net=/run/netns/{namespace}", "unshare", "--uts", "--mount", "bash", "-c", script)
 
     def crash_node(self, name: str) -> None:

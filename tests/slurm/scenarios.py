@@ -97,7 +97,7 @@ def one_rank_waits(lab: Path, cluster: Cluster) -> Job:
 
 
 def import_phase(lab: Path, cluster: Cluster) -> Job:
-    """Nothing is saved, so this counts as a crash: a job that never gets further would be requeued for ever."""
+    """Nothing is saved, so this counts as a crash: a job that never gets further would be requeued forever."""
     return stop_and_resume(lab, "importing", "import:*:4", "USR2", saved=False)
 
 

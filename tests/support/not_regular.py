@@ -1,4 +1,4 @@
-"""What may be at a path in place of a regular file, and what the message says about it."""
+"""Paths that are not regular files: how to make each, and the words of its message."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ranks that fit one run after another. They are forked from one process, so that torch is imported only once.
+"""Ranks that train several runs, one after another. They are forked from one process, which imports torch once.
 
 Each line of stdin is a request for `world` ranks. The answer is a line of stdout: how the fit ended on each rank.
 """

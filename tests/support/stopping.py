@@ -1,4 +1,4 @@
-"""Small trainings, and the places where a test stops them: in one process here, in several in ranks.py."""
+"""Small trainings, and the points at which a test stops them. For several processes, see ranks.py."""
 
 import os
 import signal

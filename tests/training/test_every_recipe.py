@@ -62,7 +62,8 @@ def test_a_recipe_trains_and_is_exact_under_resume(zeros_and_ones: Path, teacher
     """Interrupted in the middle of its second epoch.
 
     The mean loss falls from the first to the last epoch by 0.06 (a1) to 0.49. For v2_fixres_repeats it falls by 0.08,
-    and by 0.025 with the seeds 1 and 2, the smallest of all. With a random network as the teacher it at least halves.
+    and by 0.025 with the seeds 1 and 2, the smallest of all. With a random network as the teacher, the loss is at
+    least halved.
     """
     config = small(name, zeros_and_ones, teacher)
     whole, parts = (make_run(replace(config, run=run)) for run in ("whole", "parts"))

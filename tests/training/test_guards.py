@@ -75,7 +75,7 @@ def test_a_skipped_step_changes_nothing(digits: Path, caplog: pytest.LogCaptureF
     assert "step 5 is skipped: its loss is not finite" in (run.path / "log.txt").read_text()
 
 
-def test_a_training_goes_on_after_steps_that_are_skipped(digits: Path):
+def test_a_training_continues_after_steps_that_are_skipped(digits: Path):
     run = make_run(small_config(digits, trainer__on_nonfinite="skip", trainer__micro_batch_size=8, recipe__epochs=1))
     with with_callbacks(Poison(3, 4, 20)):
         fit(run)
@@ -109,7 +109,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
     return saves
 
 
-def test_a_training_goes_on_after_failed_saves(
+def test_a_training_continues_after_failed_saves(
     digits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Until checkpoint.max_failures saves in a row have failed. The earlier checkpoints are intact."""
@@ -165,7 +165,7 @@ def test_a_training_without_a_step_is_an_error(digits: Path):
         fit(run)
 
 
-def test_epochs_can_be_raised_and_a_finished_run_goes_on(digits: Path, capsys: pytest.CaptureFixture[str]):
+def test_epochs_can_be_raised_and_a_finished_run_continues(digits: Path, capsys: pytest.CaptureFixture[str]):
     run = make_run(small_config(digits, recipe__batch_size=360, recipe__epochs=2))
     fit(run)
     longer = raise_epochs(run, 3)
@@ -176,7 +176,7 @@ def test_epochs_can_be_raised_and_a_finished_run_goes_on(digits: Path, capsys: p
     recipes = [run.made.recipe] * 6 + [longer.config.recipe] * 3
     assert [float(row["lr"]) for row in rows] == [lr_at(step, each, 3) for step, each in enumerate(recipes)]
     output = capsys.readouterr().out
-    assert output.count("warning: recipe.epochs was 2 and is now 3: the learning rate goes on at") == 1
+    assert output.count("warning: recipe.epochs was 2 and is now 3: the learning rate continues at") == 1
     assert "resumed   from step 6: last.ckpt" in output
 
 
@@ -190,7 +190,7 @@ def test_only_resume_raises_the_epochs(digits: Path):
     with pytest.raises(UserError, match=r"recipe.epochs was 2 and is now 1; it can only be raised"):
         check_epochs(run, with_epochs(config, 1), train)
     fit(run)
-    with pytest.raises(UserError, match=r"recipe.epochs=2: runs/test has done 3 epochs; take 3 or more"):
+    with pytest.raises(UserError, match=r"recipe.epochs=2: runs/test has done 3 epochs; give 3 or more"):
         check_epochs(run, with_epochs(config, 2), train)
 
 

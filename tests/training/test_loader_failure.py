@@ -43,9 +43,9 @@ def children(pid: int) -> list[int]:
     [
         (
             signal.SIGKILL,
-            "a data loader worker was killed by SIGKILL: if the machine ran out of memory, give fewer data.workers",
+            "a DataLoader worker was killed by SIGKILL: if the machine ran out of memory, give fewer data.workers",
         ),
-        (signal.SIGSTOP, "no data loader worker returned a batch within data.worker_timeout=3 seconds: check whether"),
+        (signal.SIGSTOP, "no DataLoader worker returned a batch within data.worker_timeout=3 seconds: check whether"),
     ],
 )
 def test_a_lost_worker_ends_the_run(training: subprocess.Popen[str], signum: int, message: str, tmp_path: Path):

@@ -93,8 +93,8 @@ def test_each_part_is_built_once_and_each_file_read_once(train: Any, counts: Cou
     assert sizes.keys() == {"last.ckpt", "previous.ckpt", "best.ckpt"}
     small = sizes["previous.ckpt"] // 2  # more than all other files together
 
-    going_on = lambda: run_verb(["resume", "runs/parts", "checkpoint.every_minutes=60"])  # noqa: E731
-    for verb, steps, code in ((lambda: train("parts"), 6, 130), (going_on, 99, 0)):
+    resume = lambda: run_verb(["resume", "runs/parts", "checkpoint.every_minutes=60"])  # noqa: E731
+    for verb, steps, code in ((lambda: train("parts"), 6, 130), (resume, 99, 0)):
         counts.clear()
         before = bytes_read()
         with stopped_after(steps):

@@ -1,4 +1,4 @@
-"""build_trainer: what `trainer.deterministic` switches, so that a resumed run can be exact on CUDA too."""
+"""build_trainer: the settings that `trainer.deterministic` changes, so that a resumed run can be exact on CUDA too."""
 
 import os
 from pathlib import Path

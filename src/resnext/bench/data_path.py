@@ -1,4 +1,4 @@
-"""Speed of the data path compared with torchvision's and timm's own code: same bytes, same core, same time."""
+"""Compares the speed of the data path with torchvision's and timm's own code, on the same bytes and the same core."""
 
 import os
 import statistics
@@ -97,9 +97,9 @@ def read_jpegs(folder: Path) -> HeldImages:
 def time_pipelines(images: HeldImages, packed: HeldImages | None) -> dict[str, Timing]:
     """CPU time on one core, from bytes to the pixels of a training crop.
 
-    The pipelines take turns, so that a slow minute slows down all of them. A ratio compares the times of one turn; the
-    result is the median ratio. `packed` is a second source of images for our pipeline, compared with the reference on
-    `images`.
+    The pipelines take turns, so that a change in the machine's speed affects all of them. A ratio compares the times of
+    one turn; the result is the median ratio. `packed` is a second source of images for our pipeline, compared with the
+    reference on `images`.
     """
     peers = {name: (build(), images.files) for name, build in PEERS.items()}
     pipelines = {"ours": (_ours(images), range(len(images))), **peers}

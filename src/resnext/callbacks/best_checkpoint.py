@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 class BestCheckpoint(Checkpoint):
     """Writes best.ckpt: the first epoch with the highest `best_by`. Raises UserError at the end if that file was lost.
 
-    Every checkpoint names the best epoch so far. A start compares this epoch with best.ckpt; if they differ, best.ckpt
-    counts. This callback must come after LastCheckpoint, so that a failed save at the end is reported first.
+    Every checkpoint names the best epoch so far. A start compares this epoch with best.ckpt. If they differ, it uses
+    best.ckpt. This callback must come after LastCheckpoint, so that a failed save at the end is reported first.
     """
 
     def __init__(self, run: Run, best_by: str) -> None:
@@ -55,10 +55,10 @@ class BestCheckpoint(Checkpoint):
             raise UserError(lost)
 
     def _find_best(self) -> Best | None:
-        """The best epoch so far, as best.ckpt names it.
+        """The best epoch so far, according to best.ckpt.
 
-        If best.ckpt is newer than the loaded checkpoint, the training will write it again. Then the best epoch that
-        the checkpoint names counts.
+        If best.ckpt is newer than the loaded checkpoint, the training will write it again. In this case, returns the
+        best epoch that the checkpoint names.
         """
         held = _read_best(self.run.checkpoints / BEST)
         if held is not None and held.step >= self._step:
@@ -87,7 +87,7 @@ def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
 
 
 def _read_best(path: Path) -> Best | None:
-    """Does not check every byte: the plan of the training did, or this training wrote the file."""
+    """Does not check every byte: plan_training has checked the file, or this training wrote it."""
     try:
         return read_position(path).best
     except (FileNotFoundError, DamagedCheckpoint):

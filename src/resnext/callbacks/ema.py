@@ -17,7 +17,7 @@ class WeightEma(Callback):
     """Averages parameters and floating-point buffers, as torchvision and timm do. Integer buffers are copied.
 
     The first update, and each update during the average's warm-up, copies the network. So the average exists from the
-    first step on, and contains nothing of the untrained network. It depends only on the steps. Every checkpoint holds
+    first step on, and does not include the initial weights. It depends only on the steps. Every checkpoint holds
     it as `state_dict_ema`, timm's name.
     """
 

@@ -39,7 +39,7 @@ class SummaryWriter(Callback):
 
 
 def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
-    """The results and numbers of the best epoch (the first with the highest `best_by`) and of the last epoch."""
+    """The best epoch (the first with the highest `best_by`) and the last epoch: their numbers and results."""
     best, validated = find_best(rows, best_by), [row for row in rows if row["val/top1"]]
     if best is None:
         return {}

@@ -1,4 +1,4 @@
-"""Throughput: images per second, and the share of time in which training waited for data."""
+"""Throughput: images per second, and the share of time that the training waits for data."""
 
 import time
 from typing import Any
@@ -8,13 +8,13 @@ from lightning.pytorch.callbacks import Callback
 
 from resnext.task.classification import ClassificationTask
 
-WARMUP_STEPS = 10  # compilation, kernel choice and batches that were loaded ahead make them slower or faster
-FADING = 0.99  # at each batch, the earlier batches lose 1 % of their weight: an average over about 100 batches
+WARMUP_STEPS = 10  # they are slower (compilation, choice of kernels) or faster (prefetched batches)
+FADING = 0.99  # each batch reduces the weight of the earlier ones by 1 %: an average over about 100 batches
 
 
 class Throughput(Callback):
     """Measures the time from the end of one batch to the end of the next. Validations and the first batch of a start
-    do not count. A save counts as time of a step, but not as time spent waiting for data.
+    do not count. The time of a save is part of a step, but is not time spent waiting for data.
 
     Args:
         batch_size: the global batch, in images.
@@ -23,17 +23,17 @@ class Throughput(Callback):
 
     def __init__(self, batch_size: int, log_every_steps: int) -> None:
         self.batch_size, self.log_every_steps = batch_size, log_every_steps
-        self.images_per_sec = 0.0  # over the whole start
-        self.recent_images_per_sec = 0.0  # over the steps between two lines
+        self.images_per_sec = 0.0  # since this start
+        self.recent_images_per_sec = 0.0  # since the last line of perf.csv
         self.data_wait_percent = 0.0
         self._batches = 0
         self._total = self._recent = self._steady = _Window()
 
     @property
     def steady_images_per_sec(self) -> float:
-        """A smooth speed for the estimate of the time left.
+        """The speed, smoothed for the estimate of the time left.
 
-        The first steps do not count; during the first steps, it is the speed of the last batch.
+        It ignores the first WARMUP_STEPS steps; during these steps, it is the speed of the last batch.
         """
         return self._steady.images_per_sec
 

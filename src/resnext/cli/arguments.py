@@ -7,7 +7,7 @@ from resnext.errors import UserError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's parser, but a mistake raises UserError: one line instead of the whole usage."""
+    """argparse's parser, except that a mistake raises UserError: one line instead of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` explains the arguments")

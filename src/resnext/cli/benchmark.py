@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     data.add_argument("--images", type=Path, required=True, help="a folder of photos, or a pack")
     data.add_argument("--pack", type=Path, help="a pack of the same images, timed as one more row")
     data.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="data loader workers (default: one per core)"
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), help="DataLoader workers (default: one per core)"
     )
     data.add_argument("--json", action="store_true", help="print one JSON object")
     data.set_defaults(measure=_data)
@@ -54,7 +54,7 @@ def _index(options: argparse.Namespace) -> None:
     cost = measure_index(options.root)
     print(f"{cost.images:,} images below {options.root}")
     print(f"first start: listed in {cost.list_seconds:.2f} s; later starts: loaded in {cost.load_seconds:.2f} s")
-    print(f"a data loader worker that has read the whole list uses {cost.worker_mib:.1f} MiB more")
+    print(f"a DataLoader worker that has read the whole list uses {cost.worker_mib:.1f} MiB more")
 
 
 def _data(options: argparse.Namespace) -> None:

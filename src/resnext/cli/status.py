@@ -1,4 +1,4 @@
-"""resnext status [RUN …]: show runs for people. Changes nothing, and imports no torch."""
+"""resnext status [RUN …]: show the state of runs. Changes nothing, and imports no torch."""
 
 import time
 from collections.abc import Callable
@@ -122,7 +122,7 @@ def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> St
 
 
 def _name_state(run: Run, queued: str) -> str:
-    """`died`: its summary has the state running, but its heartbeat has stopped and it has no job in the queue."""
+    """The state is `died` if summary.json says running, but the heartbeat has stopped and no job is in the queue."""
     status = run.summary["status"]
     if status == "finished":
         return status
@@ -139,7 +139,7 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
 
 
 def _print_table(found: list[Status | Damaged]) -> None:
-    """Names are not shortened, so that they can be pasted. A column without any value is left out."""
+    """Names are not shortened, so that they can be pasted. A column without values is left out."""
     rows = [TITLES, *(each.row for each in found if isinstance(each, Status))]
     shown = [at for at, title in enumerate(TITLES) if at < 2 or any(row[at] != "-" for row in rows[1:])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(TITLES))]

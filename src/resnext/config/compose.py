@@ -139,7 +139,7 @@ def _run_command(
 
 
 def _check_composed(hydra: Hydra, asked: Namespace, folders: list[Path]) -> None:
-    """Raises UserError if a run would refuse the configuration: Hydra prints any that it can compose."""
+    """Raises UserError if a run would refuse the configuration: Hydra prints every one that it can compose."""
     _compose_with(hydra, asked.overrides, folders)
     if asked.package not in (None, "_global_") and not has_key(asked.package, schema_defaults()):
         raise UserError(f"--package {asked.package}: {unknown_key(asked.package, schema_defaults())}")

@@ -15,7 +15,7 @@ NOT_DECAYED = {
 
 
 def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
-    """Label → text, for each part of the recipe that is in use."""
+    """Label → text, for each part of the recipe that has an effect."""
     scaled = f"{recipe.lr_scaling} from {recipe.optimizer.lr:g} at batches of {recipe.lr_batch_size}"
     lines = {
         "recipe": describe_optimizer(recipe.optimizer, recipe.lr),

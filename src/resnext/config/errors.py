@@ -24,7 +24,7 @@ def find_near(name: str, names: list[str]) -> str | None:
 
 
 def has_key(key: str, schema: Tree) -> bool:
-    """Whether the schema has this dotted key, as a group or a value. An empty mapping is open: it has any key."""
+    """Whether the schema has this dotted key, as a group or a value. An empty mapping accepts any key."""
     known: Any = schema
     for part in key.split("."):
         if known == {}:

@@ -1,6 +1,6 @@
 """The folders that Hydra composes from: configs/ of this project, then the user's folder, given by --config-dir.
 
-The order is Hydra's: if both have a file of the same name, the one in configs/ wins.
+The order is Hydra's: if both have a file of the same name, Hydra uses the one in configs/.
 """
 
 import os

@@ -34,7 +34,7 @@ def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> I
 
 
 def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
-    """One line for an error of Hydra or OmegaConf. Hydra's own hint tells the user to add the mistyped key."""
+    """One line for an error of Hydra or OmegaConf. Leaves out Hydra's hint, which suggests to add the mistyped key."""
     if isinstance(error, OmegaConfBaseException):
         return f"{error.full_key or 'configuration'}: {_first_line(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

@@ -40,7 +40,7 @@ SLURM = (
     *("partition", "qos", "comment", "constraint", "exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu"),
     *("mem_per_cpu", "account", "signal_delay_s", "max_num_timeout", "array_parallelism"),
 )
-OPTIONS = {  # allowed, by group and name: none that imports, runs shell lines or names a folder
+OPTIONS = {  # allowed options, by group and name; none of them imports code, runs shell lines or names a folder
     "launcher": {"basic": (), "submitit_local": SUBMITIT, "submitit_slurm": (*SUBMITIT, *SLURM)},
     "sweeper": {
         "basic": ("max_batch_size", "params"),
@@ -50,7 +50,7 @@ OPTIONS = {  # allowed, by group and name: none that imports, runs shell lines o
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
 SHELL_LINES = ("prologue", "sbatch")  # keys of slurm
 INTERPOLATION = re.compile(r"(?<!\\)\$\{")
-FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # flags of Hydra; the last flag unpickles
+FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # flags of Hydra; the last one unpickles a file
 SETTINGS = {  # Hydra writes no files or logs, except runs/multirun.yaml for a multirun
     "run.dir": ".",
     "sweep.dir": "runs",
@@ -126,7 +126,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         return composed
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        """Moves old keys (model.layers …) into model.options, so that the later of two files counts."""
+        """Moves old keys (model.layers …) into model.options, so that the later of two files applies."""
         result = super()._load_single_config(default, repo)
         if isinstance(result.config, DictConfig) and isinstance(model := result.config.get("model"), DictConfig):
             content: Any = OmegaConf.to_container(model)

@@ -12,7 +12,7 @@ from resnext.config.types import STRICT, Count, Name, Options
 from resnext.registry import register_network
 
 TIMM_PREFIX = "timm/"
-STRUCTURE = ("layers", "cardinality", "base_width", "width", "stem")  # once keys of model, now of model.options
+STRUCTURE = ("layers", "cardinality", "base_width", "width", "stem")  # formerly keys of model, now of model.options
 OLD_OVERRIDE = re.compile(rf"([+~]*)model\.(?=({'|'.join(STRUCTURE)})(=|$))")
 
 

@@ -72,7 +72,7 @@ def check_option_names(given: dict[str, Any], known: list[str], part: str, key: 
     hint = nearest(str(unknown), known)
     if not hint:
         hint = f"; it takes {', '.join(known)}" if known else ", which has no options"
-        if key == "model.options":  # they are from a model file, and only model.name was changed
+        if key == "model.options":  # the options are from a model file, and only model.name was changed
             hint += f"; begin with a model file without options: model=resnext50_32x4d {part}"
     raise ValueError(f"{key}.{unknown} is not an option of {part}{hint}")
 

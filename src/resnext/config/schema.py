@@ -31,8 +31,8 @@ TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not i
 class DataConfig:
     """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
-    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a data
-    loader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
+    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
+    DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
     `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
     `mean` and `std` are of RGB in [0, 1].
     """
@@ -169,7 +169,7 @@ class Config:
         return split
 
     def identity(self) -> dict[str, Any]:
-        """The keys that stay the same for the whole run, without keys that may differ between two of its starts."""
+        """The part of the configuration that must be the same at every start of the run."""
         return {
             "seed": self.seed,
             "model": to_dict(self.model),

@@ -1,9 +1,9 @@
-"""Named arrays and a header in one file: written completely or not at all, and memory-mapped to be read.
+"""Stores named arrays and a header in one file. A write is atomic; a read memory-maps the arrays.
 
 Layout: MAGIC, length and CRC-32 of the header as two uint64, the header as JSON, then each array at a multiple of 64
 bytes.
 
-safetensors has no checksum and copies what it reads (docs/log.md).
+The format is not safetensors, which has no checksum and copies the arrays when it reads them (docs/log.md).
 """
 
 import json
@@ -23,7 +23,7 @@ from resnext.files import atomic_file, check_regular
 MAGIC = b"resnext2"
 START = struct.Struct("<8sQQ")
 ALIGNMENT = 64
-MAX_HEADER_BYTES = 2**28  # a header names each listed folder: enough for two million
+MAX_HEADER_BYTES = 2**28  # enough for the paths of two million listed folders
 
 
 def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -53,7 +53,7 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     check_regular(path)
     try:
         return _read(path)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another file
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # another format
         raise ValueError(f"{path} is damaged") from error
 
 

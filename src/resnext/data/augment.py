@@ -1,6 +1,6 @@
 """The recipe's transforms of uint8 pixels [height, width, 3], and the normalisation on the device.
 
-Random transforms draw from `random`, numpy and torch. The caller seeds all three for the sample.
+Random transforms draw from `random`, numpy and torch. The caller seeds all three for each sample.
 """
 
 import functools
@@ -32,14 +32,14 @@ TIMM_POLICIES = {
 }
 TORCHVISION_POLICIES = ("ra", "ta_wide", "augmix", "imagenet", "cifar10", "svhn")
 
-# eigenvectors and eigenvalues of the RGB covariance over ImageNet, for pixels in [0, 1] (Krizhevsky et al. 2012), with
-# the values of fb.resnet.torch, the training code of the ResNeXt paper
+# Eigenvectors and eigenvalues of the RGB covariance over ImageNet, for pixels in [0, 1] (Krizhevsky et al. 2012). The
+# values are from fb.resnet.torch, the training code of the ResNeXt paper.
 LIGHTING_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
 LIGHTING_VALUES = np.array([0.2175, 0.0188, 0.0045])
 
 
 def build_train_transforms(recipe: RecipeConfig, data: DataConfig) -> dict[int, Transform]:
-    """Image size → transform, for all epochs. Raises the errors of `build_train_transform`."""
+    """The transform for each image size of the recipe. Raises the errors of `build_train_transform`."""
     return {size: build_train_transform(recipe, data, size) for size in recipe.train_image_sizes()}
 
 
@@ -85,7 +85,7 @@ def normalize(images: Tensor, data: DataConfig) -> Tensor:
 
 
 def _build_crop(config: AugmentationConfig, image_size: int, data: DataConfig) -> Transform:
-    if config.pad is not None:  # the mean colour is 0 after normalisation, up to half a uint8 level
+    if config.pad is not None:  # pads with data.mean, rounded to uint8 levels: about 0 after normalisation
         return PadAndCrop(image_size, config.pad, _mean_color(data), _fixed(config.interpolation))
     return RandomResizedCrop(image_size, config.scale, config.ratio, config.interpolation)
 
@@ -96,12 +96,12 @@ def _mean_color(data: DataConfig) -> tuple[int, int, int]:
 
 
 def _fixed(interpolation: str) -> str:
-    """An interpolation for transforms that cannot draw one at random."""
+    """Replaces `random`, for transforms that take only one fixed interpolation."""
     return "bilinear" if interpolation == "random" else interpolation
 
 
 def _flip(pixels: np.ndarray, probability: float) -> np.ndarray:
-    """Draws like torchvision's RandomHorizontalFlip, which timm uses too."""
+    """Draws the same random number as torchvision's RandomHorizontalFlip, which timm also uses."""
     return np.asarray(torch.from_numpy(pixels).flip(1)) if torch.rand(1) < probability else pixels
 
 

@@ -1,4 +1,4 @@
-"""Box: a rectangle of pixels, as crops, random erasing and CutMix draw it."""
+"""Box: a rectangle of pixels, for crops, random erasing and CutMix."""
 
 from typing import NamedTuple
 

@@ -34,8 +34,8 @@ def count_cores() -> int:
 def share_of_cores(mine: Cores, ranks: list[Cores]) -> int:
     """Divides each core equally among the ranks that may use it.
 
-    This works with and without binding. A task that SLURM binds has its cores to itself; ranks that are not bound share
-    all cores of the machine or the job.
+    This works with and without CPU binding: if SLURM binds each task to its own cores, no core is shared; without
+    binding, the ranks share all cores of the machine or the job.
     """
     neighbours = [rank.numbers for rank in ranks if rank.host == mine.host]
     shares = (Fraction(1, sum(core in other for other in neighbours)) for core in mine.numbers)

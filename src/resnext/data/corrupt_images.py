@@ -37,7 +37,7 @@ class CorruptImageBudget:
         for path in fresh:
             log.warning("skipped, because it cannot be read: train/%s (%s)", path, self.path)
         with self.path.open("a") as file:
-            # in one write: other ranks append too
+            # one write call, because other ranks append to the same file
             file.write("".join(f"{path}\t{reason}\n" for path, reason in fresh.items()))
         found = len(self._read())
         if found > self.limit:

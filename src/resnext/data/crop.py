@@ -22,8 +22,9 @@ class RandomResizedCrop:
     Draws boxes from `random` in timm's order: the same seed gives timm's boxes.
 
     Args:
-        scale, ratio: ranges of the box's share of the area and of its width / height.
-        interpolation: bilinear, bicubic, or random, which draws one of them.
+        scale: the range of the box's area, as a fraction of the image's area.
+        ratio: the range of the box's width / height.
+        interpolation: bilinear, bicubic, or random (draws one of the two for each crop).
     """
 
     size: int
@@ -84,6 +85,6 @@ def resize_short_side(pixels: np.ndarray, size: int, interpolation: str) -> np.n
 
 def resize(pixels: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
     """uint8 [H, W, 3] → uint8 [height, width, 3], antialiased, by `bilinear` or `bicubic`."""
-    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels-last: twice as fast as planes
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels-last memory: twice as fast as channels-first
     resized = F.interpolate(batch, size=(height, width), mode=interpolation, antialias=True)
     return resized[0].permute(1, 2, 0).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""ImageDataModule: the data loaders of one rank. Workers send uint8 pixels; the device normalises them."""
+"""ImageDataModule: the DataLoaders of one rank. Workers send uint8 pixels; the device normalises them."""
 
 import gc
 import math
@@ -87,7 +87,7 @@ class ImageDataModule(LightningDataModule):
         return images, targets
 
     def _image_check(self) -> ImageCheck | None:
-        """Only rank 0 checks: all ranks would read the same files. A pack's images were decoded when it was written."""
+        """None except on rank 0: one rank checks the files of all. None for a pack: its writer decoded every image."""
         assert self.trainer is not None
         if self.trainer.global_rank or isinstance(self.train, PackedImages):
             return None
@@ -101,7 +101,7 @@ class ImageDataModule(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         assert self.trainer is not None
         workers = count_workers(self.data)
-        gc.collect()  # a forked worker that collects the process group of an earlier fit hangs or crashes
+        gc.collect()  # else a forked worker may collect the process group of an earlier fit, and hang or crash
         return {
             "num_workers": workers,
             "persistent_workers": workers > 0,

@@ -1,8 +1,8 @@
 """Bytes of an image file → RGB pixels. EXIF orientation is ignored, as is usual for ImageNet.
 
-simplejpeg decodes JPEG in nine tenths of Pillow's time, to the same pixels; Pillow decodes everything else. If
-libjpeg has to guess damaged entropy-coded data, simplejpeg refuses the file, but Pillow reports nothing. This finds
-20 % of single flipped bits. Most other flipped bits leave a valid file.
+simplejpeg decodes JPEG to the same pixels as Pillow, in 90 % of the time. Pillow decodes all other formats. Where
+entropy-coded data is damaged, libjpeg guesses the pixels: simplejpeg then refuses the file, but Pillow reports nothing.
+This finds 20 % of single flipped bits. With most of the other flipped bits, the file is still a valid JPEG.
 """
 
 import errno
@@ -31,7 +31,7 @@ class UnreadableImage(UserError):
     """
 
     def __init__(self, name: str, reason: str, *, is_damaged: bool = True) -> None:
-        super().__init__(name, reason)  # pickle passes these two to the constructor
+        super().__init__(name, reason)  # pickle calls the constructor with these two arguments
         self.name, self.reason, self.is_damaged = name, reason, is_damaged
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
         name: the file's name, for the error.
 
     Raises:
-        UnreadableImage: if it is damaged, truncated, not an image, or too large.
+        UnreadableImage: if the content is damaged, truncated, not an image, or too large.
     """
     try:
         pixels = _decode_jpeg(data) if data.startswith(JPEG_START) else None
@@ -66,7 +66,7 @@ def unreadable(name: str, error: Exception) -> UnreadableImage:
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """None if Pillow has to decode it: CMYK, rare codings, and junk between the headers, which changes no pixel."""
+    """None if Pillow must decode it: CMYK, a rare coding, or extra bytes between the headers, which change no pixel."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -83,7 +83,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
 
 
 def _is_padded(data: bytes, warning: str) -> bool:
-    """Whether the only fault is equal bytes before the end marker: entropy-coded data never leaves equal bytes."""
+    """Whether the skipped bytes before the end marker are padding: all equal, unlike the rest of an image's data."""
     extraneous = count_extraneous_bytes(warning)
     if extraneous is None:
         return False

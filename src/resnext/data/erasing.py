@@ -1,8 +1,9 @@
 """Random erasing (Zhong et al. 2017): workers draw timm's boxes, and the device erases them in a whole batch.
 
-The boxes are a few numbers per image, and depend only on the sample's seed. `erase` needs as many operations for a
-batch as for one image, and does not wait for the device. It only compares and copies, so it gives the same bits on
-every device. Noise is a window of one pool of normal numbers, because each kind of device draws other numbers.
+The boxes are a few numbers per image, and depend only on the sample's seed. `erase` calls the same number of operations
+for a batch as for one image, and does not wait for the device. It only compares and copies, so its result is
+bit-identical on every device. It copies noise from one fixed pool of normal numbers, because the random generators of
+CPUs and GPUs draw different numbers.
 """
 
 import functools
@@ -17,7 +18,8 @@ from torch import Tensor
 from resnext.config.augmentation import AugmentationConfig
 from resnext.data.box import Box
 
-AREA = (0.02, 1 / 3)  # of a box, as a share of the image; this and the next two are timm's defaults
+# timm's defaults; AREA is the range of a box's area, as a fraction of the image's area
+AREA = (0.02, 1 / 3)
 LOG_RATIO = (math.log(0.3), math.log(1 / 0.3))
 ATTEMPTS = 10
 NO_BOX = Box(0, 0, 0, 0)
@@ -49,7 +51,7 @@ def draw_erasing(seed: int, size: int, config: AugmentationConfig) -> Erasing:
 
 
 def erase(images: Tensor, erasing: Erasing, mode: str) -> Tensor:
-    """Fills the boxes of normalised images, float32 [N, 3, H, W]: const with 0, rand with a colour, pixel with noise.
+    """Fills the boxes of normalised images, float32 [N, 3, H, W]. `mode`: const (0), rand (a colour) or pixel (noise).
 
     The images are processed as rows of 3 · W values, which is their channels-last memory layout. They are overwritten:
     allocating new memory would take longer than all other work.
@@ -119,6 +121,6 @@ def _pool(window: int, device: torch.device) -> Tensor:
 
 @functools.cache
 def _normal_numbers() -> Tensor:
-    """float32 [POOL]: quantiles of the normal distribution at numpy's raw draws, a stream that numpy keeps fixed."""
+    """float32 [POOL]: the normal quantiles of numpy's raw draws, which are the same in every version of numpy."""
     draws = np.random.PCG64(0).random_raw(POOL) >> np.uint64(32)
     return torch.special.ndtri((torch.from_numpy(draws.astype(np.float64)) + 0.5) / 2**32).float()

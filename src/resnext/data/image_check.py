@@ -45,7 +45,7 @@ class ImageCheck:
 
     def __init__(self, root: Path, train: ImageIndex, val: ImageIndex, allowed: int, listing: Path) -> None:
         self._root, self._splits = root, {"validation": val, "training": train}
-        # read first: another process may list the folder again during the check; None if no folder was listed
+        # read before the check, during which another process may list the folder again; None if no folder was listed
         self._stamp = read_stamp(root) if train.root != val.root else None
         self._allowed, self._listing = {"validation": 0, "training": allowed}, listing
         self._lines: list[str] = []  # of the listing
@@ -102,7 +102,7 @@ class ImageCheck:
             self._findings.put(error)
 
     def _find_damaged(self, index: ImageIndex, images: Iterable[int]) -> dict[int, str]:
-        """Uses daemon threads: they end with the process even if the storage hangs, unlike a ThreadPoolExecutor's."""
+        """Uses daemon threads, not a ThreadPoolExecutor: they end with the process even if the storage hangs."""
         todo, damaged, failures = iter(images), dict[int, str](), list[Exception]()
 
         def check() -> None:

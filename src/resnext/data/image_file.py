@@ -48,7 +48,7 @@ def looks_complete(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[int, int]]:
     """The descriptor and the size of a regular file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # O_NONBLOCK: does not wait for a pipe
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # O_NONBLOCK: opening a pipe does not block
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

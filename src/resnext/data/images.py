@@ -12,7 +12,7 @@ from resnext.errors import UserError
 from resnext.registry import NoOptions, build_part
 
 HOW_TO_GET = {
-    "digits": "remove the broken copy, and it is written again",
+    "digits": "remove the broken copy; the next start writes it again",
     "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/, or a pack, as DATA=PATH (data.root=PATH)",
     "imagenet": (
         "give the folder of ImageNet that holds train/ and val/, with one folder for each class, as DATA=PATH "

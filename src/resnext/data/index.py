@@ -89,7 +89,8 @@ def identify_data(train: ImageIndex, val: ImageIndex) -> DataIdentity:
 class FolderStamp(NamedTuple):
     """The state of a folder when it was listed. If a time or the inode differs, the content may differ.
 
-    `changed_ns` is the inode's change time, which no program can set back. tar and rsync restore the modification time.
+    `changed_ns` is the inode's change time, which no program can set. `modified_ns` alone is not enough: tar and rsync
+    restore it.
     """
 
     path: str

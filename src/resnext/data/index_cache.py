@@ -15,7 +15,7 @@ from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.index import FolderStamp, ImageIndex, find_val, scan_splits
 from resnext.files import atomic_write
 
-CLOCK_TICK_NS = 2_000_000_000  # a folder may change again within one tick of its file system's clock: 2 s on FAT
+CLOCK_TICK_NS = 2_000_000_000  # of FAT, the coarsest: two changes of a folder within one tick have the same time
 VERSION = 3
 DAMAGED = ".damaged"  # the suffix of the file beside an index that holds the result of image_check.py
 Stamp = list[int]  # time, inode and size of a cached index
@@ -23,7 +23,10 @@ MAX_FILES = 20  # of 60 MB each for ImageNet; the oldest are removed
 
 
 def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
-    """The training and validation images below `root`, listed again if a folder changed. Raises as scan_splits does."""
+    """The training and validation images below `root`: cached, or listed again if a folder changed.
+
+    Raises the errors of `scan_splits`.
+    """
     root = root.absolute()
     path = _cache_path(root)
     if path is not None and (kept := _read(path, root, find_val(root))):
@@ -37,7 +40,7 @@ def load_splits(root: Path) -> tuple[ImageIndex, ImageIndex]:
 
 
 def read_stamp(root: Path) -> Stamp | None:
-    """Identifies the cached index: a later one has another stamp. None if no index is cached."""
+    """Identifies the cached index: a newer index has another stamp. None if no index is cached."""
     path = _cache_path(root.absolute())
     try:
         found = path.stat() if path is not None else None

@@ -1,4 +1,4 @@
-"""DataLoaders that can be watched, saved and resumed."""
+"""DataLoaders with a watchdog for their workers. The training's DataLoader can also be saved and resumed."""
 
 import signal
 import time
@@ -42,10 +42,10 @@ class ImageLoader(DataLoader[Any]):
 
 
 class TrainLoader(ImageLoader):
-    """A DataLoader over RankBatches that Lightning can save and seek.
+    """A DataLoader over RankBatches. Lightning saves and restores its position.
 
-    The position counts the batches that the trainer has received, not those that workers have prefetched. It is reset
-    at the beginning of an iteration, because a checkpoint is also written after the last batch of an epoch.
+    The position counts the batches that the trainer has received, not those that workers have prefetched. It is
+    reset at the beginning of an iteration, not at its end: a checkpoint is also written after an epoch's last batch.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class TrainLoader(ImageLoader):
         super().__init__(images, batch_sampler=batches, **loading)
         self.batches, self.skips, self.check = batches, skips, check
         self.received = 0
-        self.seconds_waited = 0.0  # since the start
+        self.seconds_waited = 0.0  # for batches, since this start
         self._resume_at = 0
 
     def __iter__(self) -> Iterator[TrainBatch]:
-        """A generator: it requests the first batch only after Lightning has set the epoch."""
+        """This is a generator, so that it requests the first batch only after Lightning has set the epoch."""
         self.batches.start = self.received = self._resume_at
         self._resume_at = 0
         batches = super().__iter__()
@@ -91,9 +91,9 @@ class TrainLoader(ImageLoader):
 def prepare_worker(_worker: int) -> None:
     """DataLoader's worker_init_fn."""
     torch.set_num_threads(1)
-    # A forked worker inherits the rank's wake-up descriptor: the rank would read a signal to the worker as its own.
+    # A forked worker inherits the rank's wake-up descriptor. With it, a signal to the worker would also reach the rank.
     signal.set_wakeup_fd(-1)
-    for signum in SIGNALS:  # they may go to the whole process group, and the rank needs batches until it has saved
+    for signum in SIGNALS:  # Ctrl-C signals the workers too, but the rank needs batches until it has saved
         signal.signal(signum, signal.SIG_IGN)
     die_with_rank()
 

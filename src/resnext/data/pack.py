@@ -1,4 +1,4 @@
-"""A pack: the images of a folder in tar shards, with an index of their positions. Read in any order, by pread.
+"""A pack: the images of a folder in tar shards, with an index of their positions. They are read in any order.
 
 PACK/pack.json        the source folder and the options
 PACK/train-000000.tar WebDataset's names: CLASS/NUMBER.jpg, and CLASS/NUMBER.cls with the label
@@ -58,7 +58,7 @@ class PackedImages(ImageIndex):
 
     @property
     def fingerprint(self) -> str:
-        """The folder's fingerprint, with the short side if the images were resized: resized images are other data."""
+        """The folder's fingerprint. If the images were resized, also their short side: they are different data."""
         return super().fingerprint + (f"@{self.short_side}" if self.short_side else "")
 
     def _file(self, shard: int) -> int:
@@ -69,7 +69,7 @@ class PackedImages(ImageIndex):
         return self._files[shard]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy opens the files again. A forked process may share them: pread moves no file position."""
+        """An unpickled copy opens the files again. A forked process shares them: pread uses no file position."""
         return {**self.__dict__, "_files": {}}
 
 
@@ -81,7 +81,7 @@ def load_pack(root: Path) -> tuple[PackedImages, PackedImages]:
     """The training and the validation images of a pack.
 
     Raises:
-        UserError: if it is incomplete: the index is missing or damaged, or a shard does not have its original size.
+        UserError: if the index is missing or damaged, or a shard does not have its original size.
     """
     try:
         header, arrays = read_arrays(root / INDEX)

@@ -71,7 +71,7 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def _decode_all(index: ImageIndex) -> Iterator[np.ndarray]:
-    """An empty array for an image that cannot be read: reading it from the cache raises the error."""
+    """Yields an empty array for an image that cannot be read. Reading this image from the cache raises the error."""
     with progress(f"decoding {index.root}", len(index)) as advance:
         for image in range(len(index)):
             try:

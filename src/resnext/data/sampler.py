@@ -30,8 +30,8 @@ class Sample(NamedTuple):
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """A permutation of range(size), int64 [size].
 
-    Sorts raw 64-bit draws, a stream that numpy keeps fixed. The stream of `Generator.permutation` may change between
-    numpy versions (NEP 19).
+    Sorts raw 64-bit draws, which are the same in every version of numpy. The result of `Generator.permutation` may
+    change between versions (NEP 19).
     """
     draws = np.random.PCG64(np.random.SeedSequence((seed, epoch))).random_raw(size)
     return np.argsort(draws, kind="stable")
@@ -73,7 +73,7 @@ def derive_seeds(count: int, *position: int) -> tuple[int, ...]:
 
 
 class RankBatches:
-    """The batch sampler of one rank: its micro-batches in an epoch, from any position on.
+    """The batch sampler of one rank: its micro-batches in an epoch, starting at any position.
 
     Args:
         size: images in the training split.

@@ -17,7 +17,7 @@ SECONDS_TO_DIE = 2.0
 
 
 def die_with_rank() -> None:
-    """Ties this worker to its rank: torch's own watchdog notices only after 5 s that the rank was killed."""
+    """Makes this worker end with its rank. torch's own watchdog needs up to 5 s to notice that the rank was killed."""
     rank = multiprocessing.parent_process()
     assert rank is not None, "called in a worker"
     assert rank.pid is not None
@@ -32,20 +32,20 @@ class LoaderFailed(RunFailed):
 def wrap_error(error: Exception) -> UserError | RunFailed:
     """The error that a worker returns instead of a batch, for the main process to raise.
 
-    DataLoader does not pass on the error itself: it builds another one of the same type, with the text of the
-    traceback as its message. This function returns our own errors unchanged. Other errors may not be picklable: a
-    LoaderFailed names them. The traceback is added as a note, for log.txt.
+    If a worker raised the error, DataLoader would build another error of the same type, with the text of the traceback
+    as its message. This function returns our own errors unchanged. Any other error may not be picklable, so a
+    LoaderFailed replaces it and describes it. The traceback is added as a note, for log.txt.
     """
     ours = isinstance(error, UserError | RunFailed)
-    wrapped = error if ours else LoaderFailed(f"a data loader worker failed: {describe_error(error)}; see log.txt")
-    wrapped.add_note("In a data loader worker: " + "".join(traceback.format_exception(error)))
+    wrapped = error if ours else LoaderFailed(f"a DataLoader worker failed: {describe_error(error)}; see log.txt")
+    wrapped.add_note("In a DataLoader worker: " + "".join(traceback.format_exception(error)))
     return wrapped
 
 
 class WorkerWatchdog:
     """Watches the workers of one DataLoader during its iterations.
 
-    DataLoader's own timeout does not cover the time in which it receives a batch, and a worker may hang then.
+    DataLoader's own timeout does not cover the transfer of a batch, but a worker may also hang during the transfer.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -56,7 +56,7 @@ class WorkerWatchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watches during one iteration."""
+        """Runs the watchdog during one iteration."""
         over = threading.Event()
         threading.Thread(target=self._watch, args=[over], daemon=True).start()
         try:
@@ -67,8 +67,8 @@ class WorkerWatchdog:
     def watch_children(self) -> None:
         """Call this after the workers have started.
 
-        Removes torch's signal handler: for a dead worker, it would raise wherever the main thread is, even in a save.
-        Without it, a dead worker is found during the wait for the next batch.
+        Removes torch's SIGCHLD handler. When a worker dies, this handler raises an error wherever the main thread is,
+        even during a save. Without the handler, the error is raised during the wait for the next batch.
         """
         for process in multiprocessing.active_children():
             if process not in self._processes:
@@ -78,7 +78,7 @@ class WorkerWatchdog:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Encloses the wait for a batch. Raises LoaderFailed if it takes too long or fails because a worker died."""
+        """Encloses the wait for a batch. Raises LoaderFailed if the wait is too long or a worker died."""
         self._deadline = time.monotonic() + self.timeout
         try:
             yield
@@ -97,14 +97,14 @@ class WorkerWatchdog:
             self._wait_for_death()  # the connection to a killed worker may break before its exit code is known
         if self._hung:
             return (
-                f"no data loader worker returned a batch within data.worker_timeout={self.timeout:g} seconds: check "
+                f"no DataLoader worker returned a batch within data.worker_timeout={self.timeout:g} seconds: check "
                 "whether the storage hangs; if it is only slow, give a longer timeout"
             )
         code = self._exit_code()
         if code is None:
             return None
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"a data loader worker {how}: if the machine ran out of memory, give fewer data.workers"
+        return f"a DataLoader worker {how}: if the machine ran out of memory, give fewer data.workers"
 
     def _wait_for_death(self) -> None:
         deadline = time.monotonic() + SECONDS_TO_DIE
@@ -119,7 +119,7 @@ class WorkerWatchdog:
         while not over.wait(min(1, self.timeout / 10)):
             deadline = self._deadline
             if deadline is not None and time.monotonic() > deadline:
-                self._hung = self._exit_code() is None  # a dead worker is noticed late, every 5 s
+                self._hung = self._exit_code() is None  # DataLoader itself checks for dead workers only every 5 s
                 for child in multiprocessing.active_children():
                     child.kill()
                 return

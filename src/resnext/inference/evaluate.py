@@ -45,7 +45,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     Raises:
         UserError: if the checkpoint does not exist or belongs to another run; if another data.root has other classes;
             if the images in the run's own data.root have changed.
-        Interrupted: at a signal; Lightning would end a Ctrl-C with exit code 1.
+        Interrupted: at a signal. Lightning itself would exit with code 1 after a Ctrl-C.
     """
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.exists():

@@ -82,7 +82,7 @@ def check_world(config: Config) -> None:
 
 
 def check_paths(config: Config) -> None:
-    """Raises UserError for a path that #SBATCH cannot hold. With a backslash, sbatch leaves %j in --output as it is."""
+    """Raises UserError for a path that #SBATCH cannot hold. With a backslash, sbatch does not replace the %j in it."""
     key, name = ("run", config.run) if config.run is not None else ("experiment", config.experiment)
     if "\\" in name:
         raise UserError(

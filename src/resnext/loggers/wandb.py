@@ -1,9 +1,9 @@
 """The W&B logger of a run: online with an API key and a server that answers, else offline. It never fails the run.
 
-All starts of a run are one W&B run without gaps. W&B sends with a delay: a killed process has not sent its last
-seconds. So each start first sends the rows of metrics.csv and perf.csv that the server lacks, and an offline start
-stores the whole run so far. A step that is sent twice has the same values both times.
-The system metrics of older offline starts are removed with their folders (wandb_folders.py).
+All starts of a run are one W&B run without gaps. W&B sends with a delay: a killed process has not sent the data of its
+last seconds. So each start first sends the rows of metrics.csv and perf.csv that the server lacks, and an offline start
+stores the whole run so far. A step that is sent twice has the same values both times. The system metrics of older
+offline starts are removed with their folders (wandb_folders.py).
 """
 
 import http.client
@@ -69,7 +69,7 @@ def seconds_to_finish() -> float:
 def find_obstacle(mode: str) -> str | None:
     """The reason why W&B cannot be online, or None if it can. Takes at most 3 seconds."""
     if mode == "offline" or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
-        return "as asked"
+        return "as requested"
     try:
         url = USERINFO.sub("", str(wandb.setup().settings.base_url))
         if not wandb.login(prompt=False, verify=False):
@@ -127,7 +127,7 @@ def _probe(url: str) -> str | None:
 
 
 def _within(seconds: float, probe: Callable[[], str | None]) -> str | None:
-    """The answer of `probe`, or a text if it takes longer. Resolving a host name has no time-out of its own."""
+    """The result of `probe`, or a text if it takes longer. Resolving a host name has no time-out of its own."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(probe()), daemon=True)
     thread.start()

@@ -27,7 +27,7 @@ def count_macs(network: nn.Module, image_size: int) -> int | None:
     try:
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             functional_call(inner, state, (images,))
-    except Exception:  # an unknown network may read values; the training can do without the count
+    except Exception:  # an unknown network may read values; the training does not need the count
         return None
     return counter.get_total_flops() // 2 // len(images)
 

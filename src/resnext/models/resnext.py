@@ -26,8 +26,8 @@ class ResNeXt(nn.Module):
     The stem has `width` channels (64 in the paper). Stage i has `layers[i]` blocks with 4 · width · 2^i output
     channels. Its 3×3 convolutions have width · 2^i · base_width / 64 channels in each of `cardinality` groups.
     The imagenet stem (7×7, stride 2, max-pool) divides the resolution by 4; the cifar stem (3×3) keeps it. Every
-    stage except the first halves it. `drop_path_rate` is the rate of the last block; the rates rise linearly from 0
-    at the first block (Huang et al. 2016, arXiv 1603.09382).
+    stage except the first halves the resolution. `drop_path_rate` is the rate of the last block; the rates rise
+    linearly from 0 at the first block (Huang et al. 2016, arXiv 1603.09382).
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def _torchvision_entry(asked: _Asked, hub_name: str) -> Any:
 
 
 def _timms_cached_files(hub_name: str) -> Iterator[Path]:
-    """Every cached file that timm may read."""
+    """Every file in the caches of torch and huggingface_hub that timm may read."""
     config = timm.get_pretrained_cfg(hub_name)
     if config is not None and config.url:
         url = config.url if isinstance(config.url, str) else config.url[1]  # else the URL and a file name
@@ -182,7 +182,7 @@ def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _network_weights(asked: _Asked, content: Any) -> dict[str, Tensor]:
     """The network's tensors, from a checkpoint of ours, of timm or of torchvision, or from a plain dict of tensors.
 
-    If a checkpoint holds an average of the weights, returns the average: its accuracy selects best.ckpt.
+    Returns the average of the weights if a checkpoint holds one, because the average's accuracy selects best.ckpt.
     """
     if isinstance(content, dict):
         if isinstance(content.get(EMA_KEY), dict):

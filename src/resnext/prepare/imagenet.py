@@ -140,7 +140,7 @@ def _checked_class(name: str, where: Path) -> str:
 
 
 def _extract_val(archive: Path, val: Path, wnids: list[str]) -> None:
-    """The number in a name is a line of the ground truth: ILSVRC2012_val_00000001.JPEG is the first image."""
+    """The number in a file name is a line of the ground truth: ILSVRC2012_val_00000001.JPEG is the first image."""
     with tarfile.open(archive) as images, progress(f"extracting {archive.name}", len(wnids)) as advance:
         for member in _files(images, archive):
             number = Path(member.name).stem.rpartition("_")[2]

@@ -1,4 +1,4 @@
-"""prepare_pack: packs a folder of images into tar shards. An interrupted pack continues; bad images are only listed."""
+"""prepare_pack: packs a folder of images into tar shards. The same call continues an interrupted pack."""
 
 import json
 import os
@@ -186,7 +186,7 @@ def _arrays(index: ImageIndex, places: dict[int, Place]) -> dict[str, np.ndarray
 
 
 def _map_in_order(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Like map, on one thread per core (decoding releases the GIL), at most 4 items per thread ahead."""
+    """Like map, on one thread per core (decoding releases the GIL), with at most 4 items per thread computed ahead."""
     threads = os.cpu_count() or 1
     pending: deque[Future[R]] = deque()
     pool = ThreadPoolExecutor(threads)

@@ -25,11 +25,11 @@ class Place(NamedTuple):
 class ShardWriter:
     """Writes the shards of one split, each under a temporary name until it is complete.
 
-    Complete shards of an earlier call are kept. A context manager: it completes the open shard at its end, and removes
-    it after an error, which frees its space.
+    Complete shards of an earlier call are kept. Use it as a context manager: at the end it completes the open shard;
+    after an error it removes the open shard, which frees the disk space.
 
     Attributes:
-        names: the names of the complete shards, after the shards of other splits.
+        names: the names of the complete shards; those of other splits come first.
         places: image → position.
     """
 

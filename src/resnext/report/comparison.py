@@ -27,8 +27,8 @@ def compare(one: Run, other: Run) -> list[Part]:
     """Compares metrics.csv, best.ckpt, and the position, weights, EMA and optimizer in last.ckpt.
 
     Raises:
-        UserError: if a run has no last.ckpt, or a file is damaged or belongs to another run. A checkpoint that names
-            no run only causes a warning.
+        UserError: if a run has no last.ckpt, or a file is damaged or belongs to another run. A checkpoint that does not
+            name its run only causes a warning.
     """
     checkpoints = [_load_last(run) for run in (one, other)]
     bests = [_load_best(run) for run in (one, other)]
@@ -66,7 +66,7 @@ def _load(run: Run, name: str) -> dict[str, Any]:
 
 
 def _find_damage(run: Run, last: dict[str, Any]) -> Part | None:
-    """Rows of `last` that metrics.csv lacks are a difference, even if both files have lost the same rows."""
+    """A difference if metrics.csv lacks rows that `last` has, even if both runs have lost the same rows."""
     path = run.path / "metrics.csv"
     if not (lost := find_lost(path, last.get("metrics", ""))):
         return None
@@ -74,7 +74,7 @@ def _find_damage(run: Run, last: dict[str, Any]) -> Part | None:
 
 
 def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
-    """Compares texts: CsvLogger writes values so that equal text means equal bits."""
+    """Compares the values as text: CsvLogger writes equal text only for equal bits."""
     for one, other in zip(ours, theirs, strict=False):
         for column in one | other:
             text, other_text = one.get(column, ""), other.get(column, "")

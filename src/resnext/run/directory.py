@@ -2,7 +2,7 @@
 
     runs/NAME/
       config.yaml    the resolved configuration that the run was made with: its identity
-      starts/N.yaml  the configuration of a start, if it differs from the start before; the newest counts
+      starts/N.yaml  the configuration of a start, if it differs from the previous start; the newest applies
       run.json       ids, command, commit, classes, and every start that trained, with machine and versions
       code.diff      the uncommitted changes when the run was made
       summary.json   status and results so far
@@ -182,7 +182,7 @@ class Run:
         write_json(self.path / "run.json", self.info | changes)
 
     def update_summary(self, **changes: Any) -> None:
-        """If the file cannot be written, for example on a full disk, logs a warning: the training must not end."""
+        """Logs a warning if the file cannot be written, for example on a full disk: the training must not end."""
         try:
             write_json(self.path / "summary.json", self.summary | changes)
         except UserError as error:

@@ -32,7 +32,7 @@ class RunMark(NamedTuple):
 
 
 def identity_digest(config: dict[str, Any], data: dict[str, Any]) -> str:
-    """A digest of the data, and of config.yaml as it was written: the current schema may have new keys."""
+    """A digest of the data and of the text of config.yaml, because the current schema may have new keys."""
     own = {name: config.get(name) for name in ("seed", "model")}
     own["recipe"] = {name: value for name, value in (config.get("recipe") or {}).items() if name not in TEXTS}
     own["data"] = {name: value for name, value in config["data"].items() if name not in OF_THE_MACHINE}
@@ -85,8 +85,8 @@ def describe_remedy(path: Path, made: Config, asked: Config) -> str:
 def describe_experiments(path: Path, made: str, asked: str) -> str:
     """One line for a run that another experiment made."""
     return (
-        f"{path} is a run of experiment={made}, and this is experiment={asked}: go on with it by "
-        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or take another RUN (run=NAME)"
+        f"{path} is a run of experiment={made}, and this is experiment={asked}: continue it with "
+        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or choose another RUN (run=NAME)"
     )
 
 

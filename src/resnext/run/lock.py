@@ -1,9 +1,10 @@
 """The lock of a run: only one process at a time trains it.
 
-It is a POSIX lock (lockf): it ends with its process, however the process dies, and workers do not inherit it. The file
-names the holder. If the file system has no such locks, or they do not work across hosts, the holder's heartbeat counts:
-the modification time of the file. Clocks of two hosts differ, and the clock of a dead host may have been ahead by days.
-So this process watches the heartbeat: the holder is alive if the time changes within a minute of this host's clock.
+The lock is a POSIX lock (lockf): it ends with its process, however the process dies, and workers do not inherit it. The
+file names the holder. If the file system has no such locks, or they do not work across hosts, the holder's heartbeat
+decides: the holder updates the modification time of the file. Clocks of two hosts differ, and the clock of a dead host
+may have been ahead by days. So this process does not compare the time with its own clock, but waits: the holder is
+alive if the modification time changes within a minute.
 """
 
 import fcntl
@@ -68,7 +69,7 @@ class RunLock:
     ) -> None:
         self._stop.set()
         self._beat.join()
-        with suppress(OSError):  # a full disk: the lock itself ends with the file
+        with suppress(OSError):  # a full disk: the lock ends anyway when the file is closed
             self._write()
         with suppress(OSError):
             self._file.close()
@@ -98,7 +99,7 @@ class RunLock:
         self._file.flush()
 
     def is_beating(self) -> bool:
-        """Whether a process holds the lock, by its heartbeat, without touching the lock. True for 60 s after a kill.
+        """Whether the lock has a holder, by its heartbeat. Does not touch the lock. Still true for 60 s after a kill.
 
         Returns immediately, unless the heartbeat lies in the future: then it waits for the next one. If the holder's
         clock is more than a minute behind, the answer is wrong.

@@ -14,7 +14,7 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The complete rows of a file; none if it does not exist. Skips a line that is cut or is not only numbers."""
+    """The complete rows of a file; none if it does not exist. Skips incomplete lines and lines with text."""
     return parse_rows(_read_text(path))
 
 

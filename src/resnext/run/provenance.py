@@ -27,7 +27,7 @@ SETTINGS = (".sh", ".toml", ".yaml", ".yml")
 SETTING = re.compile(r"[\"']?[ \t]*(?:=|:(?=\s))[ \t]*")  # between a name and its value
 QUOTED = re.compile(r"[\"']?[ \t]*[:=][ \t]*(?=[\"'])")
 UNQUOTED = re.compile(r"[=!]=|=(?![ \t]*[\"'])")
-# The options override what the user's own git configuration would change in the output.
+# These options override settings in the user's git configuration that would change the output.
 DIFF = (
     *("diff", "HEAD", "--relative", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames"),
     *("--src-prefix=a/", "--dst-prefix=b/"),
@@ -43,8 +43,8 @@ def _describe_package() -> str | None:
     """The git commit of this package and a digest of its uncommitted source; None without git.
 
     The digest covers the part of `write_diff` in the package, and the untracked source files that `write_diff` leaves
-    out because of a secret. A file that it leaves out for another reason counts by its name and size. If git gives no
-    diff, for example after a time-out, the digest is `+unknown`.
+    out because of a secret. Of a file that is left out for another reason, it covers the name and the size. If git
+    gives no diff, for example after a time-out, the digest is `+unknown`.
     """
     commit = _git("rev-parse", "HEAD")
     if commit is None:

@@ -1,4 +1,4 @@
-"""Reads checkpoint files: each file once, after a check of every byte.
+"""Reads each checkpoint file once, and checks every byte of it.
 
 torch writes a zip archive, which holds a CRC-32 of each of its records. So the file needs no other checksum, and
 `torch.load(path, weights_only=True)` can still load it. torch itself does not verify the CRC-32.
@@ -42,7 +42,7 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """How many optimizer steps are done, and whether the validation due at that step is done too.
+    """The position of a training: the optimizer steps done, and whether the validation at that step is done too.
 
     `best` is the validation that best.ckpt held when this file was written. `metrics` is the text of metrics.csv.
     `content` is everything in the file; it is empty if only the position was read.
@@ -69,8 +69,8 @@ class DamagedCheckpoint(UserError):
 def find_latest(folder: Path, mark: RunMark, *, set_aside: bool) -> Checkpoint | None:
     """The newest checkpoint in `folder` that is not damaged, with its content; None if there is none.
 
-    The positions decide which file is read; an older file is read only if the newest is damaged. Every rank calls it.
-    Only one rank sets `set_aside`: it logs and renames damaged files. It also checks best.ckpt, the run's result.
+    Compares the positions of the files, and reads only the newest; if it is damaged, reads the next. Every rank calls
+    this function, but only one sets `set_aside`: that rank logs and renames damaged files, and also checks best.ckpt.
 
     Raises:
         UserError: if a file does not belong to the run with `mark`, or holds more than tensors and plain values.
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
     Raises:
         FileNotFoundError: if the file does not exist.
         DamagedCheckpoint: if the file has changed since it was written.
-        UserError: if it belongs to another run, or holds more than tensors and plain values. No code in it is run.
+        UserError: if it belongs to another run, or holds more than tensors and plain values. No code in a file is run.
     """
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
@@ -139,7 +139,7 @@ def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
 def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor], prefix: str) -> None:
     """Raises UserError with the first difference if the weights in `checkpoint` do not fit this network.
 
-    Their names in the checkpoint begin with `prefix`. Lightning checks the others, such as the buffers of a loss.
+    The names of these weights begin with `prefix`. Lightning checks all other tensors, such as the buffers of a loss.
     """
     weights: dict[str, Tensor] = checkpoint.content["state_dict"]
     theirs = {name: list(value.shape) for name, value in weights.items() if name.startswith(prefix)}
@@ -195,7 +195,7 @@ def _unless_damaged(read: Callable[[Path], T], path: Path, set_aside: bool) -> T
 
 @contextmanager
 def _naming_damage(path: Path) -> Iterator[None]:
-    """Raises DamagedCheckpoint for a damaged file, but not if the storage fails. Opens only a regular file."""
+    """Raises DamagedCheckpoint for a special file, or if reading `path` fails for another reason than the storage."""
     try:
         check_regular(path)
     except UserError as error:

@@ -27,7 +27,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     in a row; the caller decides when the training must end. An OSError of `before_save` also counts.
 
     A best.ckpt that cannot be written stays in memory and is written before any other file. So no last.ckpt refers to
-    a best.ckpt that does not exist. If the run is killed before that, it validates that epoch again.
+    a best.ckpt that does not exist. If the run is killed before that, the resumed run validates that epoch again.
 
     Args:
         loaded: the checkpoint from which the training resumes. Its file is not read a second time.
@@ -60,7 +60,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if target.name == BEST:
                 self._kept_best = target, _to_bytes(checkpoint)
             log.warning(
-                "%s could not be saved: %s; the earlier file is intact and the training goes on (failure %d in a row)",
+                "%s could not be saved: %s; the earlier file is intact; the training continues (failure %d in a row)",
                 target,
                 error.strerror or error,
                 self.failures,
@@ -79,7 +79,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
-    """Writes `checkpoint` to `target`; bytes, which `_to_bytes` made, are written unchanged."""
+    """Writes `checkpoint` to `target`. Writes the bytes from `_to_bytes` unchanged."""
     with atomic_file(target) as file:  # the run's lock allows only one writer
         _check_free_space(checkpoint, target.parent)  # after atomic_file removed the file of a killed save
         if isinstance(checkpoint, bytes):
@@ -93,7 +93,7 @@ def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
 
 
 def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
-    """The content of the file, copied, so that the training does not change it."""
+    """The content of the file, as a copy that the training does not change."""
     content = io.BytesIO()
     torch.save(checkpoint, content)
     return content.getvalue()
@@ -120,7 +120,7 @@ def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
-    """Raises OSError before the disk is full, because the run's other files are on it too."""
+    """Raises OSError if the disk has too little space: a full disk would also damage the run's other files."""
     tensors = [leaf for leaf in tree_leaves(checkpoint) if isinstance(leaf, Tensor)]
     needed = len(checkpoint) if isinstance(checkpoint, bytes) else sum(tensor.nbytes for tensor in tensors)
     free = shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its network, so that the file alone is enough after training. Imports no torch."""
+"""The metadata in a checkpoint: all that is needed to use its network without the run directory. Imports no torch."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def _parse(found: Any) -> CheckpointMetadata:
 
 
 class _Skipped(dict[Any, Any]):
-    """Replaces every object of a class, such as a tensor. Accepts all that pickle does to an object."""
+    """Replaces every object of a class, such as a tensor. Accepts everything that pickle does with an object."""
 
     def __init__(self, *_arguments: Any) -> None:
         super().__init__()
@@ -114,4 +114,4 @@ class _PlainUnpickler(pickle.Unpickler):
         return _Skipped
 
     def persistent_load(self, _pid: Any) -> None:
-        """A tensor's bytes are in another record of the archive."""
+        """Returns None, because a tensor's bytes are in another record of the archive."""

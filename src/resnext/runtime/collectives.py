@@ -11,8 +11,8 @@ from torch import Tensor
 def min_over_ranks(value: int, device: torch.device) -> int:
     """The smallest value of any rank, on every rank.
 
-    It uses the training's own process group (nccl on GPUs), which queues it behind the step's kernels. So it is for a
-    caller that waits for the device anyway. A caller that must not wait uses MaxOverRanks.
+    Uses the training's own process group (nccl on GPUs), which runs this after the step's kernels. Call it only where
+    the program waits for the device anyway; elsewhere, use MaxOverRanks.
     """
     if not torch.distributed.is_initialized():
         return value
@@ -22,9 +22,9 @@ def min_over_ranks(value: int, device: torch.device) -> int:
 
 
 class MaxOverRanks:
-    """The largest value of any rank, on every rank. It uses CPU memory and never waits for a GPU.
+    """The largest value of any rank, on every rank. Uses CPU memory and its own gloo group: never waits for a GPU.
 
-    It has its own gloo group. A rank that does not answer within `timeout` ends the training.
+    A rank that does not answer within `timeout` ends the training.
     """
 
     def __init__(self, timeout: timedelta) -> None:
@@ -41,10 +41,10 @@ class MaxOverRanks:
         return int(tensor)
 
     def of_last_call(self, value: int) -> int:
-        """Sends `value`, and returns the answer to the call before, which has arrived while the step was computed.
+        """Sends `value`, and returns the result of the previous call, which arrived during the computation of the step.
 
-        Returns 0 if there was no call before, or `discard` came after it; with one process, `value` itself.
-        docs/performance.md states the time that this saves.
+        Returns 0 if there was no previous call, or if `discard` was called since then. With one process, returns
+        `value` itself. docs/performance.md has the time that this saves.
         """
         if self._group is None:
             return value
@@ -53,7 +53,7 @@ class MaxOverRanks:
         return answer
 
     def discard(self) -> int:
-        """Waits for the answer that `of_last_call` would return next, and returns it; 0 if there is none."""
+        """Waits for the result that `of_last_call` would return next, and returns it; 0 if there is none."""
         if self._pending is None:
             return 0
         (work, tensor), self._pending = self._pending, None

@@ -48,7 +48,7 @@ def find_accelerator(config: TrainerConfig) -> str:
 def resolve_auto(config: TrainerConfig, kept: dict[str, Any] | None = None) -> TrainerConfig:
     """`config` with the best accelerator, precision, compile and channels_last for this machine.
 
-    `kept` are the values of an earlier start. They are used again if the accelerator is the same.
+    `kept` are the values of an earlier start, which are used again if the accelerator is the same.
     """
     gpu = find_accelerator(config) == "gpu"
     if config.precision == "16-mixed" and not gpu:

@@ -22,10 +22,11 @@ def fix_buckets(model: DistributedDataParallel) -> None:
     gradients became ready. The first step of a start would sum in the first layout and the other steps in the second.
     With three or more ranks, a sum depends on its order, and so on the layout.
 
-    This backward runs before the first step. It does not run the network, but only touches each parameter. So it is the
-    same with torch.compile, mixed precision and accumulation, draws no random numbers and changes no buffer. Autograd
-    handles the last computed values first. Therefore the order is the reversed order of the parameters, and depends
-    only on the network. It costs one all-reduce per start, and nothing per step (docs/performance.md).
+    This function runs a backward before the first step. It does not run the network, but only sums each parameter. So
+    it works in the same way with torch.compile, mixed precision and accumulation, draws no random numbers and changes
+    no buffer. Autograd processes the last computed values first, so the gradients are ready in the reverse order of the
+    parameters, and this order depends only on the network. This costs one all-reduce per start, and nothing per step
+    (docs/performance.md).
     """
     module = model.module
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]

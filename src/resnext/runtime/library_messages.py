@@ -6,9 +6,9 @@ tests/runtime/test_library_messages.py provokes each of these messages in the in
 import re
 
 # torch 2.14.1. gloo raises a plain RuntimeError: "[/__w/pytorch/…/gloo/transport/tcp/pair.cc:545] Read error …", or
-# "[…/unbound_buffer.cc:78] Timed out waiting 300ms for recv operation to complete" and, after that one, the last text.
+# "[…/unbound_buffer.cc:78] Timed out waiting 300ms for recv operation to complete"; then "Application timeout …".
 GLOO = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\]|Application timeout caused pair closure")
-# torch 2.14.1. gloo's; "Wait timeout" of a store; "The client socket has timed out"; NCCL's "… operation timeout"
+# torch 2.14.1. gloo: "Timed out"; a store: "Wait timeout", "The client socket has timed out"; NCCL: "operation timeout"
 TIMEOUT = re.compile(r"timed out|timeout", re.IGNORECASE)
 
 # simplejpeg 1.9.0. Every warning and error of libjpeg is a ValueError; these two mean that pixels are wrong.

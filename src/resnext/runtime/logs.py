@@ -39,10 +39,10 @@ class ConsoleHandler(logging.Handler):
 
 
 class LogFile(logging.FileHandler):
-    """log.txt. Messages that cannot be written, as on a full disk, are still printed on the terminal."""
+    """The file log.txt. A message that cannot be written to it (full disk) is still printed on the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a method of logging
-        """Does nothing: logging would print a traceback for each line."""
+        """Does nothing. The method of logging prints a traceback for each line that cannot be written."""
 
     def close(self) -> None:
         with suppress(OSError):
@@ -51,7 +51,7 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def logging_to(folder: Path, rank: int) -> Iterator[None]:
-    """Our messages go to the terminal and to folder/log.txt. Ranks other than 0 only log warnings and errors.
+    """Sends our messages to the terminal and to folder/log.txt. Ranks other than 0 only log warnings and errors.
 
     Warnings of libraries go only to log.txt.
     """
@@ -81,6 +81,6 @@ def ignore_harmless_warnings() -> None:
 
 
 def quiet_lightning() -> None:
-    """Silences Lightning, which would print the devices and the requested stop of a training."""
+    """Silences Lightning, which would print the devices, and a line when a training stops."""
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.ERROR)

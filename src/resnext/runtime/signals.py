@@ -22,7 +22,7 @@ SECONDS_TO_REACT = 2.0
 
 
 class StopRequest:
-    """Records the first signal and immediately prints what it does. A second Ctrl-C ends the process without saving."""
+    """Records the first signal and prints at once what happens next. A second Ctrl-C ends the run without saving."""
 
     def __init__(self) -> None:
         self.signum = 0
@@ -64,7 +64,8 @@ class StopRequest:
         """Ends this process if a signal that is not deferred cannot raise Interrupted.
 
         Python runs a handler only after the main thread returns from a library. The main thread does not return if it
-        waits in init_process_group for a process that hangs. But Python writes to the wake-up descriptor immediately.
+        waits in init_process_group for a process that hangs. But Python writes each signal to the wake-up descriptor
+        immediately, and a thread reads it there.
         """
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
@@ -77,7 +78,7 @@ class StopRequest:
             os.close(writer)  # the thread reads the end of the file, and ends
 
     def defer(self) -> None:
-        """From now on there is something to save: the code that reads `signum` decides when to stop."""
+        """From now on, only records signals: there is a state to save. The code that reads `signum` stops the run."""
         self._deferred = self._saves = True
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
@@ -91,7 +92,7 @@ class StopRequest:
             raise Interrupted(signum)
 
     def _acknowledge(self, signum: int) -> None:
-        """Prints once what the first signal does. Safe in a signal handler: uses no buffer and waits for no lock."""
+        """Prints once what happens after the signal. Safe in a signal handler: uses no buffer and waits for no lock."""
         if self._print_once.acquire(blocking=False) and prints_for_all_ranks():
             print_unbuffered(describe_stop(signum, "saving after this step" if self._saves else "stopping"))
 
@@ -111,9 +112,9 @@ class StopRequest:
 
 @contextmanager
 def acknowledged() -> Iterator[None]:
-    """For a launcher: prints what the first signal does, instead of its ranks. A second Ctrl-C ends all of them.
+    """For a launcher: prints for all ranks what happens after the first signal. A second Ctrl-C ends all ranks.
 
-    torchrun's handlers stay. The ranks are killed when this process ends (parent_death.py).
+    torchrun keeps its own handlers. The ranks are killed when this process ends (parent_death.py).
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -141,7 +142,7 @@ def _acknowledge_signals(reader: int) -> None:
 
 
 def describe_stop(signum: int, what: str) -> str:
-    """What the signal does, and after a Ctrl-C how to stop sooner."""
+    """What happens after the signal; for Ctrl-C, also how to stop without saving."""
     return (
         f"{what}; Ctrl-C again stops without saving"
         if signum == signal.SIGINT

@@ -26,7 +26,7 @@ class SlurmJob:
 
 
 def is_slurm_rank() -> bool:
-    """Whether srun started this process as one of several ranks. In a shell that srun opens, torchrun starts them."""
+    """Whether srun started this process as one of several ranks. In an interactive srun shell, torchrun starts them."""
     tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
     return tasks > 1 and "SLURM_PROCID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ
 

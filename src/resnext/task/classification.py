@@ -27,7 +27,7 @@ class ClassificationTask(LightningModule):
     `train/loss` is the loss of that step only, as a mean over its micro-steps and the ranks.
 
     Args:
-        network: in the memory format that it trains in.
+        network: already in the memory format for the training.
         recipe: the slice `recipe` of the configuration.
         seed: the run's seed. (seed, step, micro-step, rank) determines dropout, mixing and similar draws.
         log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
@@ -76,11 +76,11 @@ class ClassificationTask(LightningModule):
         return int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
 
     def micro_step(self, batch_idx: int) -> int:
-        """The place of a batch in its optimizer step, counted from 0."""
+        """The position of a batch in its optimizer step, counted from 0."""
         return batch_idx % self.trainer.accumulate_grad_batches
 
     def ends_step(self, batch_idx: int) -> bool:
-        """Whether a batch is the last one of its optimizer step. After any other, the gradients are not complete."""
+        """Whether a batch is the last one of its optimizer step. After any other, the gradients are incomplete."""
         return self.micro_step(batch_idx + 1) == 0
 
     def ends_epoch(self, batch_idx: int) -> bool:
@@ -101,7 +101,7 @@ class ClassificationTask(LightningModule):
             self.teacher.to(self.device)
 
     def on_train_start(self) -> None:
-        """A training that was interrupted in its last validation has no steps left."""
+        """Stops at once if no steps are left: the training was interrupted during its last validation."""
         self.trainer.should_stop = self.is_done
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -143,7 +143,7 @@ class ClassificationTask(LightningModule):
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
             self.log_metrics({"lr": lr, "train/loss": loss}, step)
         if step >= total_steps(self.recipe, self.steps_per_epoch):
-            self.trainer.should_stop = True  # with its max_steps, Lightning takes every start for a resumed one
+            self.trainer.should_stop = True  # not max_steps: with it, Lightning treats every start as a resume
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

@@ -1,4 +1,4 @@
-"""Finds losses and weights that are not finite without a wait for the device at every step, or skips such steps."""
+"""Detects losses and weights that are not finite, without waiting for the device at every step; can skip such steps."""
 
 import logging
 import math
@@ -44,7 +44,7 @@ class FiniteGuard:
         self._unseen.append((step, loss.detach()))
 
     def check(self, step: int) -> None:
-        """Raises NonFiniteLoss if a loss up to `step` or a weight now is not finite. A collective."""
+        """Raises NonFiniteLoss if a loss up to `step` or a current weight is not finite. A collective."""
         first = self._first_nonfinite()
         if first == NO_STEP and not _are_finite([p.detach() for p in self.network.parameters()]):
             first = step
@@ -56,7 +56,7 @@ class FiniteGuard:
             )
 
     def take_step(self, step: int, optimizer: Any, closure: Callable[[], Any], *, scaled: bool) -> None:
-        """Takes or skips `step`. If gradients are `scaled`, the scaler checks them, skips and lowers the scale."""
+        """Takes or skips `step`. The scaler of `scaled` gradients checks them itself, skips and lowers the scale."""
         loss = closure()
         finite = self._first_nonfinite() == NO_STEP and (scaled or _are_finite(_gradients(optimizer)))
         if self._smallest(int(finite)) == 1:
@@ -79,7 +79,7 @@ class FiniteGuard:
         return next((step for (step, _), good in zip(unseen, finite, strict=True) if not good), NO_STEP)
 
     def _smallest(self, value: int) -> int:
-        """The minimum over all ranks, by a collective on the device: the losses have just been read from there."""
+        """The minimum over all ranks. Uses the device: the losses have just been read from it, so there is no wait."""
         return min_over_ranks(value, next(self.network.parameters()).device)
 
 

@@ -19,7 +19,7 @@ def build_loss(config: LossConfig) -> Loss:
     Targets are labels, int64 [N], or soft targets, float32 [N, classes].
 
     Raises:
-        UserError: if it has parameters.
+        UserError: if the loss has parameters.
     """
     loss = build_part("loss", config.name, config.arguments)
     if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
@@ -34,7 +34,7 @@ def build_cross_entropy(config: LossConfig) -> Loss:
 
 @register_ours["binary_cross_entropy"]
 def build_binary_cross_entropy(config: LossConfig) -> Loss:
-    """The mean over images and classes."""
+    """Binary cross-entropy of each class, as a mean over images and classes."""
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         num_classes = logits.shape[1]
@@ -51,7 +51,7 @@ def build_binary_cross_entropy(config: LossConfig) -> Loss:
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """temperature² · KL(teacher, student) of the softened logits [N, classes], a mean over images (Hinton et al. 2015).
 
-    With the factor, the size of the gradients does not depend on the temperature.
+    The factor temperature² makes the size of the gradients independent of the temperature.
     """
     student = F.log_softmax(logits.float() / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=1)

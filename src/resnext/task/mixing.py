@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch with itself in reverse order, with timm's arithmetic and timm's draws for each seed."""
+"""Mixup and CutMix of a batch with itself in reverse order. The same seed gives the same result as timm."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,8 @@ class Mix(NamedTuple):
 def draw_mix(config: MixingConfig, height: int, width: int, seed: int) -> Mix:
     """Draws the mix of one batch of images of `height` × `width` pixels. `Mix(1.0)` leaves the images unchanged.
 
-    numpy keeps the stream of RandomState fixed. The draws are on the CPU, so that they do not wait for the device.
+    RandomState draws the same numbers in every version of numpy. The draws are on the CPU, so that they do not wait for
+    the device.
     """
     random = np.random.RandomState(seed)
     if not random.rand() < config.prob:
@@ -53,7 +54,7 @@ def mix_targets(targets: Tensor, mix: Mix, num_classes: int) -> Tensor:
 
 
 def _draw_cut(random: np.random.RandomState, lam: float, height: int, width: int) -> Mix:
-    """A box of 1 - `lam` of the area around a random point. The part inside the image gives the final lam."""
+    """A box of 1 - `lam` of the area around a random point. Its part inside the image determines the lam of the Mix."""
     side = np.sqrt(1 - lam)
     box_height, box_width = int(height * side), int(width * side)
     y, x = random.randint(0, height), random.randint(0, width)

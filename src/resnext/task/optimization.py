@@ -32,7 +32,7 @@ def lr_at(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
     """The learning rate of the optimizer step `step`, counted from 0, before any layer-wise decay.
 
     Raises:
-        UserError: if timm cannot build the schedule over this length.
+        UserError: if timm cannot build the schedule for this number of steps.
     """
     schedule = _build_schedule(recipe, steps_per_epoch)
     schedule.step_update(_schedule_time(step, recipe.schedule, steps_per_epoch))  # pyright: ignore[reportArgumentType]
@@ -46,7 +46,7 @@ def total_steps(recipe: RecipeConfig, steps_per_epoch: int) -> int:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Sets `lr` in every group, times the layer-wise `lr_scale` of the group if it has one."""
+    """Sets the learning rate of every group: `lr`, multiplied by the layer-wise `lr_scale` if the group has one."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
@@ -55,7 +55,8 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     """A timm optimizer by name, with groups of parameters with and without weight decay.
 
     Raises:
-        UserError: if timm does not know the name, the optimizer does not have an option, or it cannot be built here.
+        UserError: if timm does not know the name, if the optimizer does not use a given option, or if timm cannot build
+            the optimizer on this machine.
     """
     known = [str(each) for each in list_optimizers()]
     if config.name not in known:
@@ -103,7 +104,7 @@ def _norm_parameters(network: nn.Module, weight_decay_on: str) -> set[str]:
 
 
 def _options(config: OptimizerConfig) -> dict[str, Any]:
-    """Momentum, betas and eps. They are checked here: timm silently ignores one that the optimizer does not have."""
+    """Momentum, betas and eps. Raises UserError for one that the optimizer does not use; timm ignores it."""
     info = get_optimizer_info(config.name)
     if info.second_order:
         raise UserError(f"recipe.optimizer.name={config.name} needs second derivatives, which are not computed here")
@@ -125,7 +126,7 @@ def _schedule_time(step: int, config: ScheduleConfig, steps_per_epoch: int) -> f
 
 @functools.lru_cache(maxsize=16)
 def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
-    """timm's schedule on a dummy optimizer. Its rate depends only on the time, in steps or in epochs."""
+    """timm's schedule for a dummy optimizer. Its learning rate depends only on the time, in steps or in epochs."""
     config = recipe.schedule
     per_epoch = 1 if config.every == "epoch" else steps_per_epoch
     warmup = config.warmup_epochs * per_epoch

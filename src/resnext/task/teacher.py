@@ -55,8 +55,8 @@ class Teacher:
 def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> Teacher | None:
     """Builds the teacher, or returns None if the recipe has no teacher.
 
-    Weights from timm use the normalisation that they were trained with. So do weights from a file if the name has a
-    tag (timm/NETWORK.TAG). Other files, and checkpoints of ours (.ckpt), use the normalisation of `data`.
+    Weights from timm use the normalisation that they were trained with. Weights from a file do the same if the name
+    has a tag (timm/NETWORK.TAG). Other files, and checkpoints of ours (.ckpt), use the normalisation of `data`.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be loaded or are not for `num_classes` classes.

@@ -1,4 +1,4 @@
-"""The end of a training: sets the status in summary.json, words the error, and limits how long the end may take."""
+"""The end of a training: writes the status to summary.json, describes the error, and limits the time for ending."""
 
 import logging
 import multiprocessing
@@ -39,24 +39,24 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
         log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
         raise error from None
     except UserError:
-        log.error("refused", exc_info=True)
+        log.error("the training was refused", exc_info=True)
         raise
     except Exception as error:
-        log.error("the training broke", exc_info=True)
+        log.error("the training failed", exc_info=True)
         if world.size > 1 and _is_reported_elsewhere(error, world):
             raise RunFailed from error
         raise RunFailed(f"{_reason(error, run.config)} (traceback in {run.path}/log.txt)") from error
     finally:
         for worker in multiprocessing.active_children():
-            worker.kill()  # at its exit, Python would wait for a worker that hangs
+            worker.kill()  # else Python waits at its exit for a worker that hangs
         if world.rank == 0:
             run.update_summary(status=status)
             _finish_wandb(exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
-                with suppress(RuntimeError):  # another rank died at its exit: this rank still ends as planned
+                with suppress(RuntimeError):  # another rank died at its exit: ignore it
                     torch.distributed.barrier()  # if another rank exits first, srun kills rank 0 before it is done
-            torch.distributed.destroy_process_group()  # left to Python's exit, its threads may abort the process
+            torch.distributed.destroy_process_group()  # else its threads may abort the process at Python's exit
 
 
 def report_interrupted_wait(run: Run, world: World, signum: int) -> None:
@@ -87,8 +87,8 @@ def _finish_wandb(exit_code: int) -> None:
 def _is_reported_elsewhere(error: Exception, world: World) -> bool:
     """Whether another rank reports the reason.
 
-    Rank 0 reports an error that all ranks detect together. If a collective loses a rank, the rank that failed first
-    reports its own error.
+    If all ranks detect an error together, rank 0 reports it. If a collective fails because a rank is lost, the rank
+    that failed first reports its own error.
     """
     if isinstance(error, NonFiniteLoss | SaveFailed):
         return world.rank > 0

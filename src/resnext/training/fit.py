@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def fit(run: Run, stop: StopRequest | None = None, parts: Parts | None = None) -> None:
-    """Trains `run` from its newest checkpoint to its end. Every rank calls it.
+    """Trains `run` from its newest checkpoint to its end. Every rank calls this function.
 
     `stop` may already hold a signal. `parts` are the parts that this process built when it checked the configuration
     before the run was made. Under srun, all ranks stop together: when one rank exits, srun kills the others.

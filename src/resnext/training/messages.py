@@ -75,7 +75,7 @@ def log_resume(run: Run, plan: TrainingPlan) -> None:
     rates = [lr_at(checkpoint.step, each, plan.steps_per_epoch) for each in (before.recipe, recipe)]
     if rates[0] != rates[1]:
         log.warning(
-            "recipe.epochs was %d and is now %d: the learning rate goes on at %.3g instead of %.3g",
+            "recipe.epochs was %d and is now %d: the learning rate continues at %.3g instead of %.3g",
             before.recipe.epochs,
             recipe.epochs,
             rates[1],
@@ -115,7 +115,7 @@ def _accuracies(results: dict[str, Any]) -> str:
 
 
 def _log_lines(**lines: Any) -> None:
-    """Logs one line for each name, except for a name without a text."""
+    """Logs one line for each name whose text is not None."""
     for name, text in lines.items():
         if text is not None:
             log.info("%-9s %s", name, text)

@@ -1,4 +1,4 @@
-"""plan_training: everything about a training that its run and this machine determine before the first step."""
+"""plan_training: collects everything that is known about a training before its first step."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +57,7 @@ class TrainingPlan:
 
 
 def plan_training(run: Run, world: World, parts: Parts | None = None) -> TrainingPlan:
-    """Every rank calls it. `parts` are the parts that this process built when it checked the configuration.
+    """Every rank calls this function. `parts` are the parts that this process built when it checked the configuration.
 
     At the first start, rank 0 writes the resolved values and the teacher's fingerprint to run.json.
 
@@ -67,7 +67,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
     """
     config = _resolve(run, world)
     world.check(config.trainer)
-    split = config.split_batch(world.size)  # may raise: on all ranks, before any rank waits for another
+    split = config.split_batch(world.size)  # may raise, on all ranks: so before any rank waits for another
     train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
     run.check_data(identify_data(train, val))
     checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)

@@ -15,6 +15,7 @@ from resnext.runtime.checkpoint import find_positions
 from resnext.runtime.device import count_devices, resolve_auto
 from resnext.runtime.slurm_job import is_slurm_rank
 from resnext.task.optimization import lr_at
+from resnext.terminal import pluralize
 from resnext.training.parts import Parts, build_parts
 
 
@@ -36,7 +37,10 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
     config.split_batch(devices)
     lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
     if len(val) < devices:
-        raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")
+        raise UserError(
+            f"{val.root} has {pluralize(len(val), 'image')}, but each of trainer.devices={devices} needs one: "
+            "add images"
+        )
     resolve_auto(config.trainer)
     parts = build_parts(config, train, val)
     _check_image_sizes(config.recipe, parts)
@@ -53,7 +57,7 @@ def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
             f"{run.path} is another run: recipe.epochs was {made} and is now {asked}; it can only be raised"
         )
     if asked < done and asked < run.config.recipe.epochs:
-        raise UserError(f"recipe.epochs={asked}: {run.path} has done {done:.4g} epochs; take {math.ceil(done)} or more")
+        raise UserError(f"recipe.epochs={asked}: {run.path} has done {done:.4g} epochs; give {math.ceil(done)} or more")
 
 
 def _check_image_sizes(recipe: RecipeConfig, parts: Parts) -> None:

@@ -1,4 +1,4 @@
-"""What rank 0 logs, and writes into the run directory, before the first step and after the last step."""
+"""Rank 0 logs a training, and records it in the run directory, before the first step and after the last step."""
 
 import time
 
