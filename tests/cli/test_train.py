@@ -143,6 +143,12 @@ def test_a_sweeper_gets_the_best_accuracy_of_each_job(image_folder: Path, monkey
         (["nonsense"], "nonsense cannot be read as KEY=VALUE"),
         (["seed=1,2"], "seed=1,2: a run has one value for each key; `resnext train -m` makes one run for each value"),
         (["data.root=/a,/b"], "quote text with a comma twice: 'data.root=\"/a,/b\"'"),
+        (["recipe.epochs", "3"], "recipe.epochs: write recipe.epochs=3\n"),
+        (["experiment", "finetune"], "experiment: write experiment=finetune\n"),
+        (["seed=1", "recipe.epochs"], "recipe.epochs: write recipe.epochs=VALUE\n"),
+        (["callbacks.names=x"], "callbacks.names=x is not allowed: give a list: callbacks.names=[x]\n"),
+        (["logger.names=x"], "logger.names=x is not allowed: give a list: logger.names=[x]\n"),
+        (["recipe.augmentation.scale=1"], "give a list, such as recipe.augmentation.scale=[0.08,1.0]\n"),
         (["recipe.schedule.milestones=3,6"], "give a list in brackets: recipe.schedule.milestones=[3,6]"),
         (["data.root=${nowhere}"], "nowhere"),
         (["run=20250101"], "run=20250101 is not allowed: it should be a valid string; to give text, quote it twice"),
@@ -277,9 +283,6 @@ def test_another_data_set_needs_its_experiment():
 def test_hydras_own_arguments_work(resnext):
     configuration = resnext("train", "--cfg", "job", "experiment=resnext50_imagenet")
     assert "name: resnext50_32x4d" in configuration.stdout
-    help_text = resnext("train", "--help")
-    assert help_text.returncode == 0
-    assert "experiment: " in help_text.stdout
     script = resnext("train", "-sc", "install=bash").stdout
     assert script.rstrip().endswith("hydra_bash_completion resnext")
 

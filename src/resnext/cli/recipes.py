@@ -12,6 +12,7 @@ from typing import Any
 from resnext.cli.arguments import ArgumentParser
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.compose import Composer, composer
+from resnext.config.config_file import FileMistake
 from resnext.config.describe import (
     describe_augmentation,
     describe_image_sizes,
@@ -22,7 +23,7 @@ from resnext.config.describe import (
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
-from resnext.config.folders import BrokenFile, config_file, config_names
+from resnext.config.folders import config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
@@ -113,7 +114,7 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
         if overrides:
             _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
             raise
-        if isinstance(error, BrokenFile):
+        if isinstance(error, FileMistake):
             raise
         raise UserError(f"{_file_name(name, compose.folders)}: {error}") from error
 
