@@ -46,7 +46,9 @@ def run_verb(arguments: list[str]) -> int:
 def _run(verb: str, rest: list[str]) -> int:
     try:
         if verb not in VERBS:
-            raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}")
+            from resnext.config.errors import nearest
+
+            raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}{nearest(verb, list(VERBS))}")
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:
         return _report(verb, error, 2)

@@ -27,7 +27,7 @@ from resnext.config.folders import config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
-from resnext.terminal import COLUMNS
+from resnext.terminal import COLUMNS, pluralize
 
 EXPERIMENT = "resnext50_imagenet"  # each recipe is composed with this experiment
 IMAGENET = 1_281_167  # training images of ImageNet-1k
@@ -184,7 +184,7 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
         "images": f"{images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
         "batch": describe_split(config.split_batch(world_size), world_size),
         "steps": describe_steps(total, recipe.epochs, per_epoch),
-        "warm-up": f"{warmup:,} steps" if warmup else None,
+        "warm-up": pluralize(warmup, "step") if warmup else None,
         "rate": f"{first:.6g} first, {peak}{last:.3g} last",
         "optimizer": described.pop("recipe"),
         **described,

@@ -15,6 +15,7 @@ from resnext.runtime.checkpoint import find_positions
 from resnext.runtime.device import count_devices, resolve_auto
 from resnext.runtime.slurm_job import is_slurm_rank
 from resnext.task.optimization import lr_at
+from resnext.terminal import pluralize
 from resnext.training.parts import Parts, build_parts
 
 
@@ -36,7 +37,9 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
     config.split_batch(devices)
     lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
     if len(val) < devices:
-        raise UserError(f"{val.root} has {len(val)} images for trainer.devices={devices}: each needs one; add images")
+        raise UserError(
+            f"{val.root} has {pluralize(len(val), 'image')} for trainer.devices={devices}: each needs one; add images"
+        )
     resolve_auto(config.trainer)
     parts = build_parts(config, train, val)
     _check_image_sizes(config.recipe, parts)
@@ -44,16 +47,11 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
 
 
 def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
-    """Raises UserError for fewer epochs than the run was made with, or fewer than it has done."""
-    asked, made = config.recipe.epochs, run.made.recipe.epochs
-    positions = find_positions(run.checkpoints, run.mark)
+    """Raises UserError for fewer epochs than the run has done."""
+    asked, positions = config.recipe.epochs, find_positions(run.checkpoints, run.mark)
     done = positions[0].step / steps_per_epoch(len(train), config.recipe.batch_size) if positions else 0
-    if asked < made:
-        raise UserError(
-            f"{run.path} is another run: recipe.epochs was {made} and is now {asked}; it can only be raised"
-        )
     if asked < done and asked < run.config.recipe.epochs:
-        raise UserError(f"recipe.epochs={asked}: {run.path} has done {done:.4g} epochs; take {math.ceil(done)} or more")
+        raise UserError(f"recipe.epochs={asked}: {run.path} is at epoch {done:.4g}; give {math.ceil(done)} or more")
 
 
 def _check_image_sizes(recipe: RecipeConfig, parts: Parts) -> None:
