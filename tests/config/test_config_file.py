@@ -1,13 +1,15 @@
 """A mistake in a file of the user's own is one line with the name of the file and the line to write."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from resnext.config.compose import run_with_hydra
+from resnext.config.compose import CONFIGS, run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import UserError
 
+README = (CONFIGS.parent / "README.md").read_text()
 HEADER = "# @package _global_\n"
 CHOICES = "defaults: [override /model: resnext_small, override /data: digits, override /recipe: small]\n"
 
@@ -67,6 +69,18 @@ def test_the_corrected_line_is_one_that_composes():
     write("experiment/mine", f"{HEADER}defaults: [base, override /recipe: small, override /logger: csv]\n")
     config = compose("experiment=mine")
     assert (config.seed, config.model.options.layers, config.recipe.image_size) == (3, (1, 1, 1), 8)
+    assert config.logger.mode == "disabled"
+
+
+def test_the_experiment_in_the_readme_composes():
+    (text,) = re.findall(
+        r"```yaml\n(# @package _global_\n# ~/my-configs.*?)```", README, re.DOTALL
+    )
+    write("experiment/mine", text)
+    config = compose("experiment=mine", "data.root=/my/photos")
+    assert (config.experiment, config.data.name, config.data.root) == ("mine", "image_folder", "/my/photos")
+    assert (config.model.name, config.model.weights) == ("resnext50_32x4d", "torchvision:resnext50_32x4d")
+    assert (config.recipe.file, config.recipe.epochs, config.recipe.optimizer.lr) == ("finetune", 10, 0.005)
     assert config.logger.mode == "disabled"
 
 
