@@ -73,9 +73,7 @@ def test_the_corrected_line_is_one_that_composes():
 
 
 def test_the_experiment_in_the_readme_composes():
-    (text,) = re.findall(
-        r"```yaml\n(# @package _global_\n# ~/my-configs.*?)```", README, re.DOTALL
-    )
+    (text,) = re.findall(r"```yaml\n(# @package _global_\n# ~/my-configs.*?)```", README, re.DOTALL)
     write("experiment/mine", text)
     config = compose("experiment=mine", "data.root=/my/photos")
     assert (config.experiment, config.data.name, config.data.root) == ("mine", "image_folder", "/my/photos")
