@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,21 @@ def test_an_example_is_one_file_of_at_most_thirty_lines():
     assert EXAMPLES.keys() == {"plain", "focal", "noise", "json_lines", "listed"}
     for text in EXAMPLES.values():
         assert len([line for line in text.splitlines() if line.strip()]) <= 30
+
+
+def test_the_examples_follow_the_advice_to_import_torch_late(tmp_path: Path):
+    """All five are imported when a configuration is read, which is refused before torch is imported."""
+    for name, text in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    code = (
+        f"import sys, resnext.extensions; resnext.extensions.__path__ = [{str(tmp_path)!r}]\n"
+        "from resnext.__main__ import run_verb\n"
+        "assert run_verb(['train', 'callbacks.names=[gradient_noise]', 'logger.names=[json_line]']) == 2\n"
+        "assert not {'torch', 'lightning', 'timm', 'wandb'} & sys.modules.keys()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "logger.names=json_line is not a registered logger; did you mean json_lines?" in result.stderr
 
 
 def test_the_network_example_has_the_expected_parameters(image_folder: Path):

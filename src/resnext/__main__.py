@@ -46,7 +46,9 @@ def run_verb(arguments: list[str]) -> int:
 def _run(verb: str, rest: list[str]) -> int:
     try:
         if verb not in VERBS:
-            raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}")
+            from resnext.config.errors import nearest
+
+            raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}{nearest(verb, list(VERBS))}")
         if not {"-h", "--help"}.intersection(rest):  # a broken extension must not look like a damaged run
             importlib.import_module("resnext.registry").load_extensions()
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)

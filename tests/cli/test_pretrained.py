@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from resnext.__main__ import run_verb
-from resnext.cli.pretrained import with_network_of_weights
+from resnext.cli.pretrained import check_weights, with_network_of_weights
 from resnext.config.compose import compose
 from resnext.config.schema import Config
 from resnext.models.factory import build_model
@@ -34,7 +35,7 @@ def network_of(*overrides: str) -> Config:
 def test_a_run_takes_the_network_of_its_checkpoint(weights: Path, capsys: pytest.CaptureFixture[str]):
     config = network_of("experiment=finetune", f"model.weights='{weights}'", "data.root=x")
     assert config.model == small_config(weights, model__weights=str(weights)).model
-    assert capsys.readouterr().out == f"network   {OURS}, as in model.weights={weights}, instead of resnext50_32x4d\n"
+    assert capsys.readouterr().out == f"network   {OURS}: from model.weights, instead of resnext50_32x4d\n"
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,32 @@ def test_a_network_on_the_command_line_stays(weights: Path, choice: str, capsys:
     config = network_of("experiment=finetune", choice, f"model.weights='{weights}'", "data.root=x")
     assert config.model.name == choice.partition("=")[2]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "not a file, and neither torchvision:NAME nor timm:NAME"), (b"", "empty"), (b"PK\3\4half", "incomplete")],
+)
+@pytest.mark.parametrize("key", ["model.weights", "recipe.teacher.weights"])
+def test_weights_that_cannot_be_read_are_reported_first(key: str, content: bytes | None, problem: str, capsys):
+    """Before the images are searched, which do not exist here."""
+    if content is not None:
+        Path("weights.pt").write_bytes(content)
+    arguments = ["experiment=finetune", "recipe.teacher.name=resnext50_32x4d", "data.root=nowhere"]
+    for verb in ("train", "slurm"):
+        assert run_verb([verb, *arguments, f"{key}=weights.pt", "slurm.tasks_per_node=1"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"resnext {verb}: {key}=")
+        assert f"weights.pt is {problem}" in line
+
+
+def test_whole_files_and_names_of_weights_are_accepted(weights: Path, tmp_path: Path):
+    safetensors = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, safetensors)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in (None, str(weights), str(safetensors), str(tmp_path / "old.pt"), "torchvision:x", "timm:x"):
+        check_weights(small_config(tmp_path, model__weights=name))
+    check_weights(small_config(tmp_path, recipe__teacher={"weights": "missing.pt"}))  # there is no teacher
 
 
 def test_nothing_is_printed_if_nothing_changes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -37,7 +37,7 @@ def test_other_run_names_are_not_read_as_a_multirun(image_folder: Path, name: st
     assert find_jobs(name) == []
     assert run_verb(["resume", name]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"resnext resume: {name} is not a run directory; give one as RUN=runs/NAME: there are ")
+    assert error.startswith(f"resnext resume: {name} is not a run directory: the latest runs are ")
     assert {path.name for path in Path("runs").iterdir()} == set(names)
 
 

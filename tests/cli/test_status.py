@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from resnext.__main__ import run_verb
 from resnext.cli.status import main as status
 from resnext.run.directory import Run
 from resnext.run.identity import DataIdentity
@@ -40,6 +41,16 @@ def test_a_run_is_found_by_the_name_in_the_table(tmp_path: Path, capsys: pytest.
     name = capsys.readouterr().out.splitlines()[1].split()[0]
     assert status([name]) == 0
     assert f"run       runs/{LONG}\nstate     interrupted\nstep      23/100\n" in capsys.readouterr().out
+
+
+def test_a_file_in_the_place_of_runs_is_refused(capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["status"]) == 0
+    assert capsys.readouterr().out == "runs has no run\n"
+    Path("runs").touch()
+    for verb in ("status", "resume"):
+        assert run_verb([verb]) == 2
+        line = f"resnext {verb}: runs is a file, but must be a folder for the runs: move it away\n"
+        assert capsys.readouterr() == ("", line)
 
 
 def test_a_killed_run_is_shown_at_the_step_of_its_last_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

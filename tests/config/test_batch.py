@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnext.config.batch import split_batch
+from resnext.config.batch import BatchSplit, describe_split, describe_steps, split_batch
 from resnext.errors import UserError
 from support.small_run import small_config
 
@@ -42,3 +42,9 @@ def test_mixing_needs_two_images_per_micro_batch(tmp_path: Path):
     with pytest.raises(UserError, match=r"recipe.mixing mixes .* 32 devices: set trainer.micro_batch_size=2 or more"):
         config.split_batch(32)
     assert small_config(tmp_path).split_batch(32).micro == 1
+
+
+def test_one_is_singular():
+    assert describe_steps(1, 1, 1) == "1 = 1 epoch × 1"
+    assert describe_steps(2400, 1200, 2) == "2,400 = 1,200 epochs × 2"
+    assert describe_split(BatchSplit(1, 1), 1) == "1 = 1 image × 1 device × 1 micro-step"

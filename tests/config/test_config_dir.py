@@ -10,6 +10,7 @@ import yaml
 
 from resnext.__main__ import run_verb
 from resnext.config import compose as composition
+from resnext.config import config_file
 from resnext.config.compose import composer, run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import UserError
@@ -104,14 +105,36 @@ def test_the_job_script_of_slurm_uses_the_folder(
 def test_a_project_file_wins_over_a_file_of_the_same_name_with_a_warning(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):
+    """Only a command that reads the file warns, also one that reads it through another file, and once."""
     (folder / "recipe/v1.yaml").write_text("epochs: 1\n")
-    (config,) = compose("--config-dir", "my configs", "experiment=mine", "recipe=v1")
-    assert config.recipe.epochs == 100
+    (folder / "recipe/like_v1.yaml").write_text("defaults: [v1]\n")
     line = f"resnext: {folder}/recipe/v1.yaml is ignored: configs/ has a file of the same name; rename it\n"
-    assert capsys.readouterr().err == line
+    for chosen in (["recipe=v1"], ["recipe=like_v1"], ["-m", "run=s", "seed=1,2", "recipe=v1"]):
+        config_file._warn_of_ignored.cache_clear()
+        configs = compose("--config-dir", "my configs", "experiment=mine", *chosen)
+        assert {config.recipe.epochs for config in configs} == {100}
+        assert capsys.readouterr().err == line
+    compose("--config-dir", "my configs", "experiment=mine")
+    assert capsys.readouterr().err == ""
     (folder / "train.yaml").write_text("seed: 9\n")
     assert compose("--config-dir", "my configs")[0].seed == 0
-    assert f"{folder}/recipe/v1.yaml (and 1 more) is ignored" in capsys.readouterr().err
+    assert f"{folder}/train.yaml is ignored" in capsys.readouterr().err
+
+
+def test_a_folder_at_the_wrong_level_is_refused_with_the_right_one(folder: Path):
+    (folder.parent / "empty").mkdir()
+    none = "holds none of data/, experiment/, logger/, model/, recipe/, slurm/, trainer/: give"
+    assert refusal("--config-dir=my configs/recipe") == f"--config-dir=my configs/recipe {none} {folder}, which does"
+    assert refusal(f"--config-dir={folder.parent}") == f"--config-dir={folder.parent} {none} {folder}, which does"
+    assert refusal("--config-dir=empty") == f"--config-dir=empty {none} a folder that does"
+
+
+def test_a_forgotten_folder_is_mentioned_unless_a_name_is_near(folder: Path):
+    hint = "; to use {}.yaml in a folder of your own, add --config-dir FOLDER"
+    assert refusal("experiment=mine").endswith(hint.format("experiment/mine"))
+    assert refusal("recipe=quick").endswith(hint.format("recipe/quick"))
+    assert refusal("experiment=finetuned").endswith("; did you mean finetune?")
+    assert refusal("-cd", "my configs", "recipe=zzz").endswith("recipe is one of cifar_paper, quick, small, v1")
 
 
 def test_messages_include_the_names_of_the_folder(folder: Path):

@@ -1,10 +1,13 @@
 """The description of a recipe in words."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from resnext.config.describe import describe_recipe
+from resnext.config.compose import composer
+from resnext.config.describe import describe_recipe, lr_warning
+from resnext.config.folders import config_names
 from support.small_run import small_config
 
 
@@ -46,6 +49,17 @@ def test_a_schedule_is_described_with_its_units(tmp_path: Path, schedule: dict, 
 )
 def test_only_the_initialisations_that_a_recipe_sets_are_described(tmp_path: Path, init: dict, text: str | None):
     assert described(tmp_path, init=init).get("init") == text
+
+
+def test_the_first_lines_of_a_run_are_at_most_150_columns_wide():
+    """With each shipped recipe, also for another batch size."""
+    with composer() as compose:
+        for name in config_names(compose.folders, "recipe"):
+            recipe = compose(["experiment=resnext50_imagenet", f"recipe={name}"]).recipe
+            other = replace(recipe, batch_size=32, lr_scaling="linear")
+            lines = [line for each in (recipe, other) for line in describe_recipe(each).values()]
+            lines.append(lr_warning(replace(recipe, batch_size=recipe.batch_size // 2)) or "")
+            assert max(map(len, lines)) <= 150 - len("warning: ")
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,14 @@ def test_names_that_are_not_utf8_work(image_folder: Path):
         (lambda root: shutil.rmtree(root / "val"), "{root}/val does not exist: .* but it has train"),
         (lambda root: write_images(root, {"val/bird": 1}), r"val has 1 class that train/ does not have \(bird\)"),
         (lambda root: (root / "train/bird").mkdir(), "{root}/train/bird has no images .*: add some, or remove"),
+        (
+            lambda root: unread(root / "train/bird"),
+            "train/bird has no images that can be read, only 2 .gif, 1 .heic: con",
+        ),
+        (
+            lambda root: (empty(root / "val"), unread(root / "val/cat")),
+            "{root}/val has no images in its class folders that can be read, only 2 .gif, 1 .heic: convert",
+        ),
         (lambda root: flatten(root / "val"), "{root}/val has 5 images and no class folders: sort the images into"),
         (lambda root: flatten(root / "train"), "{root}/train has 12 images and no class folders"),
         (lambda root: empty(root / "val"), "{root}/val has no images in its class folders"),
@@ -136,6 +144,12 @@ def flatten(split: Path) -> None:
     for number, image in enumerate(sorted(split.glob("*/*.png"))):
         image.rename(split / f"{number}.png")
     empty(split)
+
+
+def unread(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in ("1.gif", "2.GIF", "3.heic", "notes.txt"):
+        (folder / name).touch()
 
 
 def empty(split: Path) -> None:

@@ -46,7 +46,7 @@ def test_another_start_keeps_its_configuration(tmp_path: Path):
 def test_another_identity_is_refused_and_shown(tmp_path: Path):
     Run.create(small_config(tmp_path), DATA, COMMAND)
     changes = (
-        "seed was 0 and is now 3, recipe.epochs was 2 and is now 9; give the values it was made with, or another RUN"
+        "seed was 0 and is now 3, recipe.epochs was 2 and is now 9; give the values it has, or choose another name"
     )
     with pytest.raises(UserError, match=f"^runs/test is another run: {changes}"):
         Run.create(small_config(tmp_path, seed=3, recipe__epochs=9), DATA, COMMAND)
@@ -55,13 +55,13 @@ def test_another_identity_is_refused_and_shown(tmp_path: Path):
 @pytest.mark.parametrize(
     ("epochs", "remedy"),
     [
-        (1, "recipe.epochs can only be raised: give 2 or more, or another RUN"),
-        (9, "resnext resume runs/test recipe.epochs=9 raises them, or another RUN"),
+        (1, "they can only be raised: give 2 or more, or choose another name"),
+        (9, "`resnext resume runs/test recipe.epochs=9` raises them, or choose another name"),
     ],
 )
 def test_only_other_epochs_show_the_command_that_raises_them(tmp_path: Path, epochs: int, remedy: str):
     Run.create(small_config(tmp_path), DATA, COMMAND)
-    with pytest.raises(UserError, match=f"recipe.epochs was 2 and is now {epochs}; {remedy}"):
+    with pytest.raises(UserError, match=f"^runs/test has recipe.epochs=2, and {epochs} was given; {remedy}"):
         Run.create(small_config(tmp_path, recipe__epochs=epochs), DATA, COMMAND)
 
 
@@ -70,8 +70,8 @@ def test_a_name_of_another_experiment_is_reported_before_its_data(tmp_path: Path
     Run.create(small_config(tmp_path), DATA, COMMAND)
     other = small_config(tmp_path, experiment="resnext_digits", seed=3)
     message = (
-        "^runs/test is a run of experiment=test, and this is experiment=resnext_digits: continue it with "
-        r"`make resume RUN=test` or EXP=test \(experiment=test\), or choose another RUN"
+        "^runs/test is a run of experiment=test, not of resnext_digits: `make resume RUN=test` resumes it, or choose "
+        r"another name \(run=NAME\)$"
     )
     with pytest.raises(UserError, match=message):
         Run.create(other, replace(DATA, fingerprint="4567"), COMMAND)
@@ -157,10 +157,11 @@ def test_a_run_in_training_is_not_an_unfinished_run(tmp_path: Path, monkeypatch:
 
 def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path):
     Run.create(small_config(tmp_path), DATA, COMMAND)
-    with pytest.raises(
-        UserError, match="runs/tset is not a run directory; give one as RUN=runs/NAME: there are runs/test"
-    ):
+    known = r"the latest runs are runs/test; `resnext status` lists all$"
+    with pytest.raises(UserError, match=f"^runs/tset is not a run directory: {known}"):
         Run.open(RUNS / "tset")
+    with pytest.raises(UserError, match=f"^give a run, runs/NAME: {known}"):  # `make evaluate` without RUN
+        Run.open(Path())
 
 
 def test_an_invalid_edit_of_config_yaml_is_named(tmp_path: Path):

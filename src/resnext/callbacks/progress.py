@@ -54,7 +54,7 @@ class ProgressReport(Callback):
             self._line_at = time.monotonic() + LINE_SECONDS
             position = f"step {trainer.global_step}/{self.total_steps}"
             epoch = self._epoch(trainer.current_epoch + 1)
-            log.info("%s  %s  %s", epoch, position, self._speed(trainer))
+            log.info("%s", f"{epoch}  {position}  {self._speed(trainer)}".rstrip())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._bar.update(self._task, text="validating")
@@ -88,5 +88,7 @@ class ProgressReport(Callback):
         speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec
         images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
         steady = self.throughput.steady_images_per_sec
-        left = timedelta(seconds=round(images / steady)) if steady else "?"
+        if not speed or not steady:  # after the first batch
+            return ""
+        left = timedelta(seconds=round(images / steady))
         return f"{speed:,.0f} images/s  {left} left  waiting for data {self.throughput.data_wait_percent:.0f} %"

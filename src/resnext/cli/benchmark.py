@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser
 from resnext.errors import UserError
+from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
     from resnext.bench.data_path import HeldImages, LoaderSpeed, Timing
@@ -52,7 +53,7 @@ def _index(options: argparse.Namespace) -> None:
     from resnext.bench.index import measure_index
 
     cost = measure_index(options.root)
-    print(f"{cost.images:,} images below {options.root}")
+    print(f"{pluralize(cost.images, 'image')} below {options.root}")
     print(f"first start: listed in {cost.list_seconds:.2f} s; later starts: loaded in {cost.load_seconds:.2f} s")
     print(f"a DataLoader worker that has read the whole list uses {cost.worker_mib:.1f} MiB more")
 

@@ -23,16 +23,18 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_intermixed_args(arguments)
 
+    from resnext.config.compose import apply_overrides
     from resnext.run.directory import Run
+    from resnext.run.run_files import find_checkpoint
 
     run = Run.open(options.run)
-
-    from resnext.config.compose import apply_overrides
-    from resnext.inference.evaluate import evaluate
-
     config = apply_overrides(run.config, options.overrides)
     own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # recipe.evaluation may change
     run.check_identity(replace(config, recipe=own), run.data_identity)
+    find_checkpoint(run.path, options.checkpoint)
+
+    from resnext.inference.evaluate import evaluate  # imports torch, so that a mistake is reported first
+
     evaluation = evaluate(run, config, options.checkpoint)
     where = f" in {evaluation.elsewhere}, which are not the run's own" if evaluation.elsewhere else ""
     images = pluralize(evaluation.scores.images, "image") + where

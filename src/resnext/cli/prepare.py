@@ -81,7 +81,7 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _cifar(options: argparse.Namespace) -> None:
-    from resnext.config.compose import data_home
+    from resnext.config.resolvers import data_home
     from resnext.prepare.cifar import prepare_cifar
 
     target = options.target or Path(data_home()) / options.name

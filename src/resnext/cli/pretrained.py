@@ -1,12 +1,39 @@
-"""The network of a new run that starts from the weights of a checkpoint. Imports no torch."""
+"""The weights of a new run: checks their files, and takes the network of a checkpoint. Imports no torch."""
 
 import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 from resnext.config.schema import Config, ModelConfig, to_dict
+from resnext.errors import UserError
 from resnext.runtime.checkpoint_metadata import peek_metadata
+
+ZIP_START = b"PK\x03\x04"
+
+
+def check_weights(config: Config) -> None:
+    """Raises UserError for weights of the network or of the teacher that cannot be read; reads only their ends."""
+    teacher = config.recipe.teacher
+    for key, weights in (
+        ("model.weights", config.model.weights),
+        ("recipe.teacher.weights", teacher.weights if teacher.name else None),
+    ):
+        if weights is not None and not weights.startswith(("torchvision:", "timm:")):
+            _check_file(f"{key}={weights}", Path(weights))
+
+
+def _check_file(asked: str, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(ZIP_START))
+    except OSError as error:
+        raise UserError(f"{asked} cannot be read: {error.strerror}") from error
+    if not start or (start == ZIP_START and not zipfile.is_zipfile(path)):  # torch.save writes a zip archive
+        raise UserError(f"{asked} is {'incomplete' if start else 'empty'}: copy or download the file again")
 
 
 def with_network_of_weights(config: Config, command: list[str]) -> Config:
@@ -21,12 +48,12 @@ def with_network_of_weights(config: Config, command: list[str]) -> Config:
     metadata = peek_metadata(Path(weights))
     if metadata is None or metadata.model == replace(config.model, weights=None):
         return config
-    print(f"network   {_describe(metadata.model)}, as in model.weights={weights}, instead of {_describe(config.model)}")
+    print(f"network   {_describe(metadata.model)}: from model.weights, instead of {config.model.name}")
     return replace(config, model=replace(metadata.model, weights=weights))
 
 
 def _describe(model: ModelConfig) -> str:
     """`resnext (layers=[1,1] cardinality=2)`."""
-    given = {key: value for key, value in to_dict(model).items() if value and key not in ("name", "weights")}
+    given = {key: value for key, value in to_dict(model)["options"].items() if value}
     structure = " ".join(f"{key}={json.dumps(value, separators=(',', ':'))}" for key, value in given.items())
     return f"{model.name} ({structure})" if structure else model.name

@@ -12,6 +12,7 @@ from typing import Any
 from resnext.cli.arguments import ArgumentParser
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.compose import Composer, composer
+from resnext.config.config_file import FileMistake
 from resnext.config.describe import (
     describe_augmentation,
     describe_image_sizes,
@@ -22,11 +23,11 @@ from resnext.config.describe import (
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
-from resnext.config.folders import BrokenFile, config_file, config_names
+from resnext.config.folders import config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
-from resnext.terminal import COLUMNS
+from resnext.terminal import COLUMNS, pluralize
 
 EXPERIMENT = "resnext50_imagenet"  # each recipe is composed with this experiment
 IMAGENET = 1_281_167  # training images of ImageNet-1k
@@ -113,7 +114,7 @@ def _compose(name: str, overrides: list[str], compose: Composer) -> Config:
         if overrides:
             _compose(name, [], compose)  # raises for a mistake in the file; else the mistake is in the overrides
             raise
-        if isinstance(error, BrokenFile):
+        if isinstance(error, FileMistake):
             raise
         raise UserError(f"{_file_name(name, compose.folders)}: {error}") from error
 
@@ -183,7 +184,7 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
         "images": f"{images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
         "batch": describe_split(config.split_batch(world_size), world_size),
         "steps": describe_steps(total, recipe.epochs, per_epoch),
-        "warm-up": f"{warmup:,} steps" if warmup else None,
+        "warm-up": pluralize(warmup, "step") if warmup else None,
         "rate": f"{first:.6g} first, {peak}{last:.3g} last",
         "optimizer": described.pop("recipe"),
         **described,

@@ -11,7 +11,6 @@ from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from resnext.run.directory import Run
-    from resnext.training.parts import Parts
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +29,6 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     overrides = options.overrides
 
-    from resnext.launch.local import launch
     from resnext.run.directory import Run, find_unfinished
 
     jobs = find_jobs(options.run) if options.run else []
@@ -38,13 +36,13 @@ def main(arguments: list[str]) -> int:
         overrides, options.run = [options.run, *overrides], None
     if not jobs:
         run = Run.open(Path(options.run)) if options.run else find_unfinished()
-        launch(*_add_start(run, overrides))
+        _resume(run, overrides)
         return 0
     errors: list[UserError | RunFailed] = []
     for run in jobs:
         try:
             is_open = run.summary["status"] != "finished"
-            launch(*_add_start(run, overrides if is_open else []))
+            _resume(run, overrides if is_open else [])
         except (UserError, RunFailed) as error:  # the other runs are still resumed
             print(f"resnext resume: {run.path}: {error}", file=sys.stderr)
             errors.append(error)
@@ -73,23 +71,30 @@ def names_run(name: str) -> bool:
     return is_run(Path(name)) or is_run(RUNS / name)
 
 
-def _add_start(run: "Run", overrides: list[str]) -> "tuple[Run, Parts | None]":
-    """`run` with a new start if there are `overrides`, and the parts that were built to check it."""
+def _resume(run: "Run", overrides: list[str]) -> None:
+    """Trains `run` to its end, with a new start if there are `overrides`."""
     if not overrides:
-        return run, None
+        from resnext.launch.local import launch
+
+        return launch(run, None)
 
     from resnext.config.compose import apply_overrides
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
-    from resnext.run.identity import with_epochs
-    from resnext.training.preflight import check_before_run, check_epochs
+    from resnext.run.identity import describe_epochs, with_epochs
 
-    config = apply_overrides(run.config, overrides)
+    config, made = apply_overrides(run.config, overrides), run.made.recipe.epochs
     if config.run != run.config.run:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
+    if config.recipe.epochs < made:
+        raise UserError(describe_epochs(run.path, made, config.recipe.epochs))
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
+
+    from resnext.launch.local import launch  # imports torch, so that a mistake is reported first
+    from resnext.training.preflight import check_before_run, check_epochs
+
     check_epochs(run, config, images[0])
     without_weights = replace(config, model=replace(config.model, weights=None))  # the checkpoint has them
     parts = check_before_run(without_weights, *images)
-    return run.add_start(config), parts
+    return launch(run.add_start(config), parts)

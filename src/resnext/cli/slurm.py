@@ -3,7 +3,7 @@
 import sys
 from dataclasses import replace
 
-from resnext.cli.pretrained import with_network_of_weights
+from resnext.cli.pretrained import check_weights, with_network_of_weights
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.data.images import load_images
@@ -12,6 +12,7 @@ from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
 from resnext.run.directory import RUNS, Run
+from resnext.terminal import pluralize
 
 
 def main(arguments: list[str]) -> int:
@@ -32,12 +33,14 @@ def schedule(config: Config, command: list[str]) -> None:
             print(f"{former.path} is finished: not submitted; `resnext resume` can add epochs")
             return
         check_not_queued(former)
+    check_weights(config)
     train, val = load_images(config.data)
     config = with_network_of_weights(config, command)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
         raise UserError(
-            f"{val.root} has {len(val)} images, and each of the {slurm.world_size} ranks needs one: add images"
+            f"{val.root} has {pluralize(len(val), 'image')}, and each of the {slurm.world_size} ranks needs one: "
+            "add images"
         )
     accelerator = "gpu" if slurm.gpus_per_node else "cpu"
     config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
@@ -48,6 +51,6 @@ def schedule(config: Config, command: list[str]) -> None:
         print(f"# {script} is written but not submitted (slurm.dry_run); to submit it: sbatch {script}")
         return
     job = submit(script)
-    print(f"submitted job {job}: {slurm.nodes} × {slurm.tasks} ranks, {script}")
+    print(f"submitted job {job}: {slurm.nodes} × {pluralize(slurm.tasks, 'rank')}, {script}")
     print(f"follow    tail -F {run.path}/slurm-{job}.out, or: resnext status {run.path}")
     print(f"stop      scancel {job} (saves a checkpoint first; `sbatch {script}` resumes)")

@@ -12,6 +12,7 @@ from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.run.directory import RUNS, Run, list_runs
 from resnext.run.metrics import read_last_row
+from resnext.terminal import pluralize
 
 TITLES = ("run", "state", "step", "top-1", "left", "saved", "job")
 RIGHT = ("step", "top-1", "left", "saved")
@@ -168,7 +169,8 @@ def _print_one(status: Status) -> None:
         "starts": len(status.run.info["starts"]),
     }
     if job:
-        lines["job"] = f"{job.id}, {status.queued or 'no longer in the queue'}, {max(0, job.starts - 1)} restarts"
+        restarts = pluralize(max(0, job.starts - 1), "restart")
+        lines["job"] = f"{job.id}, {status.queued or 'no longer in the queue'}, {restarts}"
         lines["output"] = status.run.path / f"slurm-{job.id}.out"
     for name, text in lines.items():
         print(f"{name:9} {text}")

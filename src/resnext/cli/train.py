@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from resnext.cli.pretrained import with_network_of_weights
+from resnext.cli.pretrained import check_weights, with_network_of_weights
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import Interrupted
@@ -26,6 +26,7 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
 
+    check_weights(config)
     images = load_images(config.data)  # first: without data, no weights are loaded and no network is built
     config = with_network_of_weights(config, command)
 

@@ -50,7 +50,8 @@ def describe_split(split: BatchSplit, world_size: int) -> str:
 def describe_steps(total: int, epochs: int, per_epoch: int) -> str:
     """`660 = 30 epochs × 22`, or `650, 22 an epoch` if the training ends within an epoch."""
     whole = total == epochs * per_epoch
-    return f"{total:,} = {epochs} epochs × {per_epoch:,}" if whole else f"{total:,}, {per_epoch:,} an epoch"
+    all_epochs = f"{total:,} = {pluralize(epochs, 'epoch')} × {per_epoch:,}"
+    return all_epochs if whole else f"{total:,}, {per_epoch:,} an epoch"
 
 
 def _nearest_divisors(share: int, micro: int) -> str:

@@ -20,21 +20,21 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers import oc
 
-from resnext.config.errors import find_unknown, has_key, unknown_key
+from resnext.config.errors import KeyMistake, find_unknown, has_key, unknown_key
 from resnext.config.folders import config_folders, config_names, experiments_with_data, with_config_dir
+from resnext.config.help import train_page
 from resnext.config.hydra_mistakes import describe_mistake, hides_interrupt, mistakes_in_one_line
 from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_secret, parse_arguments
 from resnext.config.model import move_override
+from resnext.config.origin import with_file
 from resnext.config.overrides import describe_plus
 from resnext.config.parts import drop_options_of_removed_names, open_options
 from resnext.config.paths import with_absolute_paths
-from resnext.config.redaction import is_secret_name
+from resnext.config.resolvers import PROJECT, register_resolvers
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.errors import RunFailed, UserError, describe_os_error
 
-PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
 
 
@@ -48,11 +48,14 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
         UserError, RunFailed: the first error of `task`, after the last job.
     """
     parser, asked = parse_arguments(arguments)
-    folders = config_folders(CONFIGS, asked.config_dir, warns=not asked.shell_completion)
+    folders = config_folders(CONFIGS, asked.config_dir)
+    if asked.help:
+        print(train_page(verb, folders))
+        return
     errors: list[UserError | RunFailed] = []
 
     def job(composed: DictConfig) -> float | None:
-        _register_resolvers()  # the job may be in another process
+        register_resolvers()  # the job may be in another process
         try:
             try:
                 return task(_convert(composed, folders))
@@ -104,15 +107,15 @@ def composer(config_dir: str | None = None) -> Iterator[Composer]:
 
 
 @contextmanager
-def _hydra(folders: Sequence[Path]) -> Iterator[Hydra]:
+def _hydra(folders: Sequence[Path], *, warns: bool = True) -> Iterator[Hydra]:
     """Hydra for the files in `folders`, with a loader that rejects configurations that could run code."""
-    _register_resolvers()
+    register_resolvers()
     ConfigStore.instance().store(name="schema", node=open_options(schema_defaults()))
     with initialize_config_dir(str(folders[0]), job_name="resnext", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         search_path = with_config_dir(hydra.config_loader.get_search_path(), folders[1:])
-        hydra.config_loader = CheckedConfigLoader(search_path)
+        hydra.config_loader = CheckedConfigLoader(search_path, warns=warns)
         yield hydra
 
 
@@ -120,10 +123,8 @@ def _run_command(
     parser: ArgumentParser, asked: Namespace, folders: list[Path], job: Callable[[DictConfig], float | None]
 ) -> None:
     """Runs the command that the arguments select, as hydra.main does."""
-    with _hydra(folders) as hydra:
-        if asked.help:
-            hydra.app_help(MAIN, parser, asked)
-        elif asked.hydra_help:
+    with _hydra(folders, warns=not asked.shell_completion) as hydra:
+        if asked.hydra_help:
             hydra.hydra_help(MAIN, parser, asked)
         elif asked.cfg:
             _check_composed(hydra, asked, folders)
@@ -151,21 +152,6 @@ def _compose_with(hydra: Hydra, overrides: list[str], folders: list[Path]) -> Co
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     return _convert(composed, folders)
-
-
-def _register_resolvers() -> None:
-    OmegaConf.register_new_resolver("data_home", data_home, replace=True)
-    OmegaConf.register_new_resolver("oc.env", _environment, replace=True)
-
-
-def _environment(name: str, *default: str | None) -> str | None:
-    """OmegaConf's oc.env, without secrets."""
-    if is_secret_name(name):
-        raise UserError(
-            f"${{oc.env:{name}}} looks like a secret, and a run saves its configuration as plain text: remove it; "
-            f"a program that needs {name} reads it from the environment"
-        )
-    return oc.env(name, *default)
 
 
 def _find_own_error(error: OmegaConfBaseException) -> UserError | None:
@@ -200,29 +186,32 @@ def apply_overrides(config: Config, overrides: list[str]) -> Config:
                 raise UserError(unknown_key(override.get_key_element(), schema_defaults()))
             OmegaConf.update(tree, override.get_key_element(), override.value())
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(describe_mistake(error, [CONFIGS])) from error
+        raise UserError(describe_mistake(error, [CONFIGS], overrides)) from error
     drop_options_of_removed_names(tree, to_dict(config))
     return _parse(OmegaConf.to_container(tree))
 
 
-def data_home() -> str:
-    """The default folder to read data from and to write embedded data to: RESNEXT_DATA, or data/ of the project."""
-    return os.environ.get("RESNEXT_DATA") or str(PROJECT / "data")
-
-
 def _convert(composed: DictConfig, folders: Sequence[Path]) -> Config:
-    if missing := OmegaConf.missing_keys(composed):
-        found: Any = OmegaConf.to_container(composed)
-        if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo makes the right key missing
-            raise UserError(unknown_key(unknown, schema_defaults()))
-        key = min(missing)
-        raise UserError(f"{key} is missing: give it as {key}=VALUE")
-    config = _parse(OmegaConf.to_container(composed, resolve=True))
+    try:
+        _check_complete(composed)
+        config = _parse(OmegaConf.to_container(composed, resolve=True))
+    except KeyMistake as error:
+        raise with_file(error, folders, HydraConfig.get().overrides.task) from None
     _check_experiment(folders)
     job = HydraConfig.get().job
     if not OmegaConf.is_missing(job, "num") and config.run is not None:  # a job of a multirun
         config = replace(config, run=f"{config.run}-{job.num}")
     return config
+
+
+def _check_complete(composed: DictConfig) -> None:
+    """Raises UserError for the first key without a value."""
+    if missing := OmegaConf.missing_keys(composed):
+        found: Any = OmegaConf.to_container(composed)
+        if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo makes the right key missing
+            raise KeyMistake(unknown_key(unknown, schema_defaults()), unknown)
+        key = min(missing)
+        raise UserError(f"{key} is missing: give it as {key}=VALUE")
 
 
 def _check_experiment(folders: Sequence[Path]) -> None:

@@ -6,9 +6,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from resnext.errors import UserError
+
 Tree = Mapping[str, Any]  # the schema's keys with their defaults, nested
 CUTOFF = 0.6  # of difflib's ratio: at 0.5 it proposes `loss` for `foo` and `v1` for `b1`
 SHORTEST_BEGINNING = 3  # letters
+
+
+class KeyMistake(UserError):
+    """A mistake in the value of the dotted `key`, or in one of the keys of this group."""
+
+    def __init__(self, message: str, key: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 def nearest(name: str, names: list[str]) -> str:
@@ -80,15 +90,20 @@ def find_unknown(tree: Tree, schema: Tree) -> str | None:
     return None
 
 
-def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> str:
+def first_mistake(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> KeyMistake:
     """The first mistake in one line. If a value fits no member of a union, the line has what each member allows.
 
     `at` is the location of the value in the schema.
     """
     errors: list[Any] = [{**each, "loc": (*at, *each["loc"])} for each in error.errors()]
     errors.sort(key=lambda each: each["type"] != "unexpected_keyword_argument")  # a typo also makes a key missing
-    first: Any = errors[0]
-    key = _dotted_key(first["loc"], schema)
+    key = _dotted_key(errors[0]["loc"], schema)
+    own = errors[0].get("ctx", {}).get("error")  # of our own check
+    return KeyMistake(_describe(errors, key, schema), own.key if isinstance(own, KeyMistake) else key)
+
+
+def _describe(errors: list[Any], key: str, schema: Tree) -> str:
+    first = errors[0]
     same = [each for each in errors if _dotted_key(each["loc"], schema) == key]
     others = len({_dotted_key(each["loc"], schema) for each in errors}) - 1
     more = f" ({others} more mistake{'s' if others > 1 else ''} after this)" if others else ""
@@ -98,8 +113,17 @@ def describe(error: ValidationError, schema: Tree, at: tuple[str, ...] = ()) -> 
         return f"{key} is missing: give it as {key}=VALUE{more}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"]) + more  # the message of our own check
+    if first["type"] == "tuple_type":
+        return f"{key}={as_typed(first['input'])} is not allowed: {_list_hint(key, first['input'], schema)}{more}"
     allowed = " or ".join(dict.fromkeys(_allowed(each) for each in same)).replace(" or be ", " or ")
     return f"{key}={as_typed(first['input'])} is not allowed: it should {allowed}{_hint(key, same)}{more}"
+
+
+def _list_hint(key: str, given: Any, schema: Tree) -> str:
+    """The value as a list; for a key whose default has items, the default as an example."""
+    example = find_default(key, schema)
+    items = example or ([] if given is None else [given])
+    return f"give a list{', such as' if example else ':'} {key}=[{','.join(map(as_typed, items))}]"
 
 
 def _allowed(error: Any) -> str:

@@ -5,30 +5,24 @@ The order is Hydra's: if both have a file of the same name, Hydra uses the one i
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.object_type import ObjectType
-from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
 
-from resnext.errors import UserError, describe_error
+from resnext.errors import UserError
 
 PROVIDERS = ("main", "command-line")  # what Hydra calls configs/ and --config-dir in its search path
+MARKS = ("experiment", "recipe")  # groups whose names other folders rarely have
 
 
-def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True) -> list[Path]:
+def config_folders(configs: Path, config_dir: str | None) -> list[Path]:
     """`configs` and the folder `config_dir`, as absolute paths in the order of the search path.
 
-    If `warns`, a line on stderr names the files of `config_dir` that are ignored.
-
     Raises:
-        UserError: if `config_dir` is not a folder.
+        UserError: if `config_dir` is not a folder, or holds none of the groups of `configs`.
     """
     if config_dir is None:
         return [configs]
@@ -40,8 +34,10 @@ def config_folders(configs: Path, config_dir: str | None, *, warns: bool = True)
         )
     if folder.samefile(configs):
         return [configs]
-    if warns:
-        _warn_of_ignored_files(configs, folder)
+    if not _has_group(folder, groups := group_names(configs)):
+        near = next((each for each in (folder.parent, *_folders_in(folder)) if _has_group(each, MARKS)), None)
+        remedy = f"give {near}, which does" if near else "give a folder that does"
+        raise UserError(f"--config-dir={config_dir} holds none of {', '.join(f'{name}/' for name in groups)}: {remedy}")
     return [configs, folder]
 
 
@@ -56,6 +52,11 @@ def config_dir_in(line: str) -> str | None:
     """The folder of --config-dir in a command line that is being completed; None if the folder does not exist."""
     found = re.findall(r"\s(?:--config-dir|-cd)(?:=|\s+)(\S+)\s", line)
     return found[-1] if found and Path(found[-1]).expanduser().is_dir() else None
+
+
+def group_names(configs: Path) -> list[str]:
+    """The groups of `configs`, as folder names."""
+    return sorted(path.name for path in configs.iterdir() if path.is_dir())
 
 
 def config_names(folders: Sequence[Path], group: str) -> list[str]:
@@ -74,24 +75,6 @@ def experiments_with_data(folders: Sequence[Path], data: str) -> list[str]:
     return [name for name in names if _data_of(config_file(folders, f"experiment/{name}")) == data]
 
 
-class BrokenFile(UserError):
-    """A configuration file that cannot be read; the message names it."""
-
-
-class NamedFiles(ConfigRepository):
-    """Hydra's file reader, with the name of the file in each error."""
-
-    def load_config(self, config_path: str) -> ConfigResult | None:
-        try:
-            return super().load_config(config_path)
-        except HydraException:  # some of them are OSErrors
-            raise
-        except (UnicodeDecodeError, OSError) as error:
-            source = self._find_object_source(config_path, ObjectType.CONFIG)
-            file = f"{source.path if source else ''}/{config_path}.yaml"
-            raise BrokenFile(f"{file} cannot be composed: {describe_error(error)}; correct the file") from error
-
-
 def _data_of(experiment: Path) -> Any:
     """The data set in its defaults list; None if it chooses none, or is not valid YAML."""
     try:
@@ -101,12 +84,9 @@ def _data_of(experiment: Path) -> Any:
         return None
 
 
-def _warn_of_ignored_files(configs: Path, folder: Path) -> None:
-    names = sorted(path.relative_to(configs) for path in configs.rglob("*.yaml"))  # `folder` may be a whole home folder
-    ignored = [name for name in names if (folder / name).is_file()]
-    if ignored:
-        more = f" (and {len(ignored) - 1} more)" if len(ignored) > 1 else ""
-        print(
-            f"resnext: {folder / ignored[0]}{more} is ignored: configs/ has a file of the same name; rename it",
-            file=sys.stderr,
-        )
+def _has_group(folder: Path, groups: Sequence[str]) -> bool:
+    return any((folder / name).is_dir() for name in groups)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir())

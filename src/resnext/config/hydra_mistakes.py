@@ -10,8 +10,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
+from resnext.config.config_file import FileMistake
 from resnext.config.errors import has_key, unknown_key
-from resnext.config.folders import BrokenFile, config_names
+from resnext.config.folders import config_names
 from resnext.config.model import move_override
 from resnext.config.overrides import describe_choice, describe_plus, describe_sweep
 from resnext.config.schema import schema_defaults
@@ -30,7 +31,7 @@ def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> I
             raise
         raise UserError(describe_mistake(error, folders, arguments)) from error
     except yaml.YAMLError as error:
-        raise BrokenFile(f"a configuration file is not valid YAML; correct it: {error}") from error
+        raise FileMistake(f"a configuration file is not valid YAML; correct it: {error}") from error
 
 
 def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
@@ -42,8 +43,10 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
         options = list(error.options or config_names(folders, group))
         if not group:
             return f"{name} does not exist: the defaults list of a configuration file names it; correct the list"
-        return describe_choice(group, name, options)
+        return describe_choice(group, name, options, has_own=len(folders) > 1)
     if isinstance(error, OverrideParseException):
+        if has_key(key := str(error.override), schema_defaults()):
+            return f"{key}: write {key}={_next_argument(key, arguments)}"
         return f"{error.override} cannot be read as KEY=VALUE; quote text with spaces or symbols twice: 'KEY=\"TEXT\"'"
     if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
         return unknown_key(str(key), schema_defaults())
@@ -64,6 +67,12 @@ def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | No
         if not has_key(key, schema_defaults()) and not is_group and not key.startswith("hydra"):
             return unknown_key(key, schema_defaults())
     return None
+
+
+def _next_argument(key: str, arguments: Sequence[str]) -> str:
+    """The value that a user gave after `key` and a space; VALUE if there is none."""
+    following = [*arguments[list(arguments).index(key) + 1 :], "VALUE"] if key in arguments else ["VALUE"]
+    return following[0] if "=" not in following[0] and not following[0].startswith("-") else "VALUE"
 
 
 def _first_line(error: Any) -> str:

@@ -23,7 +23,9 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from resnext.config.folders import PROVIDERS, NamedFiles, config_dir_in
+from resnext.config.config_file import CheckedFiles
+from resnext.config.errors import KeyMistake
+from resnext.config.folders import PROVIDERS, config_dir_in
 from resnext.config.model import move_override, move_structure
 from resnext.config.overrides import check_override, refuse_arguments
 from resnext.config.parts import add_option_defaults
@@ -89,9 +91,9 @@ class CheckedConfigLoader(ConfigLoaderImpl):
     Hydra uses it for every composition: --help, --cfg, completion, a run, and each job of a multirun.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+    def __init__(self, config_search_path: ConfigSearchPath, *, warns: bool = True) -> None:
         super().__init__(config_search_path)
-        self.repository = NamedFiles(config_search_path)
+        self.repository = CheckedFiles(config_search_path, warns=warns)
         self._expected: dict[tuple[str, ...], DictConfig] = {}
 
     def load_configuration(
@@ -105,9 +107,10 @@ class CheckedConfigLoader(ConfigLoaderImpl):
         """Raises UserError for a setting that is not allowed in a file or an override."""
         overrides = [move_override(each) for each in overrides]
         parsed = OverridesParser.create().parse_overrides(overrides)
+        has_own = any(each.provider == PROVIDERS[1] for each in self.config_search_path.get_path())
         for override in parsed:
             _check_override(override)
-            check_override(override, self.get_group_options)
+            check_override(override, self.get_group_options, has_own=has_own)
         arguments = (config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         try:
             composed = super().load_configuration(*arguments)
@@ -199,11 +202,12 @@ def _gives(override: Override, key: str) -> bool:
 
 
 def check_no_secret(key: str, text: str) -> None:
-    """Raises UserError if `text`, the value of `key`, looks like a secret: a run would save it."""
+    """Raises KeyMistake if `text`, the value of `key`, looks like a secret: a run would save it."""
     if (secret := find_secret(text)) is not None:
-        raise UserError(
+        raise KeyMistake(
             f"{key} holds {secret}, and a run saves its configuration as plain text: put secrets into environment "
-            "variables, or into files that only you can read"
+            "variables, or into files that only you can read",
+            key,
         )
 
 

@@ -12,8 +12,11 @@ from resnext.errors import UserError
 FindOptions = Callable[[str], list[str]]  # the names of a group's files; none if it is not a group
 
 
-def check_override(override: Override, find_options: FindOptions) -> None:
-    """Raises UserError for a deletion, and for a group with a value that is not the name of one of its files."""
+def check_override(override: Override, find_options: FindOptions, *, has_own: bool) -> None:
+    """Raises UserError for a deletion, and for a group with a value that is not the name of one of its files.
+
+    `has_own`: whether there is a --config-dir.
+    """
     key = override.key_or_group
     if key.partition(".")[0].partition("/")[0] == "hydra":  # hydra_settings.py checks these
         return
@@ -24,11 +27,11 @@ def check_override(override: Override, find_options: FindOptions) -> None:
         raise UserError(f"{override.input_line}: @{override.package} is not allowed; give {key}=NAME")
     for name in _choices(override) if options else ():
         if name not in options:
-            raise UserError(describe_choice(key, name, options))
+            raise UserError(describe_choice(key, name, options, has_own=has_own))
 
 
-def describe_choice(group: str, name: Any, options: list[str]) -> str:
-    """One line for a value that is not the name of a file in `group`."""
+def describe_choice(group: str, name: Any, options: list[str], *, has_own: bool) -> str:
+    """One line for a value that is not the name of a file in `group`. `has_own`: whether there is a --config-dir."""
     allowed = f"{group} is one of {', '.join(options)}"
     if isinstance(name, list):
         return f"{group}=[{','.join(map(str, name))}] is not allowed: give one name; {allowed}"
@@ -36,7 +39,10 @@ def describe_choice(group: str, name: Any, options: list[str]) -> str:
         return f"{group}={'null' if name is None else name} is not allowed: give a name; {allowed}"
     if name.endswith(".yaml") and (stem := name.removesuffix(".yaml")) in options:
         return f"{group}={name} is not allowed: leave out .yaml and give {group}={stem}"
-    return f"{group}={name} does not exist; {allowed}{nearest(name, options)}"
+    hint = nearest(name, options)
+    if not hint and not has_own:
+        hint = f"; to use {group}/{name}.yaml in a folder of your own, add --config-dir FOLDER"
+    return f"{group}={name} does not exist; {allowed}{hint}"
 
 
 def describe_plus(override: Override, *, is_group: bool) -> str | None:

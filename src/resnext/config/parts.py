@@ -1,6 +1,6 @@
 """Checks the options of registered parts, and converts them to the parts' own types.
 
-A mistake raises ValueError with the whole message, like the schema's checks. Imports no torch.
+A mistake raises a ValueError (KeyMistake is one) with the whole message, like the schema's checks. Imports no torch.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from resnext.config.errors import describe, nearest
+from resnext.config.errors import KeyMistake, first_mistake, nearest
 from resnext.registry import find_part, part_names
 
 NOUNS = {"dataset": "data set"}
@@ -28,13 +28,13 @@ def parse_options(kind: str, name: str, given: Any, *, name_key: str, key: str) 
     if isinstance(given, part.options):
         return given
     if not isinstance(given, Mapping | None):
-        raise ValueError(f"{key} must be a mapping of the options of {name_key}={name} to values")
+        raise KeyMistake(f"{key} must be a mapping of the options of {name_key}={name} to values", key)
     fields: dict[str, FieldInfo] = part.options.__pydantic_fields__  # pyright: ignore[reportAttributeAccessIssue]
     check_option_names(dict(given or {}), list(fields), f"{name_key}={name}", key)
     try:
         options = TypeAdapter(part.options).validate_json(json.dumps(given or {}))
     except ValidationError as error:
-        raise ValueError(describe(error, _nested(key, dict.fromkeys(fields)), at=tuple(key.split(".")))) from None
+        raise first_mistake(error, _nested(key, dict.fromkeys(fields)), at=tuple(key.split("."))) from None
     _check_plain(options, key)
     return options
 
@@ -42,12 +42,13 @@ def parse_options(kind: str, name: str, given: Any, *, name_key: str, key: str) 
 def parse_named_options(kind: str, key: str, names: tuple[str, ...], given: Any) -> dict[str, Any]:
     """Part name → typed options, in the order of `names`."""
     if not isinstance(given, Mapping | None):
-        raise ValueError(f"{key}.options must be a mapping of names in {key}.names to their options")
+        raise KeyMistake(f"{key}.options must be a mapping of names in {key}.names to their options", f"{key}.options")
     given = dict(given or {})
     if unused := [name for name in given if name not in names]:
-        raise ValueError(f"{key}.options.{unused[0]} is given, but {unused[0]} is not in {key}.names: add it there")
+        unused_key = f"{key}.options.{unused[0]}"
+        raise KeyMistake(f"{unused_key} is given, but {unused[0]} is not in {key}.names: add it there", unused_key)
     if len(set(names)) < len(names):
-        raise ValueError(f"{key}.names=[{','.join(names)}] has a name twice")
+        raise KeyMistake(f"{key}.names=[{','.join(names)}] has a name twice", f"{key}.names")
     return {
         name: parse_options(kind, name, given.get(name), name_key=f"{key}.names", key=f"{key}.options.{name}")
         for name in names
@@ -62,7 +63,7 @@ def check_name(kind: str, name: str, name_key: str) -> None:
     also = ", and timm's are timm/NAME" if kind == "network" else ""
     listed = f" (registered: {', '.join(known)})" if known else ""
     hint = nearest(name, known) or f"{listed}; add your own in src/resnext/extensions/ (docs/extending.md)"
-    raise ValueError(f"{name_key}={name} is not a registered {NOUNS.get(kind, kind)}{also}{hint}")
+    raise KeyMistake(f"{name_key}={name} is not a registered {NOUNS.get(kind, kind)}{also}{hint}", name_key)
 
 
 def check_option_names(given: dict[str, Any], known: list[str], part: str, key: str) -> None:
@@ -74,7 +75,7 @@ def check_option_names(given: dict[str, Any], known: list[str], part: str, key: 
         hint = f"; it takes {', '.join(known)}" if known else ", which has no options"
         if key == "model.options":  # the options are from a model file, and only model.name was changed
             hint += f"; begin with a model file without options: model=resnext50_32x4d {part}"
-    raise ValueError(f"{key}.{unknown} is not an option of {part}{hint}")
+    raise KeyMistake(f"{key}.{unknown} is not an option of {part}{hint}", f"{key}.{unknown}")
 
 
 def open_options(schema: dict[str, Any]) -> DictConfig:

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.config.batch import BatchSplit, split_batch
-from resnext.config.errors import describe
+from resnext.config.errors import KeyMistake, first_mistake
 from resnext.config.model import ModelConfig
 from resnext.config.parts import parse_named_options, parse_options
 from resnext.config.recipe import RecipeConfig
@@ -189,17 +189,17 @@ def parse_config(mapping: Mapping[str, Any]) -> Config:
     """Checks a plain mapping against the schema.
 
     Raises:
-        UserError: one line with the dotted key, the given value, what is allowed and, for a name, the nearest name.
+        KeyMistake: one line with the dotted key, the given value, what is allowed and, for a name, the nearest name.
     """
     for key, text in find_texts(mapping):
         if text and text.splitlines() != [text]:  # it would break a line of a batch script, a log or a message
-            raise UserError(f"{key} has more than one line: {text!r}; write it in one line")
+            raise KeyMistake(f"{key} has more than one line: {text!r}; write it in one line", key)
     load_extensions()  # here, not within pydantic, which would report its error once for each field
     try:
         # as JSON: strict mode accepts a dict for a dataclass and a list for a tuple only from JSON
         return TypeAdapter(Config).validate_json(json.dumps(mapping))
     except ValidationError as error:
-        raise UserError(describe(error, schema_defaults())) from None
+        raise first_mistake(error, schema_defaults()) from None
 
 
 def find_texts(tree: Any, key: str = "") -> Iterator[tuple[str, str]]:

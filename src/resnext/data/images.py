@@ -10,6 +10,7 @@ from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack
 from resnext.errors import UserError
 from resnext.registry import NoOptions, build_part
+from resnext.terminal import pluralize
 
 HOW_TO_GET = {
     "digits": "remove the broken copy; the next start writes it again",
@@ -31,8 +32,9 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     """
     train, val = build_part("dataset", config.name, config.options, Path(config.root))
     if config.num_classes not in (None, len(train.classes)):
+        found = pluralize(len(train.classes), "class", "classes")
         raise UserError(
-            f"data.num_classes={config.num_classes}, but {train.root} has {len(train.classes)} classes; "
+            f"data.num_classes={config.num_classes}, but {train.root} has {found}; "
             f"give data.num_classes={len(train.classes)} if that is right, or data.num_classes=null to count them"
         )
     return train, val

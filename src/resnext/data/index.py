@@ -4,7 +4,7 @@ import functools
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,33 +170,44 @@ def _scan_split(
     """Raises UserError for a class without images; in val/, only if all classes have none."""
     paths: list[bytes] = []
     labels: list[int] = []
-    unread: list[str] = []  # the suffix of each such image
+    unread = Counter[str]()
     with progress(f"listing {split}", len(classes)) as advance, ThreadPoolExecutor(SCAN_THREADS) as pool:
-        scans = pool.map(lambda name: _scan_class(split, name, folders, unread, advance), classes)
-        for label, found in enumerate(scans):
+        scans = pool.map(lambda name: _scan_class(split, name, folders, advance), classes)
+        for label, (found, skipped) in enumerate(scans):
+            unread += skipped
             if not found and not may_be_empty:
-                raise UserError(
-                    f"{split / classes[label]} has no images ({', '.join(IMAGE_SUFFIXES)}): "
-                    "add some, or remove the folder"
-                )
+                folder = split / classes[label]
+                raise UserError(_describe_empty(f"{folder} has no images", "add some, or remove the folder", skipped))
             paths += found
             labels += [label] * len(found)
     if not paths:
-        raise UserError(f"{split} has no images in its class folders: move some there from train/")
+        remedy = "move some there from train/"
+        raise UserError(_describe_empty(f"{split} has no images in its class folders", remedy, unread))
     offsets = np.cumsum([0, *map(len, paths)], dtype=np.int64)
     joined = np.frombuffer(b"".join(paths), dtype=np.uint8)
-    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), joined, offsets, unread=dict(Counter(unread)))
+    return ImageIndex(split, classes, np.array(labels, dtype=np.int64), joined, offsets, unread=dict(unread))
 
 
 def _scan_class(
-    split: Path, name: str, folders: list[FolderStamp], unread: list[str], advance: Callable[[int], None]
-) -> list[bytes]:
-    """The paths of a class below `split`; an empty list for a class that val/ does not have."""
+    split: Path, name: str, folders: list[FolderStamp], advance: Callable[[int], None]
+) -> tuple[list[bytes], Counter[str]]:
+    """The paths of a class below `split`, and the number of images of each suffix that is not read.
+
+    Both are empty for a class that val/ does not have.
+    """
     paths: list[bytes] = []
+    unread: list[str] = []
     if (split / name).is_dir():
         _add_images(split / name, os.fsencode(name), paths, folders, unread)
     advance(1)
-    return paths
+    return paths, Counter(unread)
+
+
+def _describe_empty(found: str, remedy: str, unread: Mapping[str, int]) -> str:
+    """One line for a folder without images that can be read."""
+    if not unread:
+        return f"{found} ({', '.join(IMAGE_SUFFIXES)}): {remedy}"
+    return f"{found} that can be read, only {describe_unread(unread)}: convert them to JPEG or PNG"
 
 
 def _add_images(folder: Path, prefix: bytes, paths: list[bytes], folders: list[FolderStamp], unread: list[str]) -> None:
@@ -218,6 +229,11 @@ def _entries(folder: Path, folders: list[FolderStamp]) -> list[os.DirEntry[str]]
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def describe_unread(unread: Mapping[str, int]) -> str:
+    """`2 .gif, 1 .heic`."""
+    return ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(unread.items()))
 
 
 def printable(path: bytes) -> str:

@@ -15,6 +15,7 @@ from resnext.models.factory import build_model
 from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
 from resnext.run.directory import Run
 from resnext.run.identity import check_mark
+from resnext.run.run_files import find_checkpoint
 from resnext.runtime.checkpoint import check_network, load_checkpoint, parse_checkpoint
 from resnext.runtime.device import resolve_auto
 from resnext.runtime.logs import ignore_harmless_warnings, quiet_lightning
@@ -47,9 +48,7 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
             if the images in the run's own data.root have changed.
         Interrupted: at a signal. Lightning itself would exit with code 1 after a Ctrl-C.
     """
-    path = run.checkpoints / f"{checkpoint}.ckpt"
-    if not path.exists():
-        raise UserError(f"{path} does not exist: the run is {run.summary['status']} and has not written it")
+    path = find_checkpoint(run.path, checkpoint)
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
     check_mark(path, content, run.mark, required=False)

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from resnext.errors import UserError
 from resnext.models.weights import EMA_KEY
 from resnext.run.directory import Run
 from resnext.run.identity import check_mark
 from resnext.run.metrics import Row, describe_lost, find_lost, read_rows
-from resnext.runtime.checkpoint import BEST, LAST, load_checkpoint, parse_checkpoint
+from resnext.run.run_files import find_checkpoint
+from resnext.runtime.checkpoint import BEST, load_checkpoint, parse_checkpoint
+from resnext.terminal import pluralize
 
 
 class Part(NamedTuple):
@@ -46,10 +47,7 @@ def compare(one: Run, other: Run) -> list[Part]:
 
 
 def _load_last(run: Run) -> dict[str, Any]:
-    if not (run.checkpoints / LAST).exists():
-        found = f"the run is {run.summary['status']} and has not written it"
-        raise UserError(f"{run.checkpoints / LAST} does not exist: {found}")
-    return _load(run, LAST)
+    return _load(run, find_checkpoint(run.path, "last").name)
 
 
 def _load_best(run: Run) -> dict[str, Any]:
@@ -82,8 +80,9 @@ def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
                 where = f"step {one['step']} (epoch {one['epoch']}), {column}"
                 return Part("metrics.csv", False, f"first at {where}: {_describe(_number(text), _number(other_text))}")
     if len(ours) != len(theirs):
-        return Part("metrics.csv", False, f"{len(ours)} and {len(theirs)} rows; the common rows are the same")
-    return Part("metrics.csv", True, f"{len(ours)} rows")
+        counts = f"{len(ours)} and {pluralize(len(theirs), 'row')}"
+        return Part("metrics.csv", False, f"{counts}; the common rows are the same")
+    return Part("metrics.csv", True, pluralize(len(ours), "row"))
 
 
 def _compare_trees(name: str, ours: Any, theirs: Any) -> Part:

@@ -23,9 +23,9 @@ from resnext.errors import UserError
 from resnext.run.identity import (
     DataIdentity,
     RunMark,
+    describe_conflict,
     describe_differences,
     describe_experiments,
-    describe_remedy,
     identity_digest,
     with_epochs,
 )
@@ -42,7 +42,7 @@ from resnext.run.run_files import (
     write_json,
     write_yaml,
 )
-from resnext.run.runs_folder import make_runs_folder
+from resnext.run.runs_folder import check_runs_folder, make_runs_folder
 
 RUNS = Path("runs")
 
@@ -95,10 +95,10 @@ class Run:
         for place in (path, RUNS / path):
             if is_run(place) or (place / "run.json").is_file():
                 return cls(place, start)
-        known = [str(each.path) for each in list_runs()][-5:]
-        found = f"there are {', '.join(known)}" if known else f"{RUNS} has none"
-        asked = "no run was named" if path == Path() else f"{path} is not a run directory"
-        raise UserError(f"{asked}; give one as RUN={RUNS}/NAME: {found}")
+        known = ", ".join(str(each.path) for each in list_runs()[-5:])
+        found = f"the latest runs are {known}; `resnext status` lists all" if known else f"{RUNS} has no run"
+        asked = f"give a run, {RUNS}/NAME" if path == Path() else f"{path} is not a run directory"
+        raise UserError(f"{asked}: {found}")
 
     @property
     def made(self) -> Config:
@@ -149,8 +149,7 @@ class Run:
             raise UserError(describe_experiments(self.path, self.made.experiment, config.experiment))
         self.check_data(data)
         if differences:
-            remedy = describe_remedy(self.path, made, config)
-            raise UserError(f"{self.path} is another run: {differences}; {remedy}, or another RUN (run=NAME)")
+            raise UserError(describe_conflict(self.path, made, config))
 
     def check_data(self, data: DataIdentity) -> None:
         """Raises UserError if `data` is not what the run was made with."""
@@ -219,6 +218,7 @@ class Run:
 
 def list_runs() -> list[Run]:
     """The runs in runs/, sorted by the last change of their summary.json; also a run without config.yaml."""
+    check_runs_folder(RUNS)
     folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
     return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
 
@@ -236,7 +236,7 @@ def find_unfinished() -> Run:
                 return run
         except UserError as error:
             log.warning("%s; this run is skipped", error)
-    raise UserError(f"{RUNS} has no unfinished run; name one as RUN={RUNS}/NAME, or start one with make train")
+    raise UserError(f"{RUNS} has no unfinished run: name a finished one to add epochs, or start one (resnext train)")
 
 
 def _changed_at(path: Path) -> float:

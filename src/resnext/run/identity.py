@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from resnext.config.schema import OF_THE_MACHINE, TEXTS, Config, find_differences
 from resnext.errors import UserError
 
+ANOTHER_NAME = "choose another name (run=NAME)"
 SHOWN = 5  # differences of two configurations in one line
 
 log = logging.getLogger(__name__)
@@ -71,23 +73,25 @@ def describe_differences(made: Config, asked: Config) -> str:
     return ", ".join(shown) + (f" (and {more} more)" if more else "")
 
 
-def describe_remedy(path: Path, made: Config, asked: Config) -> str:
-    """How to change `asked` so that it continues the run at `path`."""
+def describe_conflict(path: Path, made: Config, asked: Config) -> str:
+    """One line for a configuration `asked` that is not the configuration `made` of the run at `path`."""
     was, now = made.recipe.epochs, asked.recipe.epochs
-    others = describe_differences(made, with_epochs(asked, was))
-    if others or now == was:
-        return "give the values it was made with"
-    if now < was:
-        return f"recipe.epochs can only be raised: give {was} or more"
-    return f"resnext resume {path} recipe.epochs={now} raises them"
+    if now != was and not describe_differences(made, with_epochs(asked, was)):
+        return f"{describe_epochs(path, was, now)}, or {ANOTHER_NAME}"
+    return f"{path} is another run: {describe_differences(made, asked)}; give the values it has, or {ANOTHER_NAME}"
+
+
+def describe_epochs(path: Path, was: int, now: int) -> str:
+    """One line for a run with other epochs than `now`, and how to continue it."""
+    raises = f"`resnext resume {shlex.quote(str(path))} recipe.epochs={now}` raises them"
+    remedy = raises if now > was else f"they can only be raised: give {was} or more"
+    return f"{path} has recipe.epochs={was}, and {now} was given; {remedy}"
 
 
 def describe_experiments(path: Path, made: str, asked: str) -> str:
     """One line for a run that another experiment made."""
-    return (
-        f"{path} is a run of experiment={made}, and this is experiment={asked}: continue it with "
-        f"`make resume RUN={path.name}` or EXP={made} (experiment={made}), or choose another RUN (run=NAME)"
-    )
+    resume = f"`make resume RUN={shlex.quote(path.name)}` resumes it"
+    return f"{path} is a run of experiment={made}, not of {asked}: {resume}, or {ANOTHER_NAME}"
 
 
 def _compact(value: Any) -> str:

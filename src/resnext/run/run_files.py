@@ -62,6 +62,15 @@ def check_files(folder: Path) -> None:
         )
 
 
+def find_checkpoint(folder: Path, name: str) -> Path:
+    """The run's file NAME.ckpt. Raises UserError if it does not exist."""
+    path = folder / "checkpoints" / f"{name}.ckpt"
+    if not path.exists():
+        status = read_summary(folder / "summary.json")["status"]
+        raise UserError(f"{path} does not exist: the run is {status} and has not written it")
+    return path
+
+
 def read_info(path: Path) -> dict[str, Any]:
     return _read_json(path, lambda _: INFO, RESTORE)
 

@@ -1,6 +1,6 @@
 """The folder that holds all runs."""
 
-import errno
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,6 +14,15 @@ def make_runs_folder(runs: Path) -> None:
         with tempfile.TemporaryDirectory(dir=runs, prefix="."):
             pass
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"{runs} is a file, but must be a folder for the runs: move it away") from error
+        check_runs_folder(runs)
         raise UserError(f"{runs} cannot be written ({error.strerror}): {NOT_WRITABLE}") from error
+
+
+def check_runs_folder(runs: Path) -> None:
+    """Raises UserError if `runs` exists and is not a folder that can be read."""
+    try:
+        os.scandir(runs).close()
+    except FileNotFoundError:
+        return
+    except NotADirectoryError as error:
+        raise UserError(f"{runs} is a file, but must be a folder for the runs: move it away") from error

@@ -5,6 +5,7 @@ from xml.sax.saxutils import escape
 
 from resnext.config.recipe import RecipeConfig
 from resnext.task.optimization import lr_at, total_steps
+from resnext.terminal import pluralize
 
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 44, 48  # margins, in pixels
@@ -38,7 +39,7 @@ def draw_lr_curve(recipe: RecipeConfig, steps_per_epoch: int, title: str) -> str
         *(_vertical(part * epochs, place(part * epochs, 0)[0]) for part in (0, 0.25, 0.5, 0.75, 1)),
         f'<polyline points="{line}" fill="none" stroke="{LINE}" stroke-width="2" stroke-linejoin="round"/>',
         _text(LEFT, 24, f"learning rate: {title}, batch {recipe.batch_size}", "start", 15),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, f"epoch, of {steps_per_epoch:,} steps", "middle", 12),
+        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, f"epoch, of {pluralize(steps_per_epoch, 'step')}", "middle", 12),
     ]
     size = f'width="{WIDTH}" height="{HEIGHT}"'
     opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" {size}>'

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from resnext.config.errors import nearest
 from resnext.config.recipe import OptimizerConfig, RecipeConfig, ScheduleConfig
 from resnext.errors import UserError
+from resnext.terminal import pluralize
 
 NORMS = (
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
@@ -152,6 +153,8 @@ def _build_schedule(recipe: RecipeConfig, steps_per_epoch: int) -> Scheduler:
     try:
         schedule, _ = build()
     except ValueError as error:  # for example a decay longer than the training
-        raise UserError(f"recipe.schedule.name={config.name} over {recipe.epochs} epochs: {error}") from error
+        raise UserError(
+            f"recipe.schedule.name={config.name} over {pluralize(recipe.epochs, 'epoch')}: {error}"
+        ) from error
     assert schedule is not None
     return schedule

@@ -18,6 +18,7 @@ from resnext.runtime.signals import TIME_LIMIT_SIGNALS
 from resnext.runtime.slurm_job import is_slurm_rank, is_under_batch_script
 from resnext.runtime.world import World
 from resnext.task.finite import NonFiniteLoss
+from resnext.terminal import pluralize
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
         status = "finished"
     except Interrupted as error:
         status = _status_after(error.signum)
-        log.info("interrupted after %d steps; %s", run.summary.get("steps", 0), _what_next(run))
+        done = pluralize(run.summary.get("steps", 0), "step")
+        log.info("interrupted after %s; %s", done, _what_next(run))
         raise error from None
     except UserError:
         log.error("the training was refused", exc_info=True)

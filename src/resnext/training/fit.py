@@ -28,6 +28,7 @@ from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank
 from resnext.runtime.world import World
 from resnext.task.classification import ClassificationTask
+from resnext.terminal import pluralize
 from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
 from resnext.training.parts import Parts
@@ -81,7 +82,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
         record_start(run, plan, world)
         trainer.fit(task, datamodule, ckpt_path=plan.checkpoint_path, weights_only=True)
         if trainer.global_step < plan.steps:
-            raise RuntimeError(f"training ended after {trainer.global_step} of {plan.steps} steps")
+            raise RuntimeError(f"training ended after {trainer.global_step} of {pluralize(plan.steps, 'step')}")
     announce_result(run, world, began)
 
 

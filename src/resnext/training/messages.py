@@ -8,7 +8,7 @@ from typing import Any
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.describe import describe_image_sizes, describe_recipe, lr_warning
 from resnext.config.schema import to_dict
-from resnext.data.index import ImageIndex
+from resnext.data.index import ImageIndex, describe_unread
 from resnext.models.complexity import describe_network
 from resnext.run.directory import Run
 from resnext.runtime.slurm_job import SlurmJob
@@ -25,11 +25,12 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
     config, train, val = plan.config, plan.parts.train, plan.parts.val
     recipe, trainer = config.recipe, config.trainer
     options = [name for name in ("channels_last", "compile", "deterministic") if to_dict(trainer)[name]]
+    classes = pluralize(len(train.classes), "class", "classes")
     _log_lines(
         run=run.path,
         model=f"{config.model.name}: {describe_network(plan.parts.network, recipe.image_size)}",
         weights=config.model.weights,
-        data=f"{len(train):,} + {len(val):,} images, {len(train.classes)} classes in {config.data.root}",
+        data=f"{len(train):,} + {len(val):,} images, {classes} in {config.data.root}",
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
         steps=describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
@@ -56,7 +57,7 @@ def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
     """Warns of images that are not used, although a user may expect it."""
     for index in (train, val):
         if index.unread:
-            counts = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(index.unread.items()))
+            counts = describe_unread(index.unread)
             log.warning("%s has images that cannot be read (%s): convert them to JPEG or PNG", index.root, counts)
     if train.root != val.root and (unused := train.root.parent / "test").is_dir():  # a pack is one folder
         log.warning("%s is not used: only train/ and %s/ are", unused, val.root.name)
@@ -87,8 +88,9 @@ def log_result(run: Run, seconds: float) -> None:
     """Logs the last lines of a finished run: steps, speed, accuracies, folder and the next command."""
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
+    speed = f", {summary['images_per_sec']:,.0f} images/s" if summary.get("images_per_sec") else ""
     _log_lines(
-        finished=f"{summary['steps']:,} steps in {took}, {summary.get('images_per_sec', 0):,.0f} images/s",
+        finished=f"{pluralize(summary['steps'], 'step')} in {took}{speed}",
         best=describe_best(run),
         last=_accuracies(last),
         run=run.path,
