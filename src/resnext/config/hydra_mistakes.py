@@ -37,7 +37,7 @@ def mistakes_in_one_line(folders: Sequence[Path], arguments: Sequence[str]) -> I
 def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Sequence[str] = ()) -> str:
     """One line for an error of Hydra or OmegaConf. Leaves out Hydra's hint, which suggests to add the mistyped key."""
     if isinstance(error, OmegaConfBaseException):
-        return f"{error.full_key or 'configuration'}: {_first_line(error)}"
+        return f"{error.full_key or 'configuration'}: {_short_message(error)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = list(error.options or config_names(folders, group))
@@ -50,7 +50,7 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
         return f"{error.override} cannot be read as KEY=VALUE; quote text with spaces or symbols twice: 'KEY=\"TEXT\"'"
     if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):
         return unknown_key(str(key), schema_defaults())
-    return _find_mistake(folders, arguments) or _first_line(error)
+    return _find_mistake(folders, arguments) or _short_message(error)
 
 
 def _find_mistake(folders: Sequence[Path], arguments: Sequence[str]) -> str | None:
@@ -75,7 +75,7 @@ def _next_argument(key: str, arguments: Sequence[str]) -> str:
     return following[0] if "=" not in following[0] and not following[0].startswith("-") else "VALUE"
 
 
-def _first_line(error: Any) -> str:
+def _short_message(error: Any) -> str:
     """The first line of an error, joined with the second line if the first ends with a colon."""
     first, *more = str(error).strip().splitlines()
     return f"{first} {more[0].strip()}" if first.endswith(":") and more else first
