@@ -68,7 +68,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
     plan = plan_training(run, world, parts)
     restore_record(run, plan, world)
     if plan.is_complete:
-        record_complete(run, plan, world)
+        record_complete(run, plan, build_trainer(plan.config, world, run.path, callbacks=[], loggers=[]))
     else:
         announce(run, plan, world)
         task = build_task(plan)
