@@ -11,11 +11,11 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from resnext.__main__ import run_verb
+from resnext.config.checkpoint_metadata import peek_metadata
 from resnext.errors import UserError
 from resnext.inference.evaluate import evaluate
 from resnext.inference.network import load_network
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint_metadata import peek_metadata
 from resnext.task.accuracy import EvaluationScores
 from resnext.training.fit import fit
 from support.small_run import make_run, small_config, write_images
