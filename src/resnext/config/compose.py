@@ -29,12 +29,11 @@ from resnext.config.hydra_settings import MAIN, CheckedConfigLoader, check_no_se
 from resnext.config.model import move_override
 from resnext.config.overrides import describe_plus
 from resnext.config.parts import open_options
-from resnext.config.paths import with_absolute_paths
+from resnext.config.paths import PROJECT, with_absolute_paths
 from resnext.config.redaction import is_secret_name
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.errors import RunFailed, UserError, describe_os_error
 
-PROJECT = Path(__file__).parents[3]
 CONFIGS = PROJECT / "configs"
 
 
