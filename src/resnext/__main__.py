@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error
 from resnext.runtime.slurm_job import tell_batch_script
@@ -82,18 +83,23 @@ def _help() -> str:
 def _complete(arguments: list[str]) -> list[str] | None:
     """The arguments for Hydra's completion; None if there is nothing more to do.
 
-    The shell calls `resnext -sc query=bash` with the whole line in COMP_LINE. Verbs are completed here. Hydra completes
-    the words after `train`, from a line without the verb.
+    The shell calls `resnext -sc query=bash` with the whole line in COMP_LINE. Verbs and runs are completed here. Hydra
+    completes the words after `train`, `slurm` and `recipes NAME`, from a line without the verb and NAME.
     """
     command, _, rest = os.environ["COMP_LINE"].partition(" ")
     verb, space, words = rest.lstrip().partition(" ")
     if not space:
         print(" ".join(VERBS))
         return None
+    if verb in ("resume", "status", "evaluate", "compare"):
+        print(" ".join(sorted(str(path.parent) for path in Path("runs").glob("[!.]*/config.yaml"))))
+        return None
+    if verb == "recipes":
+        _, space, words = words.lstrip().partition(" ")
     if words.split()[-1:] in (["--config-dir"], ["-cd"]):  # bash completes the folder
         return None
     os.environ["COMP_LINE"] = f"{command} {words.lstrip()}"
-    return ["train", *arguments] if verb == "train" else None
+    return ["train", *arguments] if space and verb in ("train", "slurm", "recipes") else None
 
 
 if __name__ == "__main__":

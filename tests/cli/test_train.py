@@ -316,8 +316,33 @@ def test_completion_works_through_the_installed_script(resnext):
     assert completion.stdout.split() == ["recipe.optimizer.lr="]
     verbs = resnext("-sc", "query=bash", COMP_LINE="resnext re", COMP_POINT="10", COMP_CWORD="1")
     assert verbs.stdout.split() == [*VERBS]
-    other = resnext("-sc", "query=bash", COMP_LINE="resnext resume ru", COMP_POINT="17", COMP_CWORD="2")
-    assert (other.stdout, other.stderr, other.returncode) == ("", "", 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("slurm slurm.gpus_per_n", ["slurm.gpus_per_node="]),
+        ("slurm experiment=resnext_digits recipe.optimizer.lr", ["recipe.optimizer.lr="]),
+        ("recipes a3 recipe.optimizer.lr", ["recipe.optimizer.lr="]),
+        ("recipes a", []),
+        ("resume ru", ["runs/one", "runs/two"]),
+        ("status runs/one t", ["runs/one", "runs/two"]),
+        ("prepare ima", []),
+    ],
+)
+def test_completion_of_other_verbs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str, expected: list[str]
+):
+    for name in ("two", "one", ".new-run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    (tmp_path / "runs/multirun.yaml").touch()
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name, value in {"LINE": f"resnext {line}", "POINT": str(len(line) + 8), "CWORD": "9"}.items():
+        monkeypatch.setenv(f"COMP_{name}", value)
+    assert run_verb(["-sc", "query=bash"]) == 0
+    output = capfd.readouterr()
+    assert (output.out.split(), output.err) == (expected, "")
 
 
 def test_every_verb_has_help(resnext):

@@ -11,11 +11,11 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from resnext.__main__ import run_verb
+from resnext.config.checkpoint_metadata import peek_metadata
 from resnext.errors import UserError
 from resnext.inference.evaluate import evaluate
 from resnext.inference.network import load_network
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint_metadata import peek_metadata
 from resnext.task.accuracy import EvaluationScores
 from resnext.training.fit import fit
 from support.small_run import make_run, small_config, write_images
@@ -103,12 +103,31 @@ def test_other_images_of_the_same_classes_are_evaluated(run: Run, tmp_path: Path
     assert content(run.path) == before
 
 
+def test_other_images_need_no_train_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The result is that of the same images beside a train/, and of the run's own images."""
+    write_images(tmp_path / "other", {"train/cat": 1, "train/dog": 1, "val/cat": 5, "val/dog": 7})
+    shutil.copytree(tmp_path / "other/val", tmp_path / "alone/validation")
+    outputs = []
+    for name in ("other", "alone"):
+        assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / name}'"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1].replace("alone/validation", "other/val")
+
+    (tmp_path / "alone/validation/dog").rename(tmp_path / "alone/validation/cow")
+    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
+    assert "does not have the classes of runs/test: 1 missing (dog), 1 new (cow); give" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "alone/validation")
+    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
+    assert "alone/train does not exist: data.root must hold train/CLASS/ and val/CLASS/" in capsys.readouterr().err
+
+
 def test_a_moved_copy_of_the_images_is_recognized(run: Run, trained: Path, tmp_path: Path, capsys):
     shutil.copytree(trained / "images", tmp_path / "moved")
-    for root in (trained / "images", tmp_path / "moved"):
+    shutil.copytree(trained / "images/val", tmp_path / "alone/val")
+    for root in (trained / "images", tmp_path / "moved", tmp_path / "alone"):
         assert run_verb(["evaluate", "runs/test", f"data.root='{root}'"]) == 0
-    one, other = np.array_split(capsys.readouterr().out.splitlines(), 2)
-    assert list(one) == list(other)
+    one, *others = np.array_split(capsys.readouterr().out.splitlines(), 3)
+    assert all(list(one) == list(other) for other in others)
     assert one[0].endswith(", 17 images")
 
 

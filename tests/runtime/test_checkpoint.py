@@ -1,10 +1,12 @@
 """Checkpoint files: a save writes a complete file or leaves the earlier file, and damaged files are skipped."""
 
 import errno
+import io
 import os
 import pickle
 import shutil
 import signal
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -366,6 +368,44 @@ def test_a_storage_error_is_not_damage(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(torch, "load", fail)
         find_latest(tmp_path, MARK, set_aside=True)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_storage_error_in_the_middle_of_a_file_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whichever read fails, of zipfile or of torch."""
+    save(tmp_path, 3)
+
+    class Failing(io.FileIO):
+        reads_left = 0
+
+        def readinto(self, buffer) -> int:
+            if not Failing.reads_left:
+                raise OSError(errno.EIO, "Input/output error")
+            Failing.reads_left -= 1
+            return super().readinto(buffer)
+
+    opened = lambda path, mode: io.BufferedReader(Failing(path), 64)  # noqa: E731
+    monkeypatch.setattr(checkpoint_reading, "open", opened, raising=False)
+    reads = 0
+    while True:
+        Failing.reads_left = reads = reads + 1
+        try:
+            assert load_checkpoint(tmp_path / "last.ckpt")["global_step"] == 3
+            break
+        except OSError as error:
+            assert "Input/output error" in str(error)  # noqa: PT017 - other errors fail the test too
+    assert reads > 20
+
+
+def test_a_load_needs_the_memory_of_the_tensors_only(tmp_path: Path):
+    """Beside the tensors, which Python's allocator does not hold, never more than one of them at a time."""
+    tensors = {f"{number}": torch.full((250_000,), number * 1.0) for number in range(20)}
+    AtomicCheckpointIO().save_checkpoint(content(1, state_dict=tensors), tmp_path / "last.ckpt")
+    tracemalloc.start()
+    loaded = load_checkpoint(tmp_path / "last.ckpt")["state_dict"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 1_000_000 < peak < 2_000_000  # the file has 20 MB
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
 
 
 def test_the_buffers_of_a_loss_are_not_compared_with_the_network(tmp_path: Path):

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from resnext.callbacks.last_checkpoint import LastCheckpoint
+from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.config.schema import CheckpointConfig
 from resnext.data.images import load_images
 from resnext.errors import Interrupted, RunFailed, UserError
@@ -21,7 +22,6 @@ from resnext.run.identity import RunMark
 from resnext.run.metrics import read_rows
 from resnext.runtime import checkpoint_io
 from resnext.runtime.checkpoint import load_checkpoint, read_checkpoint
-from resnext.runtime.checkpoint_metadata import CheckpointMetadata
 from resnext.runtime.signals import StopRequest
 from resnext.task.finite import MAX_SKIPPED
 from resnext.task.optimization import lr_at

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnext.data.dataset import TrainImages
 from resnext.data.sampler import epoch_order
@@ -51,9 +53,9 @@ MOST = 8
 class Ranks:
     """The processes of support/ranks.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = MOST) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, str(Path(__file__).parents[1] / "support/ranks.py"), str(MOST)]
+        command = [sys.executable, str(Path(__file__).parents[1] / "support/ranks.py"), str(count)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
         self.process = subprocess.Popen(command, **pipes)
 
@@ -65,14 +67,16 @@ class Ranks:
         print(json.dumps(request | {"stop": stop, "stopped_rank": stopped_rank}), file=self.process.stdin, flush=True)
         return set(json.loads(self.process.stdout.readline()))
 
+    def close(self) -> None:
+        self.process.stdin.close()
+        assert self.process.wait(timeout=60) == 0
+        self.process.stdout.close()
+
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
-    ranks = Ranks()
-    yield ranks
-    ranks.process.stdin.close()
-    assert ranks.process.wait(timeout=60) == 0
-    ranks.process.stdout.close()
+    with closing(Ranks()) as ranks:
+        yield ranks
 
 
 @pytest.fixture(scope="module")
@@ -175,3 +179,24 @@ def test_a_resume_in_an_epoch_with_another_number_of_ranks(ranks: Ranks, images:
     images_of = {epoch: epoch_order(run.config.seed, epoch, size)[: STEPS * 16] for epoch in range(EPOCHS)}
     assert seen == Counter(f"{epoch} {image}" for epoch, order in images_of.items() for image in order)
     assert [row["step"] for row in read_rows(run.path / "metrics.csv") if row["lr"]] == [str(n) for n in range(1, 13)]
+
+
+def test_a_complete_run_ends_alike_on_all_ranks(images: Path):
+    """A tensor of best.ckpt is damaged after the last step: only rank 0 checks all bytes, and only it reports this."""
+    run = build_run(images, "complete", optimizer="sgd", features="plain", micro=None, workers=0, devices=2)
+    best = run.checkpoints / "best.ckpt"
+    with closing(Ranks(2)) as ranks:
+        assert ranks.fit(run, 2) == {"finished"}
+        run.update_summary(status="running")  # as after a kill in the last second
+        assert ranks.fit(run, 2) == {"finished"}
+        assert run.summary["status"] == "finished"
+
+        run.update_summary(status="running")
+        tensor = max(torch.load(best)["state_dict"].values(), key=torch.numel).numpy().tobytes()
+        whole = best.read_bytes()
+        best.write_bytes(whole.replace(tensor, bytes(len(tensor)), 1))
+        endings = ranks.fit(run, 2)
+    assert run.summary["status"] == "failed"
+    assert len(endings) == 2
+    assert "UserError('')" in endings
+    assert any("best.ckpt is missing, and the best is epoch" in each for each in endings)

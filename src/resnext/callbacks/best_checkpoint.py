@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import Strategy
 
 from resnext.errors import UserError
 from resnext.run.directory import Run
@@ -48,11 +49,8 @@ class BestCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.run.checkpoints / BEST)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        lost = None
-        if trainer.is_global_zero:
-            lost = describe_lost_best(self.run, read_rows(self.run.path / "metrics.csv"), self.best_by)
-        if (lost := trainer.strategy.broadcast(lost)) is not None:
-            raise UserError(lost)
+        rows = read_rows(self.run.path / "metrics.csv") if trainer.is_global_zero else []
+        check_best(self.run, rows, self.best_by, trainer.strategy)
 
     def _find_best(self) -> Best | None:
         """The best epoch so far, according to best.ckpt.
@@ -74,7 +72,17 @@ class BestCheckpoint(Checkpoint):
         return held
 
 
-def describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
+def check_best(run: Run, rows: list[Row], best_by: str, strategy: Strategy) -> None:
+    """Raises UserError on every rank if rank 0 does not find the best epoch of `rows` in best.ckpt.
+
+    Only rank 0's error has a message, so that it is printed once.
+    """
+    lost = strategy.broadcast(_describe_lost_best(run, rows, best_by) if strategy.is_global_zero else None)
+    if lost is not None:
+        raise UserError(lost if strategy.is_global_zero else "")
+
+
+def _describe_lost_best(run: Run, rows: list[Row], best_by: str) -> str | None:
     """How best.ckpt differs from the best validation in `rows` of metrics.csv; None if it does not."""
     row, held = find_best(rows, best_by), _read_best(run.checkpoints / BEST)
     best = Best(int(row["epoch"]), int(row["step"]), float(row[best_by])) if row is not None else None

@@ -8,12 +8,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.schema import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
 from resnext.runtime.checkpoint_io import AtomicCheckpointIO
-from resnext.runtime.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.runtime.collectives import MaxOverRanks
 from resnext.runtime.signals import StopRequest
 from resnext.task.classification import ClassificationTask

@@ -18,8 +18,8 @@ def main(arguments: list[str]) -> int:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="config override, such as data.root=PATH for other images of the same classes, "
-        "recipe.evaluation.image_size=288 or trainer.accelerator=cpu",
+        help="config override, such as data.root=PATH for other images of the same classes "
+        "(PATH/val is enough), recipe.evaluation.image_size=288 or trainer.accelerator=cpu",
     )
     options = parser.parse_intermixed_args(arguments)
 

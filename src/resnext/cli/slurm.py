@@ -3,8 +3,8 @@
 import sys
 from dataclasses import replace
 
-from resnext.cli.pretrained import check_weights, with_network_of_weights
 from resnext.config.compose import run_with_hydra
+from resnext.config.pretrained import check_weights, describe_network_of_weights
 from resnext.config.schema import Config
 from resnext.data.images import load_images
 from resnext.data.index import identify_data
@@ -35,7 +35,8 @@ def schedule(config: Config, command: list[str]) -> None:
         check_not_queued(former)
     check_weights(config)
     train, val = load_images(config.data)
-    config = with_network_of_weights(config, command)
+    if (network := describe_network_of_weights(config)) is not None:
+        print(network)
     steps_per_epoch(len(train), config.recipe.batch_size)
     if len(val) < slurm.world_size:
         raise UserError(

@@ -4,8 +4,8 @@ import os
 import signal
 import time
 
-from resnext.cli.pretrained import check_weights, with_network_of_weights
 from resnext.config.compose import run_with_hydra
+from resnext.config.pretrained import check_weights, describe_network_of_weights
 from resnext.config.schema import Config
 from resnext.errors import Interrupted
 
@@ -28,7 +28,8 @@ def train(config: Config, command: list[str]) -> float | None:
 
     check_weights(config)
     images = load_images(config.data)  # first: without data, no weights are loaded and no network is built
-    config = with_network_of_weights(config, command)
+    if (network := describe_network_of_weights(config)) is not None:
+        print(network)
 
     from resnext.launch.local import launch
     from resnext.run.directory import Run

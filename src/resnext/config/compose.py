@@ -30,8 +30,8 @@ from resnext.config.model import move_override
 from resnext.config.origin import with_file
 from resnext.config.overrides import describe_plus
 from resnext.config.parts import drop_options_of_removed_names, open_options
-from resnext.config.paths import with_absolute_paths
-from resnext.config.resolvers import PROJECT, register_resolvers
+from resnext.config.paths import PROJECT, with_absolute_paths
+from resnext.config.resolvers import register_resolvers
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
 from resnext.errors import RunFailed, UserError, describe_os_error
 

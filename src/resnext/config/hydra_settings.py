@@ -29,6 +29,7 @@ from resnext.config.folders import PROVIDERS, config_dir_in
 from resnext.config.model import move_override, move_structure
 from resnext.config.overrides import check_override, refuse_arguments
 from resnext.config.parts import add_option_defaults
+from resnext.config.pretrained import use_network_of_weights
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
 from resnext.errors import UserError, describe_error
@@ -125,6 +126,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             self._check_shell_lines(composed, parsed)
         for key, value in SETTINGS.items():
             OmegaConf.update(composed.hydra, key, value, merge=False)
+        use_network_of_weights(composed, parsed)
         add_option_defaults(composed)
         return composed
 

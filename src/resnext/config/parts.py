@@ -89,36 +89,37 @@ def open_options(schema: dict[str, Any]) -> DictConfig:
 def add_option_defaults(tree: DictConfig) -> None:
     """Adds the options that the named parts take, so that `--cfg job` shows them and Tab completes them."""
     for kind, key in ONE.items():
-        if isinstance(name := _select(tree, f"{key}.name"), str):
+        if isinstance(name := select(tree, f"{key}.name"), str):
             _add_defaults(tree, kind, name, f"{key}.options")
     for kind, key in SEVERAL.items():
-        for name in _select(tree, f"{key}.names") or ():
+        for name in select(tree, f"{key}.names") or ():
             _add_defaults(tree, kind, str(name), f"{key}.options.{name}")
 
 
 def drop_options_of_removed_names(tree: DictConfig, former: Mapping[str, Any]) -> None:
     """Removes the saved options of parts that `former` names and `tree` no longer names."""
     for key in SEVERAL.values():
-        options, names = _select(tree, f"{key}.options"), _select(tree, f"{key}.names") or ()
+        options, names = select(tree, f"{key}.options"), select(tree, f"{key}.names") or ()
         for name in former[key]["names"]:
             if name not in names and isinstance(options, DictConfig):
                 options.pop(name, None)
 
 
+def select(tree: DictConfig, key: str) -> Any:
+    """The value of `key`; None if it is missing or cannot be resolved."""
+    group, _, leaf = key.rpartition(".")
+    found = OmegaConf.select(tree, group, throw_on_resolution_failure=False)
+    return OmegaConf.select(found, leaf, throw_on_resolution_failure=False) if isinstance(found, DictConfig) else None
+
+
 def _add_defaults(tree: DictConfig, kind: str, name: str, key: str) -> None:
     part = find_part(kind, name)
-    given = _select(tree, key)
+    given = select(tree, key)
     if part is None or not isinstance(given, DictConfig | None):
         return  # an error when the configuration is read
     for option, field in part.options.__pydantic_fields__.items():  # pyright: ignore[reportAttributeAccessIssue]
         if given is None or option not in given:
             OmegaConf.update(tree, f"{key}.{option}", _plain_default(field), force_add=True)
-
-
-def _select(tree: DictConfig, key: str) -> Any:
-    group, _, leaf = key.rpartition(".")
-    found = OmegaConf.select(tree, group, throw_on_resolution_failure=False)
-    return OmegaConf.select(found, leaf, throw_on_resolution_failure=False) if isinstance(found, DictConfig) else None
 
 
 def _plain_default(field: FieldInfo) -> Any:

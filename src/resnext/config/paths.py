@@ -1,10 +1,12 @@
-"""Makes the paths of a configuration absolute: a rank or a later start may run in another folder."""
+"""The project's folder, and absolute paths in a configuration: a rank or a later start may run in another folder."""
 
 import os
 from dataclasses import replace
 from pathlib import Path
 
 from resnext.config.schema import Config
+
+PROJECT = Path(__file__).parents[3]
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -1,15 +1,13 @@
 """The resolvers that a configuration file may use: ${data_home:}, and ${oc.env:NAME} without secrets."""
 
 import os
-from pathlib import Path
 
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
+from resnext.config.paths import PROJECT
 from resnext.config.redaction import is_secret_name
 from resnext.errors import UserError
-
-PROJECT = Path(__file__).parents[3]
 
 
 def register_resolvers() -> None:

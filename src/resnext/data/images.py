@@ -1,11 +1,12 @@
 """Finds and checks the images of a run. Also writes the embedded data set."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 from resnext.config.schema import DataConfig, register_ours
 from resnext.data.digits import prepare_digits
-from resnext.data.index import ImageIndex
+from resnext.data.index import ImageIndex, find_val, scan_val
 from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack
 from resnext.errors import UserError
@@ -38,6 +39,18 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
             f"give data.num_classes={len(train.classes)} if that is right, or data.num_classes=null to count them"
         )
     return train, val
+
+
+def load_val_images(config: DataConfig) -> ImageIndex:
+    """The validation images, of any number of classes. A folder of images needs no train/ for them.
+
+    Raises:
+        UserError: if there are no images, or the folder is not valid.
+    """
+    root = Path(config.root)
+    if config.name in register_ours and not is_pack(root) and not (root / "train").exists() and find_val(root).is_dir():
+        return scan_val(root)
+    return load_images(replace(config, num_classes=None))[1]
 
 
 def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:

@@ -86,6 +86,11 @@ def identify_data(train: ImageIndex, val: ImageIndex) -> DataIdentity:
     return DataIdentity(train.classes, f"{train.fingerprint}-{val.fingerprint}")
 
 
+def is_val_of(data: DataIdentity, val: ImageIndex) -> bool:
+    """Whether `data` was identified with these validation images."""
+    return data.fingerprint.endswith(f"-{val.fingerprint}")
+
+
 class FolderStamp(NamedTuple):
     """The state of a folder when it was listed. If a time or the inode differs, the content may differ.
 
@@ -134,6 +139,13 @@ def scan_splits(root: Path) -> Scan:
     train = _scan_split(root / "train", classes, folders)
     _check_validation_classes(val, _class_names(val, root, folders), classes)
     return Scan(train, _scan_split(val, classes, folders, may_be_empty=True), folders)
+
+
+def scan_val(root: Path) -> ImageIndex:
+    """Lists root/val alone; its class folders are the classes. Raises UserError as scan_splits does."""
+    folders: list[FolderStamp] = []
+    val = find_val(root)
+    return _scan_split(val, _class_names(val, root, folders), folders, may_be_empty=True)
 
 
 def _class_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[str, ...]:

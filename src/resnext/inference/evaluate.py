@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from resnext.config.schema import Config, DataConfig
 from resnext.data.datamodule import ImageDataModule
-from resnext.data.images import load_images
-from resnext.data.index import ImageIndex, identify_data
+from resnext.data.images import load_images, load_val_images
+from resnext.data.index import ImageIndex, identify_data, is_val_of
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
@@ -41,7 +41,7 @@ class Evaluation(NamedTuple):
 def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     """Validates checkpoints/`checkpoint`.ckpt in the precision of the training. Writes nothing.
 
-    `config.data.root` may hold other images of the same classes.
+    `config.data.root` may hold other images of the same classes; of a folder, only val/ is needed.
 
     Raises:
         UserError: if the checkpoint does not exist or belongs to another run; if another data.root has other classes;
@@ -52,11 +52,11 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
     check_mark(path, content, run.mark, required=False)
-    train, val = _load_images(run, config.data)
-    elsewhere = val.root if identify_data(train, val) != run.data_identity else None
+    val = _load_val(run, config.data)
+    elsewhere = None if is_val_of(run.data_identity, val) else val.root
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
-    network = build_model(replace(config.model, weights=None), len(train.classes))
+    network = build_model(replace(config.model, weights=None), len(val.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
     check_network(found, network.state_dict(), NETWORK_PREFIX)
     network.load_state_dict(network_weights(content["state_dict"]))
@@ -66,22 +66,22 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     quiet_lightning()
     trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
     datamodule = ImageDataModule(
-        config.data, config.recipe, train, val, {}, seed=config.seed, skipped=run.path / "skipped.txt"
-    )
+        config.data, config.recipe, val, val, {}, seed=config.seed, skipped=run.path / "skipped.txt"
+    )  # nothing is trained: `train` is not used
     with warnings.catch_warnings(), StopRequest().received(deferred=False):
         ignore_harmless_warnings()
         trainer.validate(task, datamodule, verbose=False)
     return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step, elsewhere)
 
 
-def _load_images(run: Run, data: DataConfig) -> tuple[ImageIndex, ImageIndex]:
+def _load_val(run: Run, data: DataConfig) -> ImageIndex:
     if data.root == run.config.data.root:
         train, val = load_images(data)
         run.check_data(identify_data(train, val))
-        return train, val
-    train, val = load_images(replace(data, num_classes=None))  # _check_classes compares them by name
-    _check_classes(run, data.root, train.classes)
-    return train, val
+    else:
+        val = load_val_images(data)
+        _check_classes(run, data.root, val.classes)
+    return val
 
 
 def _check_classes(run: Run, root: str, classes: tuple[str, ...]) -> None:

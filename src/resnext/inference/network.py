@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from torch import nn
 
+from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata
 from resnext.models.factory import build_model, load_into
 from resnext.models.weights import EMA_KEY, network_weights
 from resnext.runtime.checkpoint import load_checkpoint, parse_checkpoint
-from resnext.runtime.checkpoint_metadata import CheckpointMetadata, parse_metadata
 
 
 class TrainedNetwork(NamedTuple):

@@ -14,12 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from resnext.config.paths import PROJECT
 from resnext.config.redaction import find_secret
 from resnext.registry import load_extensions
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "torchmetrics", "wandb", "hydra-core", "numpy", "pillow")
 PACKAGE = Path(__file__).parents[1]
-PROJECT = PACKAGE.parents[1]
 MAX_DIFF_BYTES = 200_000
 MAX_FILE_BYTES = 100_000  # of an untracked file
 SOURCES = (".py", ".pyi", ".pyx", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".sh", ".toml", ".yaml", ".yml")

@@ -1,11 +1,10 @@
 """Reads each checkpoint file once, and checks every byte of it.
 
 torch writes a zip archive, which holds a CRC-32 of each of its records. So the file needs no other checksum, and
-`torch.load(path, weights_only=True)` can still load it. torch itself does not verify the CRC-32.
+`torch.load(path, weights_only=True)` can still load it. torch itself does not verify the CRC-32: checked_reads.py does.
 """
 
 import errno
-import io
 import logging
 import pickle
 import time
@@ -23,6 +22,7 @@ from torch.utils.serialization import config as serialization_config
 from resnext.errors import UserError, first_line
 from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
+from resnext.runtime.checked_reads import CheckedReads
 
 STORAGE_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -109,10 +109,7 @@ def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
     """Like `read_checkpoint`, but does not read or check the tensors, and leaves out the content."""
     with _naming_damage(path):
         with zipfile.ZipFile(path) as archive:
-            _check_kind(archive, path)
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    archive.read(name)  # raises BadZipFile if its checksum is wrong
+            _check_pickle(archive, path)
         without_headers = {"load.calculate_storage_offsets": True}  # else torch reads one header for each tensor
         with serialization_config.patch(without_headers):  # pyright: ignore[reportAttributeAccessIssue]
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -154,31 +151,34 @@ def check_network(checkpoint: Checkpoint, network: Mapping[str, Tensor], prefix:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Everything in the file, on the CPU. Raises the errors of `read_checkpoint`."""
-    with _naming_damage(path), open(path, "rb") as file:
-        with zipfile.ZipFile(file) as archive:  # reads only its end: a file that is not an archive may be huge
-            _check_kind(archive, path)
+    with _naming_damage(path), open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        _check_pickle(archive, path)
         file.seek(0)
-        content = io.BytesIO(file.read())  # the bytes that are checked are the bytes that are loaded
-        with zipfile.ZipFile(content) as archive:
-            _check_records(archive, path)
-        content.seek(0)
-        return torch.load(content, map_location="cpu", weights_only=True)
+        checked = CheckedReads(file)  # a copy of the file in memory would double what a start needs
+        content = torch.load(checked, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType] - IO
+        _refuse_damaged(checked.find_damaged(archive), path)
+        return content
 
 
 def _check_bytes(path: Path) -> None:
     """Like `read_checkpoint`, but loads nothing."""
     with _naming_damage(path), zipfile.ZipFile(path) as archive:
-        _check_records(archive, path)
+        _refuse_damaged(archive.testzip(), path)
 
 
-def _check_records(archive: zipfile.ZipFile, path: Path) -> None:
-    if damaged := archive.testzip():
-        raise DamagedCheckpoint(f"{path} is damaged: the checksum of {damaged} is wrong")
+def _refuse_damaged(record: str | None, path: Path) -> None:
+    if record is not None:
+        raise DamagedCheckpoint(f"{path} is damaged: the checksum of {record} is wrong")
 
 
-def _check_kind(archive: zipfile.ZipFile, path: Path) -> None:
-    if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+def _check_pickle(archive: zipfile.ZipFile, path: Path) -> None:
+    """Before torch reads it: torch could take a damaged pickle for one that runs code."""
+    names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
         raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
+    for name in names:
+        if name.endswith(".pkl"):
+            archive.read(name)  # raises BadZipFile if its checksum is wrong
 
 
 def _unless_damaged(read: Callable[[Path], T], path: Path, set_aside: bool) -> T | None:
@@ -204,16 +204,15 @@ def _naming_damage(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise
-    except OSError as error:
-        if error.errno in STORAGE_ERRORS:
-            raise  # the file may be intact
-        raise DamagedCheckpoint(f"{path} is damaged: {first_line(error)[:100]}") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values, and loading it could run code: it was not written "
             "by a training; remove it"
         ) from error
     except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
+        for each in (error, error.__context__):  # zipfile replaces an OSError by its own error
+            if isinstance(each, OSError) and each.errno in STORAGE_ERRORS:
+                raise each from None  # the file may be intact
         raise DamagedCheckpoint(f"{path} is damaged: {first_line(error)[:100]}") from error
 
 

@@ -16,13 +16,13 @@ from resnext.callbacks.progress import ProgressReport
 from resnext.callbacks.save_time_check import SaveTimeCheck
 from resnext.callbacks.summary import SummaryWriter
 from resnext.callbacks.throughput import Throughput
+from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.datamodule import ImageDataModule
 from resnext.loggers.csv import CsvLogger
 from resnext.loggers.wandb import build_wandb_logger, is_wanted
 from resnext.registry import build_named
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
-from resnext.runtime.checkpoint_metadata import CheckpointMetadata
 from resnext.runtime.logs import logging_to
 from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank
@@ -69,7 +69,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
     plan = plan_training(run, world, parts)
     restore_record(run, plan, world)
     if plan.is_complete:
-        record_complete(run, plan, world)
+        record_complete(run, plan, build_trainer(plan.config, world, run.path, callbacks=[], loggers=[]))
     else:
         announce(run, plan, world)
         task = build_task(plan)

@@ -2,9 +2,10 @@
 
 import time
 
-from resnext.callbacks.best_checkpoint import describe_lost_best
+from lightning.pytorch import Trainer
+
+from resnext.callbacks.best_checkpoint import check_best
 from resnext.callbacks.summary import summarize
-from resnext.errors import UserError
 from resnext.loggers.csv import restore_metrics
 from resnext.run.directory import Run
 from resnext.run.metrics import parse_rows
@@ -36,18 +37,18 @@ def record_start(run: Run, plan: TrainingPlan, world: World) -> None:
     run.update_summary(status="running")
 
 
-def record_complete(run: Run, plan: TrainingPlan, world: World) -> None:
+def record_complete(run: Run, plan: TrainingPlan, trainer: Trainer) -> None:
     """Writes summary.json for a training that was already complete before this start.
 
     Raises:
         UserError: on every rank, if best.ckpt was lost.
     """
+    trainer.strategy.setup_environment()  # connects the ranks
     assert plan.checkpoint is not None
     rows, best_by = parse_rows(plan.checkpoint.metrics), plan.config.recipe.best_by
-    if world.rank == 0:
+    if trainer.is_global_zero:
         run.update_summary(steps=plan.steps_done, **summarize(rows, best_by))
-    if (lost := describe_lost_best(run, rows, best_by)) is not None:
-        raise UserError(lost)
+    check_best(run, rows, best_by, trainer.strategy)
 
 
 def announce_result(run: Run, world: World, began: float) -> None:

@@ -1,19 +1,27 @@
 """The network of a run that starts from the weights of a checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+<<<<<<< HEAD:tests/cli/test_pretrained.py
 from safetensors.torch import save_file
 
 from resnext.__main__ import run_verb
 from resnext.cli.pretrained import check_weights, with_network_of_weights
+=======
+import yaml
+
+from resnext.__main__ import run_verb
+from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
+>>>>>>> s3-core:tests/config/test_pretrained.py
 from resnext.config.compose import compose
-from resnext.config.schema import Config
+from resnext.config.pretrained import describe_network_of_weights
+from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.models.factory import build_model
 from resnext.run.directory import Run
-from resnext.runtime.checkpoint_metadata import METADATA, CheckpointMetadata
-from support.small_run import small_config
+from support.small_run import small_config, write_images
 
 OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
@@ -28,25 +36,46 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def network_of(*overrides: str) -> Config:
-    return with_network_of_weights(compose([*overrides]), ["resnext", "train", *overrides])
+def network_of(weights: object, *choices: str) -> Config:
+    return compose(["experiment=finetune", f"model.weights='{weights}'", "data.root=x", *choices])
 
 
-def test_a_run_takes_the_network_of_its_checkpoint(weights: Path, capsys: pytest.CaptureFixture[str]):
-    config = network_of("experiment=finetune", f"model.weights='{weights}'", "data.root=x")
+def test_a_run_takes_the_network_of_its_checkpoint(weights: Path):
+    config = network_of(weights)
     assert config.model == small_config(weights, model__weights=str(weights)).model
+<<<<<<< HEAD:tests/cli/test_pretrained.py
     assert capsys.readouterr().out == f"network   {OURS}: from model.weights, instead of resnext50_32x4d\n"
+=======
+    assert describe_network_of_weights(config) == f"network   {OURS}, as in model.weights={weights}"
+
+
+def test_every_verb_shows_the_network_that_trains(weights: Path, resnext: Callable, capfd: pytest.CaptureFixture[str]):
+    """--cfg job and slurm.dry_run in processes of their own; recipes here."""
+    arguments = ["experiment=finetune", "model.weights=best.ckpt", "data.root=images", "recipe.batch_size=4"]
+    shown = yaml.safe_load(resnext("train", *arguments, "--cfg", "job").stdout)["model"]
+    ours = to_dict(small_config(weights).model)
+    assert shown == ours | {"weights": "best.ckpt"}
+
+    write_images(Path("images"), {"train/cat": 6, "train/dog": 6, "val/cat": 3, "val/dog": 2})
+    slurm = resnext("slurm", *arguments, "run=tuned", "slurm.dry_run=true", "slurm.tasks_per_node=1")
+    assert (slurm.returncode, slurm.stdout.splitlines()[0]) == (0, f"network   {OURS}, as in model.weights={weights}")
+    assert to_dict(Run(Path("runs/tuned")).made.model) == ours | {"weights": str(weights)}
+
+    assert run_verb(["recipes", "small", "model.weights=best.ckpt", "data.root=images"]) == 0
+    assert "network   resnext\n" in capfd.readouterr().out
+>>>>>>> s3-core:tests/config/test_pretrained.py
 
 
 @pytest.mark.parametrize(
     "choice", ["model=resnext101_32x4d", "model.name=resnext101_32x8d", "++model.name=timm/resnet18"]
 )
-def test_a_network_on_the_command_line_stays(weights: Path, choice: str, capsys: pytest.CaptureFixture[str]):
-    config = network_of("experiment=finetune", choice, f"model.weights='{weights}'", "data.root=x")
+def test_a_network_on_the_command_line_stays(weights: Path, choice: str):
+    config = network_of(weights, choice)
     assert config.model.name == choice.partition("=")[2]
-    assert capsys.readouterr().out == ""
+    assert describe_network_of_weights(config) is None
 
 
+<<<<<<< HEAD:tests/cli/test_pretrained.py
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(None, "not a file, and neither torchvision:NAME nor timm:NAME"), (b"", "empty"), (b"PK\3\4half", "incomplete")],
@@ -76,11 +105,14 @@ def test_whole_files_and_names_of_weights_are_accepted(weights: Path, tmp_path: 
 def test_nothing_is_printed_if_nothing_changes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for each in (small_config(tmp_path), small_config(tmp_path, model__weights=str(weights))):
         assert with_network_of_weights(each, []) is each
+=======
+def test_other_weights_leave_the_network(weights: Path):
+>>>>>>> s3-core:tests/config/test_pretrained.py
     torch.save(torch.load(weights) | {METADATA: None}, weights)
     for name in (str(weights), "torchvision:resnext50_32x4d", "nowhere"):
-        config = compose(["experiment=finetune", f"model.weights='{name}'", "data.root=x"])
-        assert with_network_of_weights(config, []) is config
-    assert capsys.readouterr().out == ""
+        config = network_of(name)
+        assert config.model == ModelConfig(name="resnext50_32x4d", weights=name)
+        assert describe_network_of_weights(config) is None
 
 
 def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):

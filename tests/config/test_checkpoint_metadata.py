@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata, peek_metadata
 from resnext.config.compose import compose
 from resnext.config.schema import ModelConfig, parse_config, to_dict
 from resnext.errors import UserError
 from resnext.runtime.checkpoint import load_checkpoint
-from resnext.runtime.checkpoint_metadata import CheckpointMetadata, parse_metadata, peek_metadata
 from support.small_run import small_config
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -1,0 +1,45 @@
+"""CheckedReads: a checkpoint file for torch.load. It checks the bytes that torch reads, and keeps none of them."""
+
+import os
+import struct
+import zipfile
+import zlib
+from typing import BinaryIO
+
+LOCAL_HEADER_BYTES = 30  # of a zip record: the lengths of its name and of its extra field end it, then both follow
+
+
+class CheckedReads:
+    """Passes reads on to `file`, and notes the CRC-32 of each.
+
+    It has no `readinto`, so that torch calls `read`: if `readinto` raises OSError, torch 2.14 may hide the error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._checksums: dict[tuple[int, int], int] = {}  # (position, bytes) of a read → its CRC-32
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        start, data = self._file.tell(), self._file.read(count)
+        self._checksums[start, len(data)] = zlib.crc32(data)
+        return data
+
+    def find_damaged(self, archive: zipfile.ZipFile) -> str | None:
+        """The first record of `archive` whose bytes, as they were read, do not have its CRC-32.
+
+        Raises:
+            BadZipFile: if a record is damaged that no single call has read; it is read now.
+        """
+        for record in archive.infolist():
+            found = self._checksums.get((self._find_start(record), record.file_size))
+            if found is None:
+                archive.read(record)
+            elif found != record.CRC:
+                return record.filename
+        return None
+
+    def _find_start(self, record: zipfile.ZipInfo) -> int:
+        """The position of the record's bytes. Only its local header tells it: torch aligns them with an extra field."""
+        lengths = os.pread(self._file.fileno(), 4, record.header_offset + LOCAL_HEADER_BYTES - 4)
+        return record.header_offset + LOCAL_HEADER_BYTES + sum(struct.unpack("<HH", lengths))
