@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-<<<<<<< HEAD:tests/cli/test_pretrained.py
+import yaml
 from safetensors.torch import save_file
 
 from resnext.__main__ import run_verb
-from resnext.cli.pretrained import check_weights, with_network_of_weights
-=======
-import yaml
-
-from resnext.__main__ import run_verb
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
->>>>>>> s3-core:tests/config/test_pretrained.py
 from resnext.config.compose import compose
-from resnext.config.pretrained import describe_network_of_weights
+from resnext.config.pretrained import check_weights, describe_network_of_weights
 from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.models.factory import build_model
 from resnext.run.directory import Run
@@ -43,10 +37,7 @@ def network_of(weights: object, *choices: str) -> Config:
 def test_a_run_takes_the_network_of_its_checkpoint(weights: Path):
     config = network_of(weights)
     assert config.model == small_config(weights, model__weights=str(weights)).model
-<<<<<<< HEAD:tests/cli/test_pretrained.py
-    assert capsys.readouterr().out == f"network   {OURS}: from model.weights, instead of resnext50_32x4d\n"
-=======
-    assert describe_network_of_weights(config) == f"network   {OURS}, as in model.weights={weights}"
+    assert describe_network_of_weights(config) == f"network   {OURS}: from model.weights"
 
 
 def test_every_verb_shows_the_network_that_trains(weights: Path, resnext: Callable, capfd: pytest.CaptureFixture[str]):
@@ -58,12 +49,11 @@ def test_every_verb_shows_the_network_that_trains(weights: Path, resnext: Callab
 
     write_images(Path("images"), {"train/cat": 6, "train/dog": 6, "val/cat": 3, "val/dog": 2})
     slurm = resnext("slurm", *arguments, "run=tuned", "slurm.dry_run=true", "slurm.tasks_per_node=1")
-    assert (slurm.returncode, slurm.stdout.splitlines()[0]) == (0, f"network   {OURS}, as in model.weights={weights}")
+    assert (slurm.returncode, slurm.stdout.splitlines()[0]) == (0, f"network   {OURS}: from model.weights")
     assert to_dict(Run(Path("runs/tuned")).made.model) == ours | {"weights": str(weights)}
 
     assert run_verb(["recipes", "small", "model.weights=best.ckpt", "data.root=images"]) == 0
     assert "network   resnext\n" in capfd.readouterr().out
->>>>>>> s3-core:tests/config/test_pretrained.py
 
 
 @pytest.mark.parametrize(
@@ -75,7 +65,6 @@ def test_a_network_on_the_command_line_stays(weights: Path, choice: str):
     assert describe_network_of_weights(config) is None
 
 
-<<<<<<< HEAD:tests/cli/test_pretrained.py
 @pytest.mark.parametrize(
     ("content", "problem"),
     [(None, "not a file, and neither torchvision:NAME nor timm:NAME"), (b"", "empty"), (b"PK\3\4half", "incomplete")],
@@ -102,12 +91,7 @@ def test_whole_files_and_names_of_weights_are_accepted(weights: Path, tmp_path: 
     check_weights(small_config(tmp_path, recipe__teacher={"weights": "missing.pt"}))  # there is no teacher
 
 
-def test_nothing_is_printed_if_nothing_changes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for each in (small_config(tmp_path), small_config(tmp_path, model__weights=str(weights))):
-        assert with_network_of_weights(each, []) is each
-=======
 def test_other_weights_leave_the_network(weights: Path):
->>>>>>> s3-core:tests/config/test_pretrained.py
     torch.save(torch.load(weights) | {METADATA: None}, weights)
     for name in (str(weights), "torchvision:resnext50_32x4d", "nowhere"):
         config = network_of(name)
