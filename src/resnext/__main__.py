@@ -23,6 +23,8 @@ VERBS = {
     "benchmark": "measure the data path, compared with torchvision and timm",
 }
 
+WITHOUT_EXTENSIONS = ("fit", "prepare", "benchmark")  # fit imports them itself, when it can receive signals
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(run_verb(list(sys.argv[1:] if arguments is None else arguments)))
@@ -50,7 +52,8 @@ def _run(verb: str, rest: list[str]) -> int:
             from resnext.config.errors import nearest
 
             raise UserError(f"unknown verb; the verbs are {', '.join(VERBS)}{nearest(verb, list(VERBS))}")
-        if not {"-h", "--help"}.intersection(rest):  # a broken extension must not look like a damaged run
+        if verb not in WITHOUT_EXTENSIONS and not {"-h", "--help", "-sc"}.intersection(rest):
+            # first: a broken extension must not look like a damaged run
             importlib.import_module("resnext.registry").load_extensions()
         return importlib.import_module(f"resnext.cli.{verb}").main(rest)
     except UserError as error:

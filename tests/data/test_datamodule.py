@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from resnext.data.datamodule import ImageDataModule
-from resnext.data.index import scan_splits
+from resnext.data.scan import scan_splits
 from support.small_run import small_config
 
 

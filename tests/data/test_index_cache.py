@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from resnext.data import index_cache
-from resnext.data.index import ImageIndex, scan_splits
+from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
+from resnext.data.scan import scan_splits
 from support.old_folders import age, settle
 from support.small_run import write_images
 

@@ -12,10 +12,10 @@ import torch
 from resnext.data.augment import build_train_transforms
 from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.dataset import TrainImages
-from resnext.data.index import scan_splits
 from resnext.data.loader import TrainLoader
 from resnext.data.ram_cache import RamCache
 from resnext.data.sampler import RankBatches
+from resnext.data.scan import scan_splits
 from resnext.data.worker_watchdog import LoaderFailed
 from resnext.errors import UserError
 from support.small_run import small_config

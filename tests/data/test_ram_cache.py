@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from resnext.data import ram_cache
-from resnext.data.index import scan_splits
 from resnext.data.ram_cache import RamCache
+from resnext.data.scan import scan_splits
 from resnext.errors import UserError
 
 

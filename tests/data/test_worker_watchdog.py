@@ -12,8 +12,8 @@ import pytest
 
 from resnext.data.dataset import EvalImages
 from resnext.data.decode import UnreadableImage
-from resnext.data.index import scan_splits
 from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.data.scan import scan_splits
 from resnext.data.worker_watchdog import LoaderFailed, WorkerWatchdog
 from resnext.errors import RunFailed, UserError
 from resnext.runtime.signals import SIGNALS

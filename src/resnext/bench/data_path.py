@@ -26,10 +26,11 @@ from resnext.data.augment import build_train_transforms
 from resnext.data.dataset import TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.image_file import read_image_file
-from resnext.data.index import IMAGE_SUFFIXES, ImageIndex
+from resnext.data.index import ImageIndex
 from resnext.data.loader import ImageLoader
 from resnext.data.pack import is_pack, load_pack
 from resnext.data.sampler import Sample
+from resnext.data.scan import IMAGE_SUFFIXES
 from resnext.errors import UserError
 from resnext.terminal import progress
 

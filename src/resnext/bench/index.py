@@ -5,8 +5,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from resnext.data.index import ImageIndex, scan_splits
+from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
+from resnext.data.scan import scan_splits
 from resnext.errors import UserError
 
 

@@ -86,9 +86,9 @@ class ProgressReport(Callback):
 
     def _speed(self, trainer: Trainer) -> str:
         speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec
-        images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
         steady = self.throughput.steady_images_per_sec
         if not speed or not steady:  # after the first batch
             return ""
+        images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
         left = timedelta(seconds=round(images / steady))
         return f"{speed:,.0f} images/s  {left} left  waiting for data {self.throughput.data_wait_percent:.0f} %"

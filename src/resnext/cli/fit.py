@@ -17,6 +17,10 @@ def main(arguments: list[str]) -> int:
     die_with_launcher()
     stop = StopRequest()
     with stop.received_to_the_end(deferred=is_slurm_rank()):  # from here on, also during the import of torch
+        from resnext.registry import load_extensions
+
+        load_extensions()
+
         from resnext.run.directory import Run
         from resnext.training.fit import fit
 

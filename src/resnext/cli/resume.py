@@ -87,7 +87,7 @@ def _resume(run: "Run", overrides: list[str]) -> None:
     if config.run != run.config.run:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
     if config.recipe.epochs < made:
-        raise UserError(describe_epochs(run.path, made, config.recipe.epochs))
+        raise UserError(describe_epochs(run.path, run.config.recipe.epochs, config.recipe.epochs))
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
 

@@ -12,6 +12,7 @@ from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
 from resnext.run.directory import RUNS, Run
+from resnext.run.run_files import has_checkpoint
 from resnext.terminal import pluralize
 
 
@@ -33,7 +34,8 @@ def schedule(config: Config, command: list[str]) -> None:
             print(f"{former.path} is finished: not submitted; `resnext resume` can add epochs")
             return
         check_not_queued(former)
-    check_weights(config)
+    if config.run is None or not has_checkpoint(RUNS / config.run):  # else the checkpoint has the weights
+        check_weights(config)
     train, val = load_images(config.data)
     if (network := describe_network_of_weights(config)) is not None:
         print(network)

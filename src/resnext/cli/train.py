@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 from resnext.config.compose import run_with_hydra
 from resnext.config.pretrained import check_weights, describe_network_of_weights
@@ -25,17 +26,20 @@ def train(config: Config, command: list[str]) -> float | None:
     """
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
+    from resnext.run.directory import RUNS, Run
+    from resnext.run.run_files import has_checkpoint
 
-    check_weights(config)
+    resumes = config.run is not None and has_checkpoint(RUNS / config.run)  # then the checkpoint has the weights
+    if not resumes:
+        check_weights(config)
     images = load_images(config.data)  # first: without data, no weights are loaded and no network is built
     if (network := describe_network_of_weights(config)) is not None:
         print(network)
 
     from resnext.launch.local import launch
-    from resnext.run.directory import Run
     from resnext.training.preflight import check_before_run
 
-    parts = check_before_run(config, *images)
+    parts = check_before_run(replace(config, model=replace(config.model, weights=None)) if resumes else config, *images)
     run = Run.create(config, identify_data(*images), command)
     try:
         launch(run, parts)

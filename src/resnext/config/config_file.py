@@ -63,20 +63,22 @@ class CheckedFiles(ConfigRepository):
 
     def _check_choice(self, file: str, default: InputDefault) -> None:
         """Raises FileMistake for an override of a group that does not exist, or with a name that it does not have."""
-        if not isinstance(default, GroupDefault) or not default.override or not isinstance(default.value, str):
+        if not isinstance(default, GroupDefault) or not default.override or _is_unchecked(default):
             return
-        group = str(default.group).lstrip("/")
-        if default.package is not None or group.startswith("hydra/") or "${" in default.value or default.value == "???":
+        group, name = str(default.group).lstrip("/"), default.value
+        if isinstance(name, list):
+            raise FileMistake(f"{file}: `override /{group}: [{', '.join(name)}]` in its defaults list: give one name")
+        if name is None or "${" in name or name == "???":
             return
         if not self.group_exists(group):
             groups = sorted(set(self._groups()))
             hint = nearest(group, groups) or f"; the groups are {', '.join(groups)}"
             raise FileMistake(f"{file}: /{group} in its defaults list is not a group{hint}")
-        if not self.config_exists(f"{group}/{default.value}"):
+        if not self.config_exists(f"{group}/{name}"):
             names = self.get_group_options(group)
             raise FileMistake(
-                f"{file}: `override /{group}: {default.value}` in its defaults list names a file that does not exist; "
-                f"{group} is one of {', '.join(names)}{nearest(default.value, names)}"
+                f"{file}: `override /{group}: {name}` in its defaults list names a file that does not exist; "
+                f"{group} is one of {', '.join(names)}{nearest(name, names)}"
             )
 
     def _groups(self) -> Iterator[str]:
@@ -95,20 +97,25 @@ def _check_experiment(file: str, loaded: ConfigResult) -> None:
     defaults = loaded.defaults_list or []
     if not loaded.config and not defaults:
         raise FileMistake(f"{file} is empty: choose a model, data and a recipe in it, as configs/experiment/*.yaml do")
-    if not loaded.header.get("package"):
-        raise FileMistake(f"{file} lacks the line that makes it an experiment: add `{HEADER}` as its first line")
+    if (package := loaded.header.get("package")) != "_global_":
+        lacks = f"has `# @package {package}`: write" if package else "lacks the line that makes it an experiment: add"
+        raise FileMistake(f"{file} {lacks} `{HEADER}` as its first line")
     after_override = False
     for default in defaults:
-        if isinstance(default, GroupDefault) and not _is_of_hydra(default):
+        if isinstance(default, GroupDefault) and not _is_unchecked(default):
             group = str(PurePosixPath("/", str(default.group)))
             if not default.override or default.group != group:
                 found = f"{'override ' if default.override else ''}{default.group}: {default.value}"
                 right = default.value if group == "/experiment" else f"override {group}: {default.value}"
                 raise FileMistake(f"{file}: its defaults list has `- {found}`; write `- {right}`")
             after_override = True
+        elif isinstance(default, ConfigDefault) and " " in (path := default.path or ""):
+            *_, group, name = path.split()
+            raise FileMistake(f"{file}: its defaults list has `- {path}`; write `- override {group}: {name}`")
         elif isinstance(default, ConfigDefault) and after_override:
             raise FileMistake(f"{file}: in its defaults list, `{default.path}` has to stand before every `override`")
 
 
-def _is_of_hydra(default: GroupDefault) -> bool:
+def _is_unchecked(default: GroupDefault) -> bool:
+    """Whether it chooses a file of Hydra's own, or puts a file below another key."""
     return str(default.group).lstrip("/").startswith("hydra/") or default.package is not None

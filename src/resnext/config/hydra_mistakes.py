@@ -45,7 +45,7 @@ def describe_mistake(error: Exception, folders: Sequence[Path], arguments: Seque
             return f"{name} does not exist: the defaults list of a configuration file names it; correct the list"
         return describe_choice(group, name, options, has_own=len(folders) > 1)
     if isinstance(error, OverrideParseException):
-        if has_key(key := str(error.override), schema_defaults()):
+        if "=" not in (key := str(error.override)) and has_key(key, schema_defaults()):
             return f"{key}: write {key}={_next_argument(key, arguments)}"
         return f"{error.override} cannot be read as KEY=VALUE; quote text with spaces or symbols twice: 'KEY=\"TEXT\"'"
     if isinstance(error.__cause__, OmegaConfBaseException) and (key := error.__cause__.full_key):

@@ -31,10 +31,12 @@ def find_origin(key: str, folders: Sequence[Path], overrides: Sequence[str]) -> 
     """
     overrides = [move_override(each) for each in overrides]
     groups = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    part = key.partition(".options.")[0]
     for override in OverridesParser.create().parse_overrides(overrides):
         name = override.key_or_group
         chooses_file = name in groups and not isinstance(override.value(), dict)
-        if not chooses_file and (f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.")):
+        is_part_name = name in (f"{part}.name", f"{part}.names")  # the options in a file may fit another part
+        if not chooses_file and (is_part_name or f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.")):
             return None
     search_path = with_config_dir(create_config_search_path(str(folders[0])), folders[1:])
     loader = CheckedConfigLoader(search_path, warns=False)

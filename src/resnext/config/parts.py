@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -92,16 +92,16 @@ def add_option_defaults(tree: DictConfig) -> None:
         if isinstance(name := select(tree, f"{key}.name"), str):
             _add_defaults(tree, kind, name, f"{key}.options")
     for kind, key in SEVERAL.items():
-        for name in select(tree, f"{key}.names") or ():
+        for name in _names(tree, key):
             _add_defaults(tree, kind, str(name), f"{key}.options.{name}")
 
 
 def drop_options_of_removed_names(tree: DictConfig, former: Mapping[str, Any]) -> None:
     """Removes the saved options of parts that `former` names and `tree` no longer names."""
     for key in SEVERAL.values():
-        options, names = select(tree, f"{key}.options"), select(tree, f"{key}.names") or ()
+        options = select(tree, f"{key}.options")
         for name in former[key]["names"]:
-            if name not in names and isinstance(options, DictConfig):
+            if name not in _names(tree, key) and isinstance(options, DictConfig):
                 options.pop(name, None)
 
 
@@ -110,6 +110,12 @@ def select(tree: DictConfig, key: str) -> Any:
     group, _, leaf = key.rpartition(".")
     found = OmegaConf.select(tree, group, throw_on_resolution_failure=False)
     return OmegaConf.select(found, leaf, throw_on_resolution_failure=False) if isinstance(found, DictConfig) else None
+
+
+def _names(tree: DictConfig, key: str) -> list[Any]:
+    """KEY.names; empty if it is not a list, which is an error when the configuration is read."""
+    found = select(tree, f"{key}.names")
+    return list(found) if isinstance(found, ListConfig) else []
 
 
 def _add_defaults(tree: DictConfig, kind: str, name: str, key: str) -> None:

@@ -58,12 +58,18 @@ def _describe(model: ModelConfig) -> str:
 
 
 def _check_file(asked: str, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
     try:
+        if not path.is_file():
+            raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
         with path.open("rb") as file:
             start = file.read(len(ZIP_START))
+            if start == ZIP_START:  # torch.save writes a zip archive
+                zipfile.ZipFile(file).close()
+    except zipfile.BadZipFile as error:
+        if isinstance(error.__context__, OSError):  # zipfile replaces it by its own error
+            raise UserError(f"{asked} cannot be read: {error.__context__.strerror}") from error
+        raise UserError(f"{asked} is incomplete: copy or download the file again") from error
     except OSError as error:
         raise UserError(f"{asked} cannot be read: {error.strerror}") from error
-    if not start or (start == ZIP_START and not zipfile.is_zipfile(path)):  # torch.save writes a zip archive
-        raise UserError(f"{asked} is {'incomplete' if start else 'empty'}: copy or download the file again")
+    if not start:
+        raise UserError(f"{asked} is empty: copy or download the file again")

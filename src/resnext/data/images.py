@@ -6,9 +6,10 @@ from pathlib import Path
 
 from resnext.config.schema import DataConfig, register_ours
 from resnext.data.digits import prepare_digits
-from resnext.data.index import ImageIndex, find_val, scan_val
+from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack
+from resnext.data.scan import find_val, scan_val
 from resnext.errors import UserError
 from resnext.registry import NoOptions, build_part
 from resnext.terminal import pluralize
@@ -41,16 +42,18 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     return train, val
 
 
-def load_val_images(config: DataConfig) -> ImageIndex:
-    """The validation images, of any number of classes. A folder of images needs no train/ for them.
+def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex]:
+    """Images of any number of classes to validate on. A folder of images needs no train/: then the first is None.
 
     Raises:
         UserError: if there are no images, or the folder is not valid.
     """
     root = Path(config.root)
-    if config.name in register_ours and not is_pack(root) and not (root / "train").exists() and find_val(root).is_dir():
-        return scan_val(root)
-    return load_images(replace(config, num_classes=None))[1]
+    if config.name not in register_ours or not root.is_dir() or is_pack(root) or (root / "train").exists():
+        return load_images(replace(config, num_classes=None))
+    if not find_val(root).is_dir():
+        raise UserError(f"{root}/val does not exist: put the images there, in one folder for each class, val/CLASS/")
+    return None, scan_val(root)
 
 
 def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from resnext.data.arrays import read_arrays, write_arrays
-from resnext.data.index import FolderStamp, ImageIndex, find_val, scan_splits
+from resnext.data.index import ImageIndex
+from resnext.data.scan import FolderStamp, find_val, scan_splits
 from resnext.files import atomic_write
 
 CLOCK_TICK_NS = 2_000_000_000  # of FAT, the coarsest: two changes of a folder within one tick have the same time

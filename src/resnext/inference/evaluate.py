@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from resnext.config.schema import Config, DataConfig
 from resnext.data.datamodule import ImageDataModule
-from resnext.data.images import load_images, load_val_images
-from resnext.data.index import ImageIndex, identify_data, is_val_of
+from resnext.data.images import load_images, load_other_images
+from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
 from resnext.models.factory import build_model
 from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
@@ -52,11 +52,11 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     content = load_checkpoint(path)
     found = parse_checkpoint(path, content)
     check_mark(path, content, run.mark, required=False)
-    val = _load_val(run, config.data)
-    elsewhere = None if is_val_of(run.data_identity, val) else val.root
+    val, is_own = _load_val(run, config.data)
+    elsewhere = None if is_own else val.root
     trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
     config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
-    network = build_model(replace(config.model, weights=None), len(val.classes))
+    network = build_model(replace(config.model, weights=None), len(run.data_identity.classes))
     task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
     check_network(found, network.state_dict(), NETWORK_PREFIX)
     network.load_state_dict(network_weights(content["state_dict"]))
@@ -74,14 +74,15 @@ def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
     return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step, elsewhere)
 
 
-def _load_val(run: Run, data: DataConfig) -> ImageIndex:
+def _load_val(run: Run, data: DataConfig) -> tuple[ImageIndex, bool]:
+    """The validation images, and whether they are the run's own: only both splits together identify them."""
     if data.root == run.config.data.root:
         train, val = load_images(data)
         run.check_data(identify_data(train, val))
-    else:
-        val = load_val_images(data)
-        _check_classes(run, data.root, val.classes)
-    return val
+        return val, True
+    train, val = load_other_images(data)
+    _check_classes(run, data.root, val.classes)
+    return val, train is not None and identify_data(train, val) == run.data_identity
 
 
 def _check_classes(run: Run, root: str, classes: tuple[str, ...]) -> None:

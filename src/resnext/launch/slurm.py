@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from resnext.config.paths import PROJECT
 from resnext.config.schema import Config, SlurmConfig
 from resnext.errors import UserError
 from resnext.files import atomic_write, read_text
 from resnext.run.directory import Run
 
-TEMPLATE = Path(__file__).parents[3] / "scripts/train.sbatch"
+TEMPLATE = PROJECT / "scripts/train.sbatch"
 SQUEUE_SECONDS = 10.0
 JOBS = "jobs.txt"  # in a run: its jobs and their starts; scripts/train.sbatch appends to it
 

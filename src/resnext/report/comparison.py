@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -47,16 +48,16 @@ def compare(one: Run, other: Run) -> list[Part]:
 
 
 def _load_last(run: Run) -> dict[str, Any]:
-    return _load(run, find_checkpoint(run.path, "last").name)
+    return _load(run, find_checkpoint(run.path, "last"))
 
 
 def _load_best(run: Run) -> dict[str, Any]:
     """The content of best.ckpt; empty before the first validation."""
-    return _load(run, BEST) if (run.checkpoints / BEST).exists() else {}
+    path = run.checkpoints / BEST
+    return _load(run, path) if path.exists() else {}
 
 
-def _load(run: Run, name: str) -> dict[str, Any]:
-    path = run.checkpoints / name
+def _load(run: Run, path: Path) -> dict[str, Any]:
     content = load_checkpoint(path)
     parse_checkpoint(path, content)  # raises if the content is wrong
     check_mark(path, content, run.mark, required=False)
@@ -80,7 +81,7 @@ def _compare_rows(ours: list[Row], theirs: list[Row]) -> Part:
                 where = f"step {one['step']} (epoch {one['epoch']}), {column}"
                 return Part("metrics.csv", False, f"first at {where}: {_describe(_number(text), _number(other_text))}")
     if len(ours) != len(theirs):
-        counts = f"{len(ours)} and {pluralize(len(theirs), 'row')}"
+        counts = f"{pluralize(len(ours), 'row')} and {pluralize(len(theirs), 'row')}"
         return Part("metrics.csv", False, f"{counts}; the common rows are the same")
     return Part("metrics.csv", True, pluralize(len(ours), "row"))
 

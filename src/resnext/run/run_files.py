@@ -71,6 +71,11 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     return path
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether the run has a checkpoint to resume from."""
+    return (folder / "checkpoints/last.ckpt").exists()
+
+
 def read_info(path: Path) -> dict[str, Any]:
     return _read_json(path, lambda _: INFO, RESTORE)
 

@@ -13,8 +13,9 @@ def make_runs_folder(runs: Path) -> None:
         runs.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=runs, prefix="."):
             pass
+    except (FileExistsError, NotADirectoryError):
+        raise _not_a_folder(runs) from None
     except OSError as error:
-        check_runs_folder(runs)
         raise UserError(f"{runs} cannot be written ({error.strerror}): {NOT_WRITABLE}") from error
 
 
@@ -24,5 +25,11 @@ def check_runs_folder(runs: Path) -> None:
         os.scandir(runs).close()
     except FileNotFoundError:
         return
-    except NotADirectoryError as error:
-        raise UserError(f"{runs} is a file, but must be a folder for the runs: move it away") from error
+    except NotADirectoryError:
+        raise _not_a_folder(runs) from None
+    except OSError as error:
+        raise UserError(f"{runs} cannot be read: {error.strerror}; make it readable") from error
+
+
+def _not_a_folder(runs: Path) -> UserError:
+    return UserError(f"{runs} is a file, but must be a folder for the runs: move it away")

@@ -98,11 +98,7 @@ def read_checkpoint(path: Path, mark: RunMark | None = None) -> Checkpoint:
         DamagedCheckpoint: if the file has changed since it was written.
         UserError: if it belongs to another run, or holds more than tensors and plain values. No code in a file is run.
     """
-    content = load_checkpoint(path)
-    found = parse_checkpoint(path, content)
-    if mark is not None:
-        check_mark(path, content, mark)
-    return found
+    return _parse_own(path, load_checkpoint(path), mark)
 
 
 def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
@@ -113,10 +109,14 @@ def read_position(path: Path, mark: RunMark | None = None) -> Checkpoint:
         without_headers = {"load.calculate_storage_offsets": True}  # else torch reads one header for each tensor
         with serialization_config.patch(without_headers):  # pyright: ignore[reportAttributeAccessIssue]
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return replace(_parse_own(path, content, mark), content={})
+
+
+def _parse_own(path: Path, content: dict[str, Any], mark: RunMark | None) -> Checkpoint:
     found = parse_checkpoint(path, content)
     if mark is not None:
         check_mark(path, content, mark)
-    return replace(found, content={})
+    return found
 
 
 def parse_checkpoint(path: Path, content: dict[str, Any]) -> Checkpoint:
@@ -155,7 +155,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         _check_pickle(archive, path)
         file.seek(0)
         checked = CheckedReads(file)  # a copy of the file in memory would double what a start needs
-        content = torch.load(checked, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType] - IO
+        try:
+            content = torch.load(checked, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType] - IO
+        except RuntimeError as error:  # torch raises it for damage, and for too little memory
+            _refuse_damaged(archive.testzip(), path)
+            raise MemoryError(f"{path} is intact but cannot be loaded: {first_line(error)[:100]}") from error
         _refuse_damaged(checked.find_damaged(archive), path)
         return content
 
@@ -176,9 +180,10 @@ def _check_pickle(archive: zipfile.ZipFile, path: Path) -> None:
     names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
         raise DamagedCheckpoint(f"{path} is a TorchScript archive and not a checkpoint of a training")
-    for name in names:
-        if name.endswith(".pkl"):
-            archive.read(name)  # raises BadZipFile if its checksum is wrong
+    pickles = [name for name in names if name.endswith("/data.pkl")]
+    if not pickles:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a training: it has no data.pkl")
+    archive.read(pickles[0])  # raises BadZipFile if its checksum is wrong
 
 
 def _unless_damaged(read: Callable[[Path], T], path: Path, set_aside: bool) -> T | None:

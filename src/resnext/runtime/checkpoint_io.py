@@ -86,6 +86,7 @@ def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
             file.write(checkpoint)
         else:
             _save(checkpoint, file)
+        _check_loadable(file)
         if target.name == LAST and target.exists():
             sync(file)  # before the rename: if this fails, previous.ckpt must stay
             link_or_move(target, target.with_name(PREVIOUS))
@@ -100,17 +101,17 @@ def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
 
 
 def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
-    """Like torch.save, but raises the OSError that torch hides behind a RuntimeError about the file position.
-
-    Raises:
-        UserError: if the file holds a type that `torch.load(weights_only=True)` refuses, so that no run could resume.
-    """
+    """Like torch.save, but raises the OSError that torch hides behind a RuntimeError about the file position."""
     try:
         torch.save(checkpoint, file)
     except RuntimeError as error:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+
+
+def _check_loadable(file: IO[bytes]) -> None:
+    """Raises UserError if it holds a type that `torch.load(weights_only=True)` refuses: no run could resume."""
     file.flush()
     if refused := get_unsafe_globals_in_checkpoint(file.name):  # reads no tensors: 5 ms in a file of 800 MB
         raise UserError(

@@ -8,7 +8,8 @@ from typing import Any
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.describe import describe_image_sizes, describe_recipe, lr_warning
 from resnext.config.schema import to_dict
-from resnext.data.index import ImageIndex, describe_unread
+from resnext.data.index import ImageIndex
+from resnext.data.scan import describe_unread
 from resnext.models.complexity import describe_network
 from resnext.run.directory import Run
 from resnext.runtime.slurm_job import SlurmJob
