@@ -1,5 +1,6 @@
 """A user's part that fails: before a run exists, in its first checkpoint, or while other runs wait."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from resnext.__main__ import run_verb
 from resnext.errors import UserError
 from resnext.run.directory import Run
+from resnext.runtime.signals import SIGNALS
 from resnext.training.fit import fit
 from support.extensions import extensions
 from support.small_run import make_run, small_config
@@ -89,6 +91,27 @@ def test_a_broken_extension_is_said_before_any_run_is_read(
         assert printed.out == ""
         assert printed.err.startswith(f"resnext {verb}: the extension resnext.extensions.broken cannot be imported: ")
         assert printed.err.count("\n") == 1
+
+
+def test_a_signal_during_the_import_of_an_extension_ends_fit_like_any_other(
+    image_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = make_run(small_config(image_folder))
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    text = "import os, signal\nos.kill(os.getpid(), signal.SIGUSR1)"
+    with extensions(Path("extensions").absolute(), stopping=text):
+        try:
+            assert run_verb(["fit", str(run.path)]) == 128 + signal.SIGUSR1
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+    assert "SIGUSR1" in capsys.readouterr().err
+
+
+def test_the_verbs_that_read_no_run_need_no_extension(tmp_path: Path):
+    with extensions(Path("extensions").absolute(), broken="import nowhere"):
+        assert run_verb(["prepare", "pack", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 2
+        assert run_verb(["benchmark", "index", str(tmp_path / "nowhere")]) == 2
 
 
 def test_a_broken_extension_does_not_hide_the_help(capsys: pytest.CaptureFixture[str]):

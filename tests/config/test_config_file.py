@@ -52,6 +52,13 @@ FORGOTTEN = {
         "logger is one of csv, wandb; did you mean csv?"
     ),
     f"{HEADER}defaults: {{override /logger: csv}}": " cannot be composed: ValueError: Invalid defaults list",
+    f"# @package foo\n{CHOICES}": " has `# @package foo`: write `# @package _global_` as its first line",
+    f"{HEADER}defaults: [override /model resnext_small]": LIST.format(
+        "override /model resnext_small", "override /model: resnext_small"
+    ),
+    f"{HEADER}defaults: [override /recipe: [small, a1]]": (
+        ": `override /recipe: [small, a1]` in its defaults list: give one name"
+    ),
     "": " is empty: choose a model, data and a recipe in it",
     f"{HEADER}# to be written\n": " is empty: choose a model, data and a recipe in it",
 }
@@ -114,6 +121,13 @@ def test_a_value_of_the_command_line_names_no_file():
     assert refusal(*own, "recipe={epochs: -2}").startswith("recipe.epochs=-2 is not allowed")
     assert refusal("experiment=resnext_digits", "seed=-1").startswith("seed=-1 is not allowed")
     assert compose(*own, "recipe.epochs=2").recipe.epochs == 2
+    wrong_part = refusal("experiment=resnext_digits", "model.name=resnext29_8x64d")
+    assert wrong_part.startswith("model.options.layers is not an option of model.name=resnext29_8x64d")
+
+
+def test_names_that_are_not_a_list_and_a_value_that_does_not_end_are_named():
+    assert refusal("logger.names=5").startswith("logger.names=5 is not allowed: give a list")
+    assert refusal("model.options.layers=[1").startswith("model.options.layers=[1 cannot be read as KEY=VALUE")
 
 
 def test_the_later_of_two_files_is_named():

@@ -118,17 +118,20 @@ def test_other_images_need_no_train_folder(run: Run, tmp_path: Path, capsys: pyt
     assert "does not have the classes of runs/test: 1 missing (dog), 1 new (cow); give" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "alone/validation")
     assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
-    assert "alone/train does not exist: data.root must hold train/CLASS/ and val/CLASS/" in capsys.readouterr().err
+    assert "alone/val does not exist: put the images there, in one folder for each class" in capsys.readouterr().err
 
 
 def test_a_moved_copy_of_the_images_is_recognized(run: Run, trained: Path, tmp_path: Path, capsys):
+    """Names alone do not show that val/ is the same; train/ has to be there too."""
     shutil.copytree(trained / "images", tmp_path / "moved")
     shutil.copytree(trained / "images/val", tmp_path / "alone/val")
     for root in (trained / "images", tmp_path / "moved", tmp_path / "alone"):
         assert run_verb(["evaluate", "runs/test", f"data.root='{root}'"]) == 0
-    one, *others = np.array_split(capsys.readouterr().out.splitlines(), 3)
-    assert all(list(one) == list(other) for other in others)
+    one, moved, alone = np.array_split(capsys.readouterr().out.splitlines(), 3)
+    assert list(one) == list(moved)
     assert one[0].endswith(", 17 images")
+    assert alone[0].endswith(f", 17 images in {tmp_path}/alone/val, which are not the run's own")
+    assert list(one[1:]) == list(alone[1:])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resnext.errors import UserError
-from resnext.run.runs_folder import make_runs_folder
+from resnext.run.runs_folder import check_runs_folder, make_runs_folder
 
 
 def test_the_folder_is_made_and_left_empty():
@@ -21,6 +21,16 @@ def test_a_file_in_the_place_of_the_folder_is_refused():
     Path("runs").touch()
     with pytest.raises(UserError, match=r"^runs is a file, but must be a folder for the runs: move it away$"):
         make_runs_folder(Path("runs"))
+
+
+def test_a_folder_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch):
+    def refuse(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "runs")
+
+    check_runs_folder(Path("runs"))
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"^runs cannot be read: Permission denied; make it readable$"):
+        check_runs_folder(Path("runs"))
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])

@@ -370,6 +370,19 @@ def test_a_storage_error_is_not_damage(tmp_path: Path, monkeypatch: pytest.Monke
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_too_little_memory_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """torch reports both as a RuntimeError."""
+    save(tmp_path, 3)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match=r"last.ckpt is intact but cannot be loaded"):
+        patch.setattr(torch, "load", fail)
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
 def test_a_storage_error_in_the_middle_of_a_file_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Whichever read fails, of zipfile or of torch."""
     save(tmp_path, 3)

@@ -231,16 +231,13 @@ def _find_fault(content: Any) -> str | None:
         return "its global_step is not an integer"
     if not isinstance(content.get("metrics", ""), str):
         return "its metrics is not text"
-    if not _is_state_dict(content["state_dict"]):
+    weights = content["state_dict"]
+    if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
         return "its state_dict is not a mapping of tensors"
     best = content.get("best")
     if best and not (isinstance(best, dict) and best.keys() == set(Best._fields)):
         return f"its best is not a mapping of {', '.join(Best._fields)}"
     return None
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, Tensor) for each in value.values())
 
 
 def _set_aside(path: Path, error: UserError) -> None:
