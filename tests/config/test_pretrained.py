@@ -16,6 +16,7 @@ from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.models.factory import build_model
 from resnext.run.directory import Run
 from support.small_run import small_config, write_images
+from support.stopping import Stopper, with_callbacks
 
 OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
@@ -114,3 +115,17 @@ def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_f
     capsys.readouterr()
     assert run_verb(["train", *arguments, "run=other", "model=resnext50_32x4d"]) == 2
     assert f"model.weights={weights} does not fit model.name=resnext50_32x4d" in capsys.readouterr().err
+
+
+def test_a_run_resumes_without_the_weights_that_it_started_from(weights: Path, image_folder: Path):
+    """Its checkpoint has them. The command chooses the network, which the missing file could not tell."""
+    arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
+        recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=2 logger.mode=disabled trainer.accelerator=cpu
+        trainer.precision=32-true model=resnext_small model.options.layers=[1,1] model.options.cardinality=2
+        model.options.base_width=16 model.options.width=8 model.options.stem=cifar""".split()
+    with with_callbacks(Stopper("on_train_batch_start", 1)):
+        assert run_verb(["train", *arguments]) == 130
+    weights.unlink()
+    assert run_verb(["train", *arguments, "run=other"]) == 2
+    assert run_verb(["train", *arguments]) == 0
+    assert Run(Path("runs/tuned")).summary["steps"] == 2
