@@ -32,7 +32,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train slurm status resume evaluate prepare bench test test-faults test-slurm lint format docs
+.PHONY: help train slurm status resume evaluate prepare bench test test-processes test-faults test-slurm lint format docs
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
@@ -46,7 +46,8 @@ help:
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also 'pack SRC DST',"
 	@echo "                             cifar10, cifar100"
 	@echo "make bench DATA=PATH         compare data loading with torchvision's and timm's"
-	@echo "make test, make test-faults, make lint, make format, make docs"
+	@echo "make test, make test-processes, make test-faults, make test-slurm"
+	@echo "make lint, make format, make docs"
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
@@ -72,8 +73,13 @@ bench: $(READY)
 	@$(RESNEXT) benchmark data --images "$$DATA" $(ARGS)
 
 # Two processes, because most tests use one core. Each process runs whole test files, which share fixtures.
+# With ARGS, also the tests of test-processes.
 test: $(READY)
-	@$(VENV)/bin/pytest -n 2 --dist loadfile $(ARGS)
+	@$(VENV)/bin/pytest -n 2 --dist loadfile $(if $(ARGS),$(ARGS),-m "not processes")
+
+# Tests that start several processes: ranks, or one command after another.
+test-processes: $(READY)
+	@$(VENV)/bin/pytest -n 2 --dist loadfile -m processes $(ARGS)
 
 # Tests with kills, full disks and lost processes.
 test-faults: $(READY)

@@ -19,7 +19,7 @@ def test_an_error_of_several_lines_is_printed_in_one_line(
     def fail(_arguments: list[str]) -> int:
         raise error("model.name=timm/x cannot be built: Expected\n  size 3,\n\n but got 4\n")
 
-    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=fail))
+    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=fail, load_extensions=tuple))
     assert run_verb(["train"]) == code
     printed = capsys.readouterr().err
     assert printed == "resnext train: model.name=timm/x cannot be built: Expected size 3, but got 4\n"
@@ -53,6 +53,8 @@ def test_ctrl_c_gives_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     def interrupt(_arguments: list[str]) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib, "import_module", lambda _name: SimpleNamespace(main=interrupt))
+    monkeypatch.setattr(
+        importlib, "import_module", lambda _name: SimpleNamespace(main=interrupt, load_extensions=tuple)
+    )
     assert run_verb(["train"]) == 130
     assert capsys.readouterr().err == "resnext train: interrupted\n"

@@ -8,6 +8,7 @@ from resnext.__main__ import run_verb
 from resnext.cli.prepare import _bytes
 
 
+@pytest.mark.processes
 def test_training_on_a_pack_equals_training_on_its_folder(image_folder: Path, tmp_path: Path, resnext):
     """Both give the same weights, and a run of the folder accepts the pack as its data."""
     import torch

@@ -15,6 +15,8 @@ from resnext.run.metrics import read_rows
 from resnext.runtime.checkpoint import read_checkpoint
 from support.small_run import write_images
 
+pytestmark = pytest.mark.processes
+
 TINY = (
     "model=resnext_small",
     "model.width=8",

@@ -67,6 +67,7 @@ wandb.finish()
 """
 
 
+@pytest.mark.processes
 def test_two_offline_starts_have_one_id(tmp_path: Path):
     (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="offline"))))
     for _ in range(2):
@@ -158,6 +159,7 @@ def assert_no_gap(server: Server, last: int) -> None:
         assert row.get("val/top1", step / 100) == step / 100
 
 
+@pytest.mark.processes
 def test_a_killed_start_leaves_no_gap_on_the_server(with_key: pytest.MonkeyPatch, tmp_path: Path):
     """The killed start has not sent its last steps. The steps after the checkpoint are computed again."""
     (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="auto"))))
@@ -169,6 +171,7 @@ def test_a_killed_start_leaves_no_gap_on_the_server(with_key: pytest.MonkeyPatch
         assert_no_gap(server, 16)
 
 
+@pytest.mark.processes
 def test_the_last_offline_folder_holds_the_whole_run(with_key: pytest.MonkeyPatch, tmp_path: Path):
     """So the one command in the log sends the whole run."""
     (tmp_path / "config.yaml").write_text(json.dumps(to_dict(small_config(tmp_path, logger__mode="offline"))))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from resnext.loggers.csv import read_rows
 from resnext.run.directory import Run
 
@@ -19,6 +21,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.processes
 def test_a_killed_launcher_leaves_no_process_and_no_lock(digits: Path, tmp_path: Path):
     run = Run(tmp_path / "runs/x")
     launcher = start_training(digits)

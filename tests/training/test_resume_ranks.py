@@ -24,6 +24,8 @@ from resnext.training.fit import fit
 from support.small_run import write_images
 from support.stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
 
+pytestmark = pytest.mark.processes
+
 # Every pair of a stop, a number of workers, an optimizer and a set of features is in at least one case.
 CASES = [
     ("mid-epoch", None, 0, "sgd", "plain"),

@@ -8,6 +8,8 @@ import torch
 
 from resnext.run.metrics import read_rows
 
+pytestmark = pytest.mark.processes
+
 RUN = (
     "model=resnext50_32x4d",
     "model.name=timm/test_convnext",  # without batch norm, the split of a batch changes only the float summation
