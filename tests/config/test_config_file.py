@@ -126,6 +126,7 @@ def test_a_value_of_the_command_line_names_no_file():
 
 
 def test_names_that_are_not_a_list_and_a_value_that_does_not_end_are_named():
+    Path("own/recipe").mkdir(parents=True)
     assert refusal("logger.names=5").startswith("logger.names=5 is not allowed: give a list")
     assert refusal("model.options.layers=[1").startswith("model.options.layers=[1 cannot be read as KEY=VALUE")
 

@@ -69,7 +69,7 @@ def test_one_changed_number_in_metrics_is_found(run: Run, copy: Run, resnext):
 def test_a_missing_row_is_found(run: Run, copy: Run):
     path = copy.path / "metrics.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-    assert differences(run, copy) == {"metrics.csv": "4 and 3 rows; the common rows are the same"}
+    assert differences(run, copy) == {"metrics.csv": "4 rows and 3 rows; the common rows are the same"}
 
 
 def test_one_changed_value_of_weights_average_and_optimizer_is_found(run: Run, copy: Run):

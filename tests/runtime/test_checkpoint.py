@@ -377,10 +377,13 @@ def test_too_little_memory_is_not_damage(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    with monkeypatch.context() as patch, pytest.raises(MemoryError, match=r"last.ckpt is intact but cannot be loaded"):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "load", fail)
-        load_checkpoint(tmp_path / "last.ckpt")
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+        with pytest.raises(DamagedCheckpoint):  # there is memory
+            load_checkpoint(tmp_path / "last.ckpt")
+        patch.setattr(torch, "empty", fail)
+        with pytest.raises(MemoryError, match=r"last.ckpt needs 0 MB of memory, which are not free"):
+            load_checkpoint(tmp_path / "last.ckpt")
 
 
 def test_a_storage_error_in_the_middle_of_a_file_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

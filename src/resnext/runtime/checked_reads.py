@@ -1,10 +1,16 @@
-"""CheckedReads: a checkpoint file for torch.load. It checks the bytes that torch reads, and keeps none of them."""
+"""CheckedReads: a checkpoint file for torch.load. It checks the bytes that torch reads, and keeps none of them.
+
+check_memory tells too little memory from damage: torch raises a RuntimeError for both.
+"""
 
 import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 from typing import BinaryIO
+
+import torch
 
 LOCAL_HEADER_BYTES = 30  # of a zip record: the lengths of its name and of its extra field end it, then both follow
 
@@ -43,3 +49,12 @@ class CheckedReads:
         """The position of the record's bytes. Only its local header tells it: torch aligns them with an extra field."""
         lengths = os.pread(self._file.fileno(), 4, record.header_offset + LOCAL_HEADER_BYTES - 4)
         return record.header_offset + LOCAL_HEADER_BYTES + sum(struct.unpack("<HH", lengths))
+
+
+def check_memory(path: Path) -> None:
+    """Raises MemoryError if there is no room for the content of the file."""
+    size = path.stat().st_size
+    try:
+        torch.empty(size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise MemoryError(f"{path} needs {size / 1e6:,.0f} MB of memory, which are not free") from error

@@ -22,7 +22,7 @@ from torch.utils.serialization import config as serialization_config
 from resnext.errors import UserError, first_line
 from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
-from resnext.runtime.checked_reads import CheckedReads
+from resnext.runtime.checked_reads import CheckedReads, check_memory
 
 STORAGE_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -157,9 +157,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         checked = CheckedReads(file)  # a copy of the file in memory would double what a start needs
         try:
             content = torch.load(checked, map_location="cpu", weights_only=True)  # pyright: ignore[reportArgumentType] - IO
-        except RuntimeError as error:  # torch raises it for damage, and for too little memory
-            _refuse_damaged(archive.testzip(), path)
-            raise MemoryError(f"{path} is intact but cannot be loaded: {first_line(error)[:100]}") from error
+        except RuntimeError:  # for damage, or for too little memory
+            check_memory(path)
+            raise
         _refuse_damaged(checked.find_damaged(archive), path)
         return content
 
