@@ -32,7 +32,8 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train slurm status resume evaluate prepare bench test test-processes test-faults test-slurm lint format docs
+.PHONY: help train slurm status resume evaluate predict export models prepare bench \
+	test test-processes test-faults test-slurm lint format docs
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
@@ -43,6 +44,11 @@ help:
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
 	@echo "make resume [RUN=runs/NAME]  resume a run, by default the latest unfinished one"
 	@echo "make evaluate RUN=runs/NAME  validate the run's best checkpoint"
+	@echo "make predict RUN=runs/NAME DATA=PATH [ARGS='--output FILE']"
+	@echo "                             the likeliest classes of the images in PATH, as CSV"
+	@echo "make export RUN=runs/NAME ARGS='--format FORMAT'"
+	@echo "                             the network for timm, torchvision, ONNX Runtime …"
+	@echo "make models                  our networks: parameters, MACs, the paper's error"
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also 'pack SRC DST',"
 	@echo "                             cifar10, cifar100"
 	@echo "make bench DATA=PATH         compare data loading with torchvision's and timm's"
@@ -65,6 +71,15 @@ resume: $(READY)
 
 evaluate: $(READY)
 	@$(RESNEXT) evaluate "$$RUN" $(at_data) $(ARGS)
+
+predict: $(READY)
+	@$(RESNEXT) predict "$$RUN" "$$DATA" $(ARGS)
+
+export: $(READY)
+	@$(RESNEXT) export "$$RUN" $(ARGS)
+
+models: $(READY)
+	@$(RESNEXT) models $(ARGS)
 
 prepare: $(READY)
 	@$(RESNEXT) prepare $(ARGS)

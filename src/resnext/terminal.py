@@ -10,8 +10,11 @@ SECONDS_BETWEEN_LINES = 30
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of newly finished items. On stderr; the bar is removed at the end."""
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of newly finished items. On stderr; the bar is removed at the end.
+
+    `total` is None if it is not known.
+    """
     if not sys.stderr.isatty():
         yield _lines(description, total)
         return
@@ -29,7 +32,7 @@ def pluralize(count: int, noun: str, several: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
 
 
-def _lines(description: str, total: int) -> Callable[[int], None]:
+def _lines(description: str, total: int | None) -> Callable[[int], None]:
     done, last_print = 0, time.monotonic()
 
     def advance(more: int) -> None:
@@ -37,6 +40,7 @@ def _lines(description: str, total: int) -> Callable[[int], None]:
         done += more
         if time.monotonic() - last_print >= SECONDS_BETWEEN_LINES:
             last_print = time.monotonic()
-            print(f"{description}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            of_total = "" if total is None else f" of {total:,}"
+            print(f"{description}: {done:,}{of_total}", file=sys.stderr, flush=True)
 
     return advance

@@ -11,3 +11,10 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; `{self.prog} --help` explains the arguments")
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something."""
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return int(text)

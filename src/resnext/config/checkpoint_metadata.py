@@ -44,6 +44,12 @@ class CheckpointMetadata(NamedTuple):
             std=config.data.std,
         )
 
+    @property
+    def image_size(self) -> int:
+        """Pixels of each side of an input image."""
+        assert self.evaluation.image_size is not None, "see `of`"
+        return self.evaluation.image_size
+
     def to_plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars, which torch loads with weights_only=True."""
         plain = {"model": to_dict(self.model), "evaluation": to_dict(self.evaluation)}

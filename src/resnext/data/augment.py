@@ -6,7 +6,7 @@ Random transforms draw from `random`, numpy and torch. The caller seeds all thre
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -78,10 +78,19 @@ def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
     return np.clip(pixels + np.rint(255 * shift).astype(np.int16), 0, 255).astype(np.uint8)
 
 
-def normalize(images: Tensor, data: DataConfig) -> Tensor:
+class Levels(Protocol):
+    """The mean and the standard deviation of RGB in [0, 1]: DataConfig, or the metadata of a checkpoint."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+
+
+def normalize(images: Tensor, levels: Levels) -> Tensor:
     """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in the channels-last memory format, (x / 255 - mean) / std."""
     images = images.permute(0, 3, 1, 2)
-    return images.float().sub_(_levels(data.mean, images.device)).div_(_levels(data.std, images.device))
+    return images.float().sub_(_levels(levels.mean, images.device)).div_(_levels(levels.std, images.device))
 
 
 def _build_crop(config: AugmentationConfig, image_size: int, data: DataConfig) -> Transform:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from resnext.data.corrupt_images import CorruptImageBudget
-from resnext.data.dataset import ImageDataset, TrainBatch, TrainImages
+from resnext.data.dataset import TrainBatch, TrainImages
 from resnext.data.image_check import ImageCheck
 from resnext.data.sampler import RankBatches
 from resnext.data.worker_watchdog import WorkerWatchdog, die_with_rank
@@ -19,7 +19,7 @@ from resnext.runtime.signals import SIGNALS
 class ImageLoader(DataLoader[Any]):
     """A DataLoader that raises LoaderFailed if a worker dies or a batch takes more than `worker_timeout` s."""
 
-    def __init__(self, images: ImageDataset, *, worker_timeout: float, **loading: Any) -> None:
+    def __init__(self, images: Dataset[Any], *, worker_timeout: float, **loading: Any) -> None:
         super().__init__(images, collate_fn=_unchanged, **loading)
         self._watchdog = WorkerWatchdog(worker_timeout) if self.num_workers else None
 

@@ -1,34 +1,83 @@
-"""load_network(path): the network of a checkpoint, from the file alone, without its run directory."""
+"""The trained network of a run, a checkpoint or an exported file, with its class names and its preprocessing."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
-from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata
+from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata, parse_metadata
+from resnext.errors import UserError
+from resnext.files import check_regular
 from resnext.models.factory import build_model, load_into
-from resnext.models.weights import EMA_KEY, network_weights
-from resnext.runtime.checkpoint import load_checkpoint, parse_checkpoint
+from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
+from resnext.run.directory import Run
+from resnext.run.identity import check_mark
+from resnext.run.run_files import find_checkpoint
+from resnext.runtime.checkpoint import load_checkpoint
+
+Weights = Literal["ema", "raw"]
 
 
 class TrainedNetwork(NamedTuple):
-    """`network` is in evaluation mode; `metadata` describes its input images and its logits."""
+    """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits."""
 
     network: nn.Module
     metadata: CheckpointMetadata
 
 
-def load_network(path: Path) -> TrainedNetwork:
-    """The network in the checkpoint at `path`, on the CPU. Takes the averaged weights (EMA) if the checkpoint has them.
+def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
+    """The network of the run directory `path`, from its best.ckpt, or of a file (see `load_network`).
 
     Raises:
-        UserError: if the file is damaged, or an earlier release wrote it without metadata.
+        UserError: if `path` is neither, or for the reasons of `load_network`.
     """
-    content = load_checkpoint(path)
-    parse_checkpoint(path, content)  # only for the errors that it raises
+    if path.is_file():
+        return load_network(path, weights)
+    run = Run.open(path)
+    best = find_checkpoint(run.path, "best")
+    content = load_checkpoint(best)
+    check_mark(best, content, run.mark, required=False)
+    if METADATA not in content:  # an earlier release wrote it
+        content[METADATA] = CheckpointMetadata.of(run.config, run.data_identity.classes).to_plain()
+    return _build(best, content, weights)
+
+
+def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
+    """The network in the file at `path`: a checkpoint of a run, or an export as safetensors or torch.
+
+    If a checkpoint has averaged weights (EMA), takes them; `raw` takes those that were trained.
+
+    Raises:
+        UserError: if the file is damaged, or has no metadata.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)
+    return _build(path, content, weights)
+
+
+def _build(path: Path, content: dict[str, Any], weights: Weights) -> TrainedNetwork:
     metadata = parse_metadata(path, content)
+    state = content.get(EMA_KEY) if weights == "ema" else None
     network = build_model(metadata.model, len(metadata.classes))
-    weights = network_weights(content.get(EMA_KEY) or content["state_dict"])
-    load_into(network, weights, replace(metadata.model, weights=str(path)), new_head=False)
+    load_into(
+        network, _own_names(state or content["state_dict"]), replace(metadata.model, weights=str(path)), new_head=False
+    )
     return TrainedNetwork(network.eval(), metadata)
+
+
+def _own_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a checkpoint, where a prefix marks the network, or of an export, without a prefix."""
+    return network_weights(state) if any(name.startswith(NETWORK_PREFIX) for name in state) else state
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    check_regular(path)
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            content: dict[str, Any] = {"state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged, or not a safetensors file: {error}") from error
+    return content | ({METADATA: json.loads(header[METADATA])} if METADATA in header else {})

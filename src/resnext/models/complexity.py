@@ -32,6 +32,23 @@ def count_macs(network: nn.Module, image_size: int) -> int | None:
     return counter.get_total_flops() // 2 // len(images)
 
 
+def count_activations(network: nn.Module, image_size: int) -> int:
+    """The output values of all convolutions and linear layers for one image: fvcore's count, which timm publishes.
+
+    `network` is on the meta device.
+    """
+    counts: list[int] = []
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [
+        layer.register_forward_hook(lambda _layer, _inputs, output: counts.append(output.numel())) for layer in layers
+    ]
+    with torch.no_grad():
+        network(torch.empty(1, 3, image_size, image_size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
+
+
 class _Uncompiled(nn.Module):
     """Calls the original `forward` of a network that was compiled in place."""
 

@@ -1,0 +1,144 @@
+"""Predictor: the classes of images that belong to no data set, with their probabilities."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from resnext.data.augment import build_eval_transform, normalize
+from resnext.data.decode import UnreadableImage, decode_image, unreadable
+from resnext.data.image_file import read_image_file
+from resnext.data.index import printable
+from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.inference.network import TrainedNetwork, open_network
+
+SECONDS_PER_BATCH = 600.0  # the longest wait for a batch of a network file system, like data.worker_timeout
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+class Guess(NamedTuple):
+    """A class and its probability, in [0, 1]."""
+
+    name: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """The likeliest classes of an image, the likeliest first; or the reason why the image cannot be read."""
+
+    path: str
+    guesses: list[Guess]
+    error: str | None = None
+
+
+class Predictor:
+    """The network of a run, with the run's own preprocessing and class names.
+
+        predictor = Predictor.from_run("runs/main")
+        for guesses in predictor(["photos/a.jpg", Image.open("b.png")], topk=3):
+            print(guesses[0].name, guesses[0].probability)
+
+    The network computes in float32, on the first GPU if there is one, else on the CPU.
+    """
+
+    def __init__(self, trained: TrainedNetwork, device: str | None = None) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.metadata = trained.metadata
+        self.network = trained.network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.transform = build_eval_transform(self.metadata.evaluation, self.metadata.image_size)
+
+    @classmethod
+    def from_run(cls, path: str | Path, device: str | None = None) -> Self:
+        """`path` is a run directory, whose best.ckpt is read, or a checkpoint file. Raises UserError."""
+        return cls(open_network(Path(path)), device)
+
+    def __call__(self, images: Sequence[Picture], topk: int = 5) -> list[list[Guess]]:
+        """The `topk` likeliest classes of each image: a path, a PIL image, or an array uint8 [height, width, 3].
+
+        Raises:
+            UnreadableImage: for a file that cannot be read or decoded.
+        """
+        if not images:
+            return []
+        pixels = torch.stack([torch.from_numpy(self.transform(_pixels(image))) for image in images])
+        return self.rank(self.probabilities(pixels), topk)
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: Tensor) -> Tensor:
+        """Transformed pixels uint8 [N, size, size, 3] → float32 [N, classes] on the CPU. Each row has the sum 1."""
+        images = normalize(pixels.to(self.device, non_blocking=True), self.metadata)
+        return self.network(images).float().softmax(dim=1).cpu()
+
+    def rank(self, probabilities: Tensor, topk: int) -> list[list[Guess]]:
+        names = self.metadata.classes
+        values, labels = probabilities.topk(min(topk, len(names)), dim=1)
+        return [
+            [Guess(names[label], value) for label, value in zip(*row, strict=True)]
+            for row in zip(labels.tolist(), values.tolist(), strict=True)
+        ]
+
+    def predict_files(
+        self, paths: Iterable[str], *, batch_size: int, workers: int, topk: int = 5
+    ) -> Iterator[list[Prediction]]:
+        """Yields the predictions of each batch, in the order of `paths`. A file that cannot be read has an error.
+
+        `paths` may be longer than memory: only the batches that the workers prepare are held.
+        """
+        loader = ImageLoader(
+            _Files(self.transform),
+            batch_sampler=_batches(paths, batch_size),
+            worker_timeout=SECONDS_PER_BATCH,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=prepare_worker,
+        )
+        for paths_of_batch, pixels, errors in loader:
+            guesses = iter(self.rank(self.probabilities(pixels), topk) if len(pixels) else ())
+            yield [
+                Prediction(path, [], error) if error is not None else Prediction(path, next(guesses))
+                for path, error in zip(paths_of_batch, errors, strict=True)
+            ]
+
+
+class _Files(Dataset[Any]):
+    """Paths → the paths, transformed pixels uint8 [readable, size, size, 3], and an error or None for each path."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __getitems__(self, paths: list[str]) -> tuple[list[str], Tensor, list[str | None]]:
+        pixels: list[Tensor] = []
+        errors: list[str | None] = []
+        for path in paths:
+            try:
+                pixels.append(torch.from_numpy(self.transform(_pixels(path))))
+                errors.append(None)
+            except UnreadableImage as error:
+                errors.append(error.reason)
+        return paths, torch.stack(pixels) if pixels else torch.empty(0), errors
+
+
+def _pixels(image: Picture) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    name = printable(str(image).encode(errors="surrogateescape"))
+    try:
+        content = read_image_file(Path(image))
+    except (OSError, ValueError) as error:
+        raise unreadable(name, error) from error
+    return decode_image(content, name)
+
+
+def _batches(paths: Iterable[str], size: int) -> Iterator[list[str]]:
+    paths = iter(paths)
+    while batch := list(itertools.islice(paths, size)):
+        yield batch

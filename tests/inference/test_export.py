@@ -1,0 +1,190 @@
+"""An exported network opens in the library that it is for, in a process without this package, with the same logits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from resnext.__main__ import run_verb
+from resnext.errors import RunFailed, UserError
+from resnext.inference import export as export_module
+from resnext.inference.export import export, sample_images
+from resnext.inference.formats import FORMATS, Format
+from resnext.inference.network import load_network, open_network
+from resnext.inference.predict import Predictor
+from resnext.run.directory import Run
+from resnext.training.fit import fit
+from support.small_run import make_run, small_config, write_images
+
+BATCHES = (1, 3, 8)
+SIZE, CLASSES = 32, ["cat", "dog", "éléphant"]
+RESNET = {"name": "resnext", "options": {"layers": [1, 1, 1, 1], "cardinality": 2, "base_width": 8}}
+# statements that load the export at p and compute the logits y of the images x; y is None for weights alone
+OPENERS = {
+    "safetensors": "import safetensors.numpy as s; w = s.load_file(p); assert w['fc.weight'].shape[0] == 3; y = None",
+    "torch": "import torch; w = torch.load(p, weights_only=True)['state_dict']; assert 'fc.bias' in w; y = None",
+    "timm": "import timm, torch; m = timm.create_model(f'local-dir:{p}', pretrained=True).eval(); "
+    "assert m.pretrained_cfg['label_names'] == ['cat', 'dog', 'éléphant'], m.pretrained_cfg; "
+    "y = m(torch.from_numpy(x)).detach().numpy()",
+    "torchvision": "import torch; from torchvision.models.resnet import ResNet, Bottleneck; "
+    "m = ResNet(Bottleneck, [1, 1, 1, 1], 3, groups=2, width_per_group=8); "
+    "m.load_state_dict(torch.load(p, weights_only=True)); y = m.eval()(torch.from_numpy(x)).detach().numpy()",
+    "onnx": "import onnxruntime; y = onnxruntime.InferenceSession(p).run(None, {'images': x})[0]",
+    "torchexport": "import torch; y = torch.export.load(p).module()(torch.from_numpy(x)).detach().numpy()",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """runs/test, with an average of the weights, and its images/."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_images(folder / "images", {f"{split}/{name}": 8 for name in CLASSES for split in ("train", "val")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        changes = {"model": RESNET, "recipe__image_size": SIZE, "recipe__ema": {"decay": 0.9}}
+        fit(make_run(small_config(folder / "images", recipe__batch_size=8, **changes)))
+    return folder / "runs/test"
+
+
+def opened_alone(format: str, path: Path) -> dict[int, np.ndarray]:
+    """The logits of images.N.npy by the library itself, by N: the process cannot import this package."""
+    code = f"""
+import sys; sys.modules["resnext"] = None
+import numpy as np
+p = {str(path)!r}
+for n in {BATCHES}:
+    x = np.load(f"images.{{n}}.npy")
+    {OPENERS[format]}
+    if y is not None: np.save(f"logits.{{n}}.npy", y)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    return {n: np.load(f"logits.{n}.npy") for n in BATCHES if Path(f"logits.{n}.npy").exists()}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_opens_in_its_library_with_the_same_logits(
+    format: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    ending = FORMATS[format].suffix
+    path = tmp_path / f"out{ending}"
+    assert run_verb(["export", str(trained), "--format", format, "--output", str(path)]) == 0
+    assert "8 validation images of the run" in capsys.readouterr().out
+    network = load_network(trained / "checkpoints/best.ckpt").network
+    images = {n: torch.rand(n, 3, SIZE, SIZE) for n in BATCHES}
+    for n, each in images.items():
+        np.save(f"images.{n}.npy", each.numpy())
+    logits = opened_alone(format, path)
+    assert len(logits) == (0 if format in ("safetensors", "torch") else len(BATCHES))
+    for n, found in logits.items():
+        with torch.inference_mode():
+            np.testing.assert_allclose(found, network(images[n]), rtol=1e-4, atol=1e-5)
+    if format in ("safetensors", "torch"):  # the names and values of the weights; predict takes the file
+        assert load_network(path).metadata == load_network(trained / "checkpoints/best.ckpt").metadata
+        photo = next((trained.parents[1] / "images/val").rglob("*.png"))
+        assert Predictor.from_run(path)([photo]) == Predictor.from_run(trained)([photo])
+
+
+def test_the_metadata_of_safetensors_holds_classes_and_preprocessing(trained: Path):
+    export_to("safetensors", trained, Path("a.safetensors"))
+    with safe_open("a.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["metadata"])
+    assert metadata["classes"] == CLASSES
+    assert metadata["evaluation"] == {"image_size": SIZE, "crop_pct": 0.875, "interpolation": "bilinear"}
+    assert metadata["mean"] == [0.485, 0.456, 0.406]
+
+
+def export_to(format: str, trained: Path, path: Path, **options: object) -> None:
+    network = open_network(trained)
+    images, _ = sample_images(network.metadata, Run.open(trained))
+    export(network, format, path, images, **options)  # type: ignore[arg-type]
+
+
+def test_the_raw_weights_are_exported_on_request(trained: Path):
+    states = torch.load(trained / "checkpoints/best.ckpt", weights_only=True)
+    for choice, key in (("ema", "state_dict_ema"), ("raw", "state_dict")):
+        assert run_verb(["export", str(trained), "--format", "torch", "--weights", choice, "--output", "w.pt"]) == 0
+        found = torch.load("w.pt", weights_only=True)["state_dict"]
+        assert all(torch.equal(value, states[key][f"network.{name}"]) for name, value in found.items())
+    assert not torch.equal(states["state_dict"]["network.fc.weight"], states["state_dict_ema"]["network.fc.weight"])
+
+
+@pytest.mark.parametrize("format", ["onnx", "torchexport"])
+def test_a_folded_graph_has_no_batch_norm(format: str, trained: Path, tmp_path: Path):
+    path = tmp_path / f"folded{FORMATS[format].suffix}"
+    export_to(format, trained, path, fold_batchnorm=True)
+    if format == "torchexport":
+        graph = torch.export.load(path).graph
+        assert not any("batch_norm" in str(node.target) for node in graph.nodes)
+        return
+    import onnx
+
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Conv" in kinds
+    assert "BatchNormalization" not in kinds
+
+
+def test_onnx_has_the_opset_that_was_asked_for(trained: Path):
+    import onnx
+
+    export_to("onnx", trained, Path("a.onnx"), opset=20)
+    model = onnx.load("a.onnx")
+    assert [each.version for each in model.opset_import if each.domain == ""] == [20]
+    assert json.loads(model.metadata_props[0].value)["classes"] == CLASSES
+
+
+def test_a_format_that_cannot_hold_the_network_is_refused(image_folder: Path, capsys: pytest.CaptureFixture[str]):
+    run = make_run(small_config(image_folder, recipe__batch_size=4, recipe__epochs=1))
+    fit(run)
+    capsys.readouterr()
+    for format in ("timm", "torchvision"):
+        assert run_verb(["export", str(run.path), "--format", format]) == 2
+        message = f"--format {format} cannot hold model.name=resnext: it has a cifar stem; choose safetensors, torch, "
+        assert message in capsys.readouterr().err
+    assert run_verb(["export", str(run.path), "--format", "torch", "--opset", "18"]) == 2
+    assert "--opset is an option of --format onnx" in capsys.readouterr().err
+    assert run_verb(["export", str(run.path), "--format", "torch", "--fold-batchnorm"]) == 2
+    assert "--fold-batchnorm changes the names of the weights" in capsys.readouterr().err
+    assert not (run.path / "exports").exists()
+    assert run_verb(["export", str(run.path), "--format", "torch"]) == 0
+    assert (run.path / "exports/test.pt").is_file()
+
+
+def test_a_difference_leaves_no_file(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    other = FORMATS["torch"]._replace(read=lambda path, metadata: lambda images: 1.001 * other_logits(path, images))
+
+    def other_logits(path: Path, images: torch.Tensor) -> torch.Tensor:
+        return load_network(path).network(images)
+
+    monkeypatch.setitem(FORMATS, "torch", Format(*other))
+    with pytest.raises(RunFailed, match=r"x.pt is not written: read back by torch, its logits differ by 1.0e-03"):
+        export_to("torch", trained, tmp_path / "x.pt")
+    assert not list(tmp_path.glob("*x.pt*"))
+
+
+def test_a_folder_that_exists_is_not_replaced(trained: Path, tmp_path: Path):
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(UserError, match="kept exists already: remove it, or give another --output"):
+        export_to("timm", trained, tmp_path / "kept")
+
+
+def test_without_the_images_of_the_run_random_ones_are_compared(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (trained.parents[1] / "images").rename(tmp_path / "moved")
+    try:
+        assert run_verb(["export", str(trained), "--format", "torch", "--output", "x.pt"]) == 0
+    finally:
+        (tmp_path / "moved").rename(trained.parents[1] / "images")
+    assert "8 random images in torch: largest difference " in capsys.readouterr().out
+
+
+def test_onnx_without_its_packages_says_how_to_install_them(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UserError, match=r"--format onnx needs onnxscript, which is not installed: pip install -e"):
+        export_to("onnx", trained, Path("a.onnx"))
+    assert export_module.GRAPHS == ("onnx", "torchexport")
