@@ -15,7 +15,8 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-DECLARED = {normalized(re.split(r"[^\w.-]", line)[0]) for line in PROJECT["dependencies"]}
+EXTRAS = [line for name, lines in PROJECT["optional-dependencies"].items() if name != "dev" for line in lines]
+DECLARED = {normalized(re.split(r"[^\w.-]", line)[0]) for line in [*PROJECT["dependencies"], *EXTRAS]}
 
 
 def imported_packages() -> set[str]:
