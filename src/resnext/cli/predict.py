@@ -1,5 +1,6 @@
 """resnext predict RUN PATH …: write the likeliest classes of images as CSV or JSON lines."""
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,26 +16,7 @@ from resnext.terminal import pluralize, progress
 
 
 def main(arguments: list[str]) -> int:
-    parser = ArgumentParser(
-        "resnext predict",
-        description="Write the likeliest classes of images, with the classes and the preprocessing of the run. A file "
-        "that cannot be read is named on stderr and left out, and the exit code is 1.",
-    )
-    parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
-    parser.add_argument(
-        "paths", nargs="+", metavar="PATH", help="image files, folders, patterns, or - for a list on standard input"
-    )
-    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes of each image (default: 5)")
-    parser.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="default: csv")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="images in memory at a time (default: 64)"
-    )
-    parser.add_argument("--allow-unreadable", action="store_true", help="exit code 0 in spite of unreadable files")
-    options = parser.parse_args(arguments)
-
-    if options.output is not None and (options.output.is_dir() or not options.output.parent.is_dir()):
-        raise UserError(f"--output {options.output} is not a file in a folder that exists: give the name of a file")
+    options = _parse(arguments)
 
     from resnext.inference.image_paths import find_images
 
@@ -64,6 +46,29 @@ def main(arguments: list[str]) -> int:
     if unreadable:
         print(f"resnext predict: {unreadable:,} of {pluralize(total, 'file')} cannot be read", file=sys.stderr)
     return 1 if unreadable and not options.allow_unreadable else 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        "resnext predict",
+        description="Write the likeliest classes of images, with the classes and the preprocessing of the run. A file "
+        "that cannot be read is named on stderr and left out, and the exit code is 1.",
+    )
+    parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="image files, folders, patterns, or - for a list on standard input"
+    )
+    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes of each image (default: 5)")
+    parser.add_argument("--format", choices=("csv", "jsonl"), default="csv", help="default: csv")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument(
+        "--batch-size", type=positive, default=64, metavar="N", help="images in memory at a time (default: 64)"
+    )
+    parser.add_argument("--allow-unreadable", action="store_true", help="exit code 0 in spite of unreadable files")
+    options = parser.parse_args(arguments)
+    if options.output is not None and (options.output.is_dir() or not options.output.parent.is_dir()):
+        raise UserError(f"--output {options.output} is not a file in a folder that exists: give the name of a file")
+    return options
 
 
 @contextmanager
