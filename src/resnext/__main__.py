@@ -16,7 +16,7 @@ VERBS = {
     "slurm": "create a run and submit it as a SLURM job, or resume it",
     "status": "show runs: state, step, time left, SLURM job",
     "resume": "resume a run; without a name, the latest unfinished run",
-    "compare": "check whether two runs are identical, and show where they first differ",
+    "compare": "check whether two runs are identical, or where they differ first",
     "evaluate": "compute the validation accuracy of a run's checkpoint",
     "recipes": "list the recipes, show the training plan of one, or compare two",
     "prepare": "prepare images for training: ImageNet, CIFAR, packed shards",
