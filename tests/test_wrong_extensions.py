@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from resnext.__main__ import run_verb
+from resnext.config.model import ModelConfig
 from resnext.errors import UserError
+from resnext.models.factory import build_model
 from resnext.run.directory import Run
 from resnext.runtime.signals import SIGNALS
 from resnext.training.fit import fit
@@ -76,6 +78,19 @@ def test_a_part_that_cannot_be_built_leaves_no_run(
             with pytest.raises(error, match="no table of class weights"):  # a user's error keeps its traceback
                 run_verb(command)
     assert not Path("runs/mine").exists()
+
+
+def test_a_network_that_is_not_a_module_is_named(tmp_path: Path):
+    text = NO_CALLBACK.replace("callback", "network").replace(
+        "options: NoOptions): ...", "options, num_classes): return {}"
+    )
+    with (
+        extensions(tmp_path / "extensions", nothing=text),
+        pytest.raises(
+            UserError, match=r"^model.name=nothing: resnext.extensions.nothing returns a dict, not an nn.Module"
+        ),
+    ):
+        build_model(ModelConfig(name="nothing"), 2)
 
 
 @pytest.mark.parametrize("verb", ["status", "resume", "train", "recipes"])

@@ -16,7 +16,7 @@ VERBS = {
     "slurm": "create a run and submit it as a SLURM job, or resume it",
     "status": "show runs: state, step, time left, SLURM job",
     "resume": "resume a run; without a name, the latest unfinished run",
-    "compare": "check whether two runs are identical, and show where they first differ",
+    "compare": "check whether two runs are identical, or where they differ first",
     "evaluate": "compute the validation accuracy of a run's checkpoint",
     "predict": "write the likeliest classes of images",
     "export": "write the trained network for timm, torchvision, ONNX Runtime …",

@@ -137,3 +137,10 @@ def test_the_later_of_two_files_is_named():
     late = write("experiment/late", f"{HEADER}defaults: [override /recipe: base]\nrecipe: {{epochs: 0}}\n")
     assert refusal("recipe=mine").startswith(f"{Path('own').absolute()}/recipe/mine.yaml: recipe.batch_size=0")
     assert refusal("experiment=late").startswith(f"{late}: recipe.epochs=0")
+
+
+def test_all_keys_that_a_file_lacks_are_named():
+    write("recipe/short", "epochs: 5\n")
+    lacking = "recipe.batch_size, recipe.optimizer.lr, recipe.optimizer.name"
+    assert refusal("experiment=resnext_digits", "recipe=short").startswith(lacking)
+    assert "are missing: write them into the file of recipe=short, or give" in refusal("recipe=short")

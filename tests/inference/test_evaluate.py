@@ -118,7 +118,7 @@ def test_other_images_need_no_train_folder(run: Run, tmp_path: Path, capsys: pyt
     assert "does not have the classes of runs/test: 1 missing (dog), 1 new (cow); give" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "alone/validation")
     assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
-    assert "alone/val does not exist: put the images there, in one folder for each class" in capsys.readouterr().err
+    assert "alone has no val/: give the folder that holds val/CLASS/" in capsys.readouterr().err
 
 
 def test_a_moved_copy_of_the_images_is_recognized(run: Run, trained: Path, tmp_path: Path, capsys):

@@ -205,13 +205,17 @@ def _convert(composed: DictConfig, folders: Sequence[Path]) -> Config:
 
 
 def _check_complete(composed: DictConfig) -> None:
-    """Raises UserError for the first key without a value."""
+    """Raises UserError for keys without a value."""
     if missing := OmegaConf.missing_keys(composed):
         found: Any = OmegaConf.to_container(composed)
         if (unknown := find_unknown(found, schema_defaults())) is not None:  # a typo makes the right key missing
             raise KeyMistake(unknown_key(unknown, schema_defaults()), unknown)
         key = min(missing)
-        raise UserError(f"{key} is missing: give it as {key}=VALUE")
+        if len(missing) == 1:
+            raise UserError(f"{key} is missing: give it as {key}=VALUE")
+        group = key.partition(".")[0]
+        where = f"the file of {group}={HydraConfig.get().runtime.choices.get(group)}"
+        raise UserError(f"{', '.join(sorted(missing))} are missing: write them into {where}, or give each as KEY=VALUE")
 
 
 def _check_experiment(folders: Sequence[Path]) -> None:

@@ -52,7 +52,7 @@ def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex
     if config.name not in register_ours or not root.is_dir() or is_pack(root) or (root / "train").exists():
         return load_images(replace(config, num_classes=None))
     if not find_val(root).is_dir():
-        raise UserError(f"{root}/val does not exist: put the images there, in one folder for each class, val/CLASS/")
+        raise UserError(f"data.root={root} has no val/: give the folder that holds val/CLASS/")
     return None, scan_val(root)
 
 

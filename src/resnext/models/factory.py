@@ -95,7 +95,10 @@ def _build_registered(config: ModelConfig, num_classes: int, drop_path_rate: flo
     arguments = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
     if arguments and "drop_path_rate" not in inspect.signature(part.build).parameters:
         raise UserError(f"model.name={config.name} takes no drop_path_rate: set recipe.drop_path_rate=0")
-    return build_part("network", config.name, config.options, num_classes, **arguments)
+    network = build_part("network", config.name, config.options, num_classes, **arguments)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"model.name={config.name}: {part.module} returns a {type(network).__name__}, not an nn.Module")
+    return network
 
 
 def _build_timm(config: ModelConfig, num_classes: int, drop_path_rate: float) -> nn.Module:
