@@ -26,6 +26,14 @@ ifeq ($(DATA),)
 ifneq ($(filter bench,$(MAKECMDGOALS)),)
 $(error bench needs photos: make bench DATA=PATH)
 endif
+ifneq ($(filter predict,$(MAKECMDGOALS)),)
+$(error predict needs images: make predict RUN=runs/NAME DATA=PATH)
+endif
+endif
+ifeq ($(RUN),)
+ifneq ($(filter predict export,$(MAKECMDGOALS)),)
+$(error give a run: make $(firstword $(MAKECMDGOALS)) RUN=runs/NAME)
+endif
 endif
 
 # Hydra reads a quoted value as text: 20250101 stays a name, and commas and brackets have no special meaning.

@@ -84,6 +84,15 @@ def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[byt
         raise
 
 
+def move_into_place(made: Path, target: Path) -> None:
+    """Gives a finished file or folder its final name; a file replaces an earlier one. Raises OSError."""
+    if made.is_file():
+        with open(made, "rb") as file:
+            os.fsync(file.fileno())
+    os.replace(made, target)
+    sync_folder(target.parent)
+
+
 def sync(file: IO[bytes]) -> None:
     """Waits until the written data is on the disk, and not only in memory."""
     file.flush()

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 
 from resnext.__main__ import run_verb
+from resnext.cli.export import NAMES
+from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.errors import RunFailed, UserError
-from resnext.inference import export as export_module
 from resnext.inference.export import export, sample_images
 from resnext.inference.formats import FORMATS, Format
-from resnext.inference.network import load_network, open_network
+from resnext.inference.network import TrainedNetwork, load_network, open_network
 from resnext.inference.predict import Predictor
 from resnext.run.directory import Run
 from resnext.training.fit import fit
@@ -113,19 +115,26 @@ def test_the_raw_weights_are_exported_on_request(trained: Path):
     assert not torch.equal(states["state_dict"]["network.fc.weight"], states["state_dict_ema"]["network.fc.weight"])
 
 
-@pytest.mark.parametrize("format", ["onnx", "torchexport"])
-def test_a_folded_graph_has_no_batch_norm(format: str, trained: Path, tmp_path: Path):
-    path = tmp_path / f"folded{FORMATS[format].suffix}"
-    export_to(format, trained, path, fold_batchnorm=True)
-    if format == "torchexport":
-        graph = torch.export.load(path).graph
-        assert not any("batch_norm" in str(node.target) for node in graph.nodes)
-        return
-    import onnx
+def test_a_folded_program_has_no_batch_norm(trained: Path, tmp_path: Path):
+    path = tmp_path / "folded.pt2"
+    export_to("torchexport", trained, path, fold_batchnorm=True)
+    graph = torch.export.load(path).graph
+    assert not any("batch_norm" in str(node.target) for node in graph.nodes)
 
-    kinds = {node.op_type for node in onnx.load(path).graph.node}
-    assert "Conv" in kinds
-    assert "BatchNormalization" not in kinds
+
+def test_a_network_whose_batch_norms_cannot_be_merged_is_refused():
+    network = timm.create_model("mobilenetv3_small_050", num_classes=3).eval()
+    metadata = CheckpointMetadata.of(small_config(Path("/x"), recipe__image_size=64), ("a", "b", "c"))
+    with pytest.raises(
+        UserError, match=r"^--fold-batchnorm is not possible for this network: \d+ batch norms would st"
+    ):
+        export(
+            TrainedNetwork(network, metadata),
+            "torchexport",
+            Path("x.pt2"),
+            torch.rand(2, 3, 64, 64),
+            fold_batchnorm=True,
+        )
 
 
 def test_onnx_has_the_opset_that_was_asked_for(trained: Path):
@@ -135,6 +144,9 @@ def test_onnx_has_the_opset_that_was_asked_for(trained: Path):
     model = onnx.load("a.onnx")
     assert [each.version for each in model.opset_import if each.domain == ""] == [20]
     assert json.loads(model.metadata_props[0].value)["classes"] == CLASSES
+    with pytest.raises(UserError, match=r"^--opset 99 is not possible for this network: leave it out for opset \d+$"):
+        export_to("onnx", trained, Path("b.onnx"), opset=99)
+    assert not Path("b.onnx").exists()
 
 
 def test_a_format_that_cannot_hold_the_network_is_refused(image_folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -148,7 +160,7 @@ def test_a_format_that_cannot_hold_the_network_is_refused(image_folder: Path, ca
     assert run_verb(["export", str(run.path), "--format", "torch", "--opset", "18"]) == 2
     assert "--opset is an option of --format onnx" in capsys.readouterr().err
     assert run_verb(["export", str(run.path), "--format", "torch", "--fold-batchnorm"]) == 2
-    assert "--fold-batchnorm changes the names of the weights" in capsys.readouterr().err
+    assert "--fold-batchnorm is for --format torchexport, and not for --format torch: it ren" in capsys.readouterr().err
     assert not (run.path / "exports").exists()
     assert run_verb(["export", str(run.path), "--format", "torch"]) == 0
     assert (run.path / "exports/test.pt").is_file()
@@ -164,6 +176,31 @@ def test_a_difference_leaves_no_file(trained: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(RunFailed, match=r"x.pt is not written: read back by torch, its logits differ by 1.0e-03"):
         export_to("torch", trained, tmp_path / "x.pt")
     assert not list(tmp_path.glob("*x.pt*"))
+
+
+def test_not_a_number_is_a_difference(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also if only the images one by one give it."""
+
+    def read(path: Path, _metadata: object):
+        network = load_network(path).network
+        return lambda images: network(images) if len(images) > 1 else network(images) * torch.nan
+
+    monkeypatch.setitem(FORMATS, "torch", FORMATS["torch"]._replace(read=read))
+    with pytest.raises(RunFailed, match="its logits differ by nan of the largest logit"):
+        export_to("torch", trained, tmp_path / "x.pt")
+
+
+def test_the_command_knows_all_formats():
+    assert tuple(FORMATS) == NAMES
+
+
+def test_the_exported_file_is_not_replaced(trained: Path, capsys: pytest.CaptureFixture[str]):
+    export_to("torch", trained, Path("best.pt"))
+    assert run_verb(["export", "best.pt", "--format", "torch"]) == 2
+    assert "best.pt would replace the file that is exported: give another --output" in capsys.readouterr().err
+    assert run_verb(["export", "best.pt", "--format", "safetensors"]) == 0
+    assert "random images in safetensors" in capsys.readouterr().out
+    assert load_network(Path("best.safetensors")).metadata.classes == tuple(CLASSES)
 
 
 def test_a_folder_that_exists_is_not_replaced(trained: Path, tmp_path: Path):
@@ -187,4 +224,3 @@ def test_onnx_without_its_packages_says_how_to_install_them(trained: Path, monke
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(UserError, match=r"--format onnx needs onnxscript, which is not installed: pip install -e"):
         export_to("onnx", trained, Path("a.onnx"))
-    assert export_module.GRAPHS == ("onnx", "torchexport")

@@ -24,6 +24,7 @@ from resnext.training.fit import fit
 from support.small_run import make_run, small_config, write_images
 
 CLASSES = {"=cat": 16, "dog, old": 16, 'a "cow"': 16}  # names that a CSV file or a spreadsheet may misread
+FLOATS = np.zeros((3, 9, 9), dtype=np.float32)
 EVALUATION = {"image_size": 12, "crop_pct": 0.75, "interpolation": "bicubic"}
 
 
@@ -114,12 +115,10 @@ def test_unreadable_files_are_named_and_left_out(trained: Path, photos: Path, ca
     assert [row["path"] for row in rows] == ["./=1+1.png", 'a, "b".png', "line\nbreak.png"]
     assert len({row["probability_1"] for row in rows}) == 1
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row.values())
-    assert errors.splitlines()[:2] == [
-        "resnext predict: text.jpg cannot be read: a format that Pillow does not know",
-        errors.splitlines()[1],
-    ]
-    assert errors.splitlines()[1].startswith("resnext predict: cut.png cannot be read: ")
-    assert errors.splitlines()[2:] == ["resnext predict: 2 of 5 files cannot be read"]
+    text, cut, count = errors.splitlines()
+    assert text == "resnext predict: text.jpg cannot be read: a format that Pillow does not know"
+    assert cut.startswith("resnext predict: cut.png cannot be read: ")
+    assert count == "resnext predict: 2 of 5 files cannot be read"
     assert predict(capsys, trained, "text.jpg", good, "--allow-unreadable")[0] == 0
     assert predict(capsys, trained, "text.jpg")[:2] == (1, [])
 
@@ -138,19 +137,20 @@ def test_a_pattern_a_file_and_a_list_on_stdin_give_their_files(
 def test_mistakes_give_one_line(trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "empty").mkdir()
     for arguments, message in {
-        (trained, "nowhere.jpg"): "nowhere.jpg does not exist: give image files, folders, patterns",
-        (trained, f"{photos}/*.tif"): f"{photos}/*.tif does not exist: give image files",
+        (trained, "nowhere.jpg"): "'nowhere.jpg' does not exist: give image files, folders, patterns",
+        (trained, f"{photos}/*.tif"): f"'{photos}/*.tif' does not exist: give image files",
         (trained, tmp_path / "empty"): f"{tmp_path}/empty has no images (.jpg, ",
         (trained, photos, "--topk", "0"): "argument --topk: 0 is not a positive number",
         (trained,): "the following arguments are required: PATH",
-        (photos / "b/01.png", photos): f"{photos}/b/01.png",
+        (photos / "b/01.png", photos): f"{photos}/b/01.png is neither a run, a checkpoint nor a safetensors file",
         (tmp_path / "empty", photos): f"{tmp_path}/empty is not a run directory",
         (
             trained,
             photos,
             "--output",
             tmp_path / "empty",
-        ): f"--output {tmp_path}/empty is not a file in a",
+        ): f"--output {tmp_path}/empty is a folder",
+        (trained, photos, "--output", "/nowhere/x.csv"): "--output /nowhere/x.csv: the folder /nowhere does not exist",
     }.items():
         code, rows, errors = predict(capsys, *arguments)
         assert (code, rows) == (2, [])
@@ -189,8 +189,90 @@ def test_the_predictor_takes_paths_pictures_and_arrays(trained: Path, photos: Pa
                 sorted(probabilities.values())[::-1], rel=1e-5
             )
         assert predictor([]) == []
-        with pytest.raises(UserError, match=r"nowhere.png cannot be read as an image"):
-            predictor(["nowhere.png"])
+    mistakes = {
+        r"^nowhere.png cannot be read as an image: No such file": lambda: predictor(["nowhere.png"]),
+        r"^an image is uint8 \[height, width, 3\], not float32 \[3, 9, 9\]": lambda: predictor([FLOATS]),
+        r"^give a list of images": lambda: predictor("nowhere.png"),
+        r"and a topk of 1 or more$": lambda: predictor([path], topk=0),
+    }
+    for message, call in mistakes.items():
+        with pytest.raises(UserError, match=message):
+            call()
+
+
+def test_a_picture_of_16_bits_is_predicted_like_its_file(trained: Path, tmp_path: Path):
+    levels = np.random.default_rng(0).integers(0, 2**16, (20, 20), dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    predictor = Predictor.from_run(trained)
+    assert predictor([tmp_path / "deep.png"]) == predictor([Image.open(tmp_path / "deep.png")])
+
+
+def test_an_error_in_this_process_ends_the_workers(trained: Path, photos: Path):
+    """As a process of its own, because Python joins the workers at its exit."""
+    code = f"""
+from resnext.__main__ import main
+from resnext.inference.predict import Predictor
+def fail(*_): raise RuntimeError("CUDA error")
+Predictor.probabilities = fail
+main(["predict", {str(trained)!r}, {str(photos)!r}, "--batch-size", "2"])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 1
+    assert found.stderr.endswith("RuntimeError: CUDA error\n")
+
+
+def test_paths_that_cannot_be_listed_are_unreadable_files(trained: Path, photos: Path, monkeypatch, capsys):
+    """A name that is too long, a missing file, an empty folder, and a link to a folder above, which is not followed."""
+    Path("empty").mkdir()
+    (photos / "b/loop").symlink_to(photos / "b")
+    text = "\n".join(["x" * 300, "missing.png", "empty", str(photos / "b")])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    code, rows, errors = predict(capsys, trained, "-")
+    assert code == 1
+    assert [row["path"] for row in rows] == [str(photos / f"b/{number:02}.png") for number in range(1, 20, 2)]
+    reasons = [line.rpartition(": ")[2] for line in errors.splitlines()]
+    assert reasons == ["File name too long", "No such file or directory", "2 of 12 files cannot be read"]
+
+
+def test_a_pattern_of_subfolders_gives_each_file_once(trained: Path, photos: Path, capsys: pytest.CaptureFixture[str]):
+    _, rows, _ = predict(capsys, trained, f"{photos}/**/*.png")
+    found = [row["path"] for row in rows]
+    _, rows, _ = predict(capsys, trained, f"{photos}/b/**")
+    assert sorted(found) == sorted(str(path) for path in photos.rglob("[0-9]*.png"))
+    assert [row["path"] for row in rows] == [path for path in found if "/b/" in path]
+
+
+def test_an_empty_list_is_an_error(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    message = "resnext predict: no image was given: standard input has no path\n"
+    assert predict(capsys, trained, "-") == (2, [], message)
+
+
+def test_output_keeps_links_and_fifos(trained: Path, photos: Path):
+    Path("link.csv").symlink_to("real.csv")
+    assert run_verb(["predict", str(trained), str(photos), "--output", "link.csv"]) == 0
+    assert Path("link.csv").is_symlink()
+    assert len(Path("real.csv").read_text().splitlines()) == 21
+    os.mkfifo("fifo.csv")
+    reader = subprocess.Popen(["cat", "fifo.csv"], stdout=subprocess.PIPE, text=True)
+    assert run_verb(["predict", str(trained), str(photos), "--output", "fifo.csv"]) == 0
+    assert reader.communicate(timeout=60)[0] == Path("real.csv").read_text()
+    assert Path("fifo.csv").is_fifo()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), "it has no state_dict of tensors"),
+        ({"metadata": {}}, "it has no state_dict of tensors"),
+        ({"state_dict": [1]}, "it has no state_dict of tensors"),
+        ({"state_dict": {"a": torch.zeros(1)}}, "does not hold its network, class names and preprocessing"),
+    ],
+)
+def test_another_file_of_torch_is_refused(content: object, message: str):
+    torch.save(content, "x.pt")
+    with pytest.raises(UserError, match=message):
+        Predictor.from_run("x.pt")
 
 
 def test_paths_are_read_as_they_are_predicted(trained: Path, photos: Path):

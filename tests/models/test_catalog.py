@@ -36,7 +36,7 @@ def test_every_network_is_listed_with_its_cost(capsys: pytest.CaptureFixture[str
     assert [row.split()[0] for row in rows] == list(VARIANTS)
     assert max(map(len, [header, *rows])) <= 80
     row = next(row for row in rows if row.startswith("resnext50_32x4d"))
-    assert row.split() == ["resnext50_32x4d", "32×4d", "224", "25,028,904", "4.230", "G", "14.40", "M", "22.20", "%"]
+    assert row.split() == ["resnext50_32x4d", "32×4d", "224", "25,028,904", "4.230", "G", "14.40", "M", "22.2", "%"]
     assert run_verb(["models", "--filter", "29_8"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["resnext29_8x64d", "8×64d", "32"]
 

@@ -1,8 +1,13 @@
 """resnext export RUN --format FORMAT: write the trained network for another library."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser, positive
+from resnext.errors import UserError
+
+if TYPE_CHECKING:
+    from resnext.run.directory import Run
 
 NAMES = ("safetensors", "torch", "timm", "torchvision", "onnx", "torchexport")
 
@@ -19,35 +24,42 @@ def main(arguments: list[str]) -> int:
         "--weights", choices=("ema", "raw"), default="ema", help="the average if there is one, or the trained weights"
     )
     parser.add_argument("--output", type=Path, metavar="PATH", help="default: runs/NAME/exports/, or beside FILE")
-    parser.add_argument("--fold-batchnorm", action="store_true", help="merge batch norms into convolutions")
-    parser.add_argument("--opset", type=positive, metavar="N", help="of ONNX (default: torch's)")
+    parser.add_argument(
+        "--fold-batchnorm", action="store_true", help="torchexport only: merge batch norms into convolutions"
+    )
+    parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the operators")
     options = parser.parse_args(arguments)
+
+    from resnext.run.directory import Run
+
+    run = None if options.run.is_file() else Run.open(options.run)  # a wrong name is reported before torch is imported
 
     from resnext.inference.export import check_export, export, sample_images
     from resnext.inference.formats import FORMATS
     from resnext.inference.network import open_network
-    from resnext.run.directory import Run
 
     chosen = FORMATS[options.format]
-    run = None if options.run.is_file() else Run.open(options.run)
+    choices = {"fold_batchnorm": options.fold_batchnorm, "opset": options.opset}
     trained = open_network(options.run, options.weights)
-    output = options.output or _default_output(run, options.run, chosen.suffix or "-timm")
-    check_export(trained.metadata, options.format, output, fold_batchnorm=options.fold_batchnorm, opset=options.opset)
+    ending = ("-raw" if options.weights == "raw" else "") + (chosen.suffix or "-timm")
+    output = options.output or _default_output(run, options.run, ending)
+    if output.absolute() == options.run.absolute():
+        raise UserError(f"{output} would replace the file that is exported: give another --output")
+    check_export(trained.metadata, options.format, output, **choices)
     images, are_own = sample_images(trained.metadata, run)
-    result = export(trained, options.format, output, images, fold_batchnorm=options.fold_batchnorm, opset=options.opset)
+    result = export(trained, options.format, output, images, **choices)
     size, classes = trained.metadata.image_size, len(trained.metadata.classes)
     kind = "validation images of the run" if are_own else "random images"
     print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
+    print(f"weights   {'the average (EMA)' if trained.is_average else 'as trained'}")
     print(f"takes     images float32 [batch, 3, {size}, {size}], normalized; gives logits [batch, {classes}]")
     print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
     print(f"open      {chosen.opens.replace('PATH', str(result.path))}")
     return 0
 
 
-def _default_output(run: "object | None", path: Path, ending: str) -> Path:
-    from resnext.run.directory import Run
-
-    if isinstance(run, Run):
+def _default_output(run: "Run | None", path: Path, ending: str) -> Path:
+    if run is not None:
         return run.path / "exports" / f"{run.path.name}{ending}"
     return path.with_name(f"{path.stem}{ending}")
 

@@ -26,8 +26,9 @@ def main(arguments: list[str]) -> int:
     if not names:
         known = part_names("network")
         raise UserError(f"no network has {options.filter} in its name{nearest(options.filter, known)}")
-    ours = [name for name in names if name in VARIANTS]
-    return _check(ours) if options.check else _print_table(ours, [name for name in names if name not in VARIANTS])
+    if options.check:
+        return _check(names)
+    return _print_table([name for name in names if name in VARIANTS], [name for name in names if name not in VARIANTS])
 
 
 def _print_table(ours: list[str], registered: list[str]) -> int:
@@ -37,7 +38,7 @@ def _print_table(ours: list[str], registered: list[str]) -> int:
         print(HEADER)
     for name in ours:
         entry = describe_variant(name)
-        error = f"{entry.error:5.2f} %" if entry.error is not None else ""
+        error = f"{entry.error} %" if entry.error is not None else ""
         print(
             f"{name:18} {entry.width:>7} {entry.image_size:4} {entry.parameters:12,} {entry.macs / 1e9:7.3f} G "
             f"{entry.activations / 1e6:10.2f} M {error:>7}".rstrip(),
@@ -55,7 +56,7 @@ def _check(names: list[str]) -> int:
 
     failed = 0
     for name in names:
-        found = list(compare_with_libraries(name))
+        found = list(compare_with_libraries(name)) if name in VARIANTS else []
         for each in found:
             failed += not each.is_equal
             result = "equal" if each.is_equal else "DIFFERENT"

@@ -97,12 +97,17 @@ def _decode_with_pillow(data: bytes) -> np.ndarray:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     with Image.open(BytesIO(data)) as image:
         _check_size(image.width, image.height)
-        if image.mode.startswith("I;16"):
-            levels = np.asarray(image)  # 16 bits; Pillow's own conversion would cut off the upper 8
-            return np.repeat((levels >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
-        if image.mode in ("I", "F"):
-            raise ValueError(f"mode {image.mode} does not define which level is white: convert it to 8 bits")
-        return np.array(image.convert("RGB"))
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, 3]. Raises ValueError for a mode that does not define which level is white."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image)  # 16 bits; Pillow's own conversion would cut off the upper 8
+        return np.repeat((levels >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} does not define which level is white: convert it to 8 bits")
+    return np.array(image.convert("RGB"))
 
 
 def _check_size(width: int, height: int) -> None:

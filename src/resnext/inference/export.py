@@ -1,30 +1,30 @@
 """export(network): writes a trained network in another format, and compares what was written with the network."""
 
-import os
 import tempfile
 import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.images import load_images
-from resnext.errors import RunFailed, UserError
-from resnext.inference.formats import FORMATS, Format, find_refusal
+from resnext.errors import RunFailed, UserError, describe_error
+from resnext.files import move_into_place
+from resnext.inference.formats import FORMATS, Format, check_packages, find_refusal
 from resnext.inference.network import TrainedNetwork
 from resnext.run.directory import Run
+from resnext.terminal import pluralize
 
 LARGEST_DIFFERENCE = 1e-4  # of two logits, relative to the largest logit
 IMAGES = 8
-GRAPHS = ("onnx", "torchexport")  # formats that hold the computation, and not the weights by name
 
 
 class Export(NamedTuple):
-    """`difference` is the largest one of the logits, relative to the largest logit, over `images` images."""
+    """`difference` is the largest one between two logits, relative to the largest logit, over `images` images."""
 
     path: Path
     difference: float
@@ -51,7 +51,7 @@ def export(
     with torch.inference_mode():
         expected = trained.network(images)
     if fold_batchnorm:
-        trained = trained._replace(network=fuse(trained.network))
+        trained = trained._replace(network=_folded(trained.network))
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name[:100]}-", dir=output.parent) as aside:
         path = Path(aside, output.name)
@@ -64,7 +64,7 @@ def export(
                 f"{output} is not written: read back by {chosen.library}, its logits differ by {difference:.1e} of the "
                 f"largest logit, more than {LARGEST_DIFFERENCE:.0e}"
             )
-        os.replace(path, output)
+        move_into_place(path, output)
     return Export(output, difference, len(images))
 
 
@@ -73,15 +73,30 @@ def check_export(
 ) -> None:
     if (refusal := find_refusal(format, metadata.model)) is not None:
         raise UserError(refusal)
+    check_packages(format)
     if opset is not None and format != "onnx":
         raise UserError(f"--opset is an option of --format onnx, and not of --format {format}")
-    if fold_batchnorm and format not in GRAPHS:
+    if fold_batchnorm and format != "torchexport":
+        always = "ONNX files have merged batch norms without it" if format == "onnx" else "it changes names of weights"
         raise UserError(
-            f"--fold-batchnorm changes the names of the weights, which --format {format} needs; it works with "
-            f"{' and '.join(GRAPHS)}"
+            f"--fold-batchnorm is an option of --format torchexport, and not of --format {format}: {always}"
         )
-    if output.is_dir():
+    if output.is_dir() or (output.exists() and (format == "timm" or not output.is_file())):
         raise UserError(f"{output} exists already: remove it, or give another --output")
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """A copy with each batch norm merged into the convolution before it. Raises UserError if one is left."""
+    try:
+        folded = fuse(network)
+    except Exception as error:  # fx cannot trace every network
+        raise UserError(f"--fold-batchnorm is not possible for this network: {describe_error(error)}") from error
+    left = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
+    if left:
+        raise UserError(
+            f"--fold-batchnorm is not possible for this network: {pluralize(left, 'batch norm')} would stay"
+        )
+    return folded
 
 
 def sample_images(metadata: CheckpointMetadata, run: Run | None) -> tuple[Tensor, bool]:
@@ -110,4 +125,5 @@ def _compare(chosen: Format, path: Path, metadata: CheckpointMetadata, images: T
     logits = chosen.read(path, metadata)
     with torch.inference_mode():
         found = [logits(images), torch.cat([logits(image[None]) for image in images])]
-    return max(float((each - expected).abs().max() / expected.abs().max()) for each in found)
+    differences = torch.stack([(each - expected).abs().max() for each in found])
+    return float(differences.max() / expected.abs().max())  # NaN if one of them is NaN

@@ -1,6 +1,8 @@
 """The formats of an export: each writes a file or folder, and reads it back by the library that the format is for."""
 
+import importlib
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,17 @@ class Format(NamedTuple):
     holds: Callable[[ModelConfig], str | None]
     write: Callable[[TrainedNetwork, Path, int | None], None]
     read: Callable[[Path, CheckpointMetadata], Logits]
+
+
+def check_packages(format: str) -> None:
+    """Raises UserError if a package that `format` needs is not installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise UserError(
+                f"--format onnx needs {package}, which is not installed: pip install -e '.[export]' installs it"
+            ) from None
 
 
 def find_refusal(format: str, model: ModelConfig) -> str | None:
@@ -108,25 +121,27 @@ def _write_timm(trained: TrainedNetwork, path: Path, _opset: int | None) -> None
 
 
 def _write_onnx(trained: TrainedNetwork, path: Path, opset: int | None) -> None:
+    import onnx
+
+    logging.disable(logging.CRITICAL)  # else a failed conversion of the opset logs its traceback, and goes on
     try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch.onnx needs it
-    except ImportError as error:
-        raise UserError(
-            f"--format onnx needs {error.name}, which is not installed: pip install -e '.[export]' installs it"
-        ) from None
-    program = torch.onnx.export(
-        trained.network,
-        (_example(trained.metadata),),
-        input_names=["images"],
-        output_names=["logits"],
-        opset_version=opset,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
+        program = torch.onnx.export(
+            trained.network,
+            (_example(trained.metadata),),
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=opset,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     assert program is not None
     model = program.model_proto
+    written = next(each.version for each in model.opset_import if not each.domain)
+    if opset not in (None, written):
+        raise UserError(f"--opset {opset} is not possible for this network: leave it out for opset {written}")
     onnx.helper.set_model_props(model, {METADATA: _to_json(trained.metadata)})
     onnx.save(model, path)
 

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
-from pathlib import Path
 
 from resnext.data.scan import IMAGE_SUFFIXES
 from resnext.errors import UserError
@@ -17,22 +16,30 @@ def find_images(arguments: list[str]) -> Iterator[str]:
     """Yields image files in the order of `arguments`; the files of a folder in the order of their names.
 
     An argument is a file, whatever its suffix; a folder, which gives the images in it and in its subfolders, except
-    hidden ones; a pattern such as `photos/*.jpg`; or `-`, which gives the files and folders in the lines of stdin.
+    hidden ones; a pattern such as `photos/*.jpg`; or `-`, which gives the files and folders in the lines of stdin. A
+    path that cannot be listed is yielded like a file: whoever reads it reports the reason.
 
     Raises:
-        UserError: for an argument that does not exist, at once; for a folder without images, when it is reached.
+        UserError: for an argument that does not exist, and for a folder without images.
     """
     for argument in arguments:
-        found = argument == STDIN or os.path.lexists(argument) or any(True for _ in _match(argument))
-        if not found:
-            raise UserError(f"{argument} does not exist: give image files, folders, patterns ('photos/*.jpg'), or -")
+        if argument == STDIN:
+            continue
+        if not os.path.lexists(argument) and next(_match(argument), None) is None:
+            raise UserError(
+                f"'{argument}' does not exist: give image files, folders, patterns in quotes ('photos/*.jpg'), or -"
+            )
+        if os.path.isdir(argument) and next(_expand_path(argument), None) is None:  # noqa: PTH112 - as in _expand_path
+            raise UserError(f"{argument} has no images ({', '.join(IMAGE_SUFFIXES)}), nor have its subfolders")
     return _expand(arguments)
 
 
 def _expand(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
-            yield from _expand_lines(TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape"))
+            for line in TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape"):
+                if path := line.rstrip("\r\n"):
+                    yield from _expand_path(path)
         elif os.path.lexists(argument):  # a name may look like a pattern
             yield from _expand_path(argument)
         else:
@@ -41,34 +48,36 @@ def _expand(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _match(pattern: str) -> Iterator[str]:
-    return glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
-
-
-def _expand_lines(lines: Iterable[str]) -> Iterator[str]:
-    for line in lines:
-        if path := line.rstrip("\r\n"):
-            yield from _expand_path(path)
+    """With `**`, only files: it matches a folder and all that is in the folder."""
+    found = glob.iglob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    return (path for path in found if "**" not in pattern or not os.path.isdir(path))  # noqa: PTH112
 
 
 def _expand_path(path: str) -> Iterator[str]:
-    if not Path(path).is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for a name that is too long
+        yield from _walk(path, ())
+    else:
         yield path
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """The images below `folder`. Only the names of the folders on the way are in memory, not those of all files.
+
+    `above` identifies these folders: a link to one of them is not followed.
+    """
+    try:
+        status = os.stat(folder)
+        here = (status.st_dev, status.st_ino)
+        with os.scandir(folder) as entries:
+            names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        yield folder
         return
-    images = _walk(path)
-    first = next(images, None)
-    if first is None:
-        raise UserError(f"{path} has no images ({', '.join(IMAGE_SUFFIXES)}), nor have its subfolders")
-    yield first
-    yield from images
-
-
-def _walk(folder: str) -> Iterator[str]:
-    """The images below `folder`. Only one folder's names at a time are in memory, not those of a million files."""
-    with os.scandir(folder) as entries:
-        names = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    if here in above:
+        return
     for name, is_folder in names:
         path = os.path.join(folder, name)
         if is_folder:
-            yield from _walk(path)
+            yield from _walk(path, (*above, here))
         elif name.lower().endswith(IMAGE_SUFFIXES):
             yield path

@@ -1,6 +1,7 @@
 """The trained network of a run, a checkpoint or an exported file, with its class names and its preprocessing."""
 
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,10 +23,14 @@ Weights = Literal["ema", "raw"]
 
 
 class TrainedNetwork(NamedTuple):
-    """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits."""
+    """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits.
+
+    `is_average` tells that its weights are the average (EMA) of a training.
+    """
 
     network: nn.Module
     metadata: CheckpointMetadata
+    is_average: bool = False
 
 
 def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
@@ -51,20 +56,29 @@ def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     If a checkpoint has averaged weights (EMA), takes them; `raw` takes those that were trained.
 
     Raises:
-        UserError: if the file is damaged, or has no metadata.
+        UserError: if the file is damaged, is another kind of file, or has no metadata.
     """
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else load_checkpoint(path)
-    return _build(path, content, weights)
+    check_regular(path)
+    if zipfile.is_zipfile(path):
+        return _build(path, load_checkpoint(path), weights)
+    return _build(path, _read_safetensors(path), weights)
 
 
 def _build(path: Path, content: dict[str, Any], weights: Weights) -> TrainedNetwork:
+    if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
+        raise UserError(f"{path} is not a checkpoint: it has no state_dict of tensors")
     metadata = parse_metadata(path, content)
-    state = content.get(EMA_KEY) if weights == "ema" else None
+    average = content.get(EMA_KEY) if weights == "ema" else None
     network = build_model(metadata.model, len(metadata.classes))
-    load_into(
-        network, _own_names(state or content["state_dict"]), replace(metadata.model, weights=str(path)), new_head=False
+    state = _own_names(average or content["state_dict"])
+    load_into(network, state, replace(metadata.model, weights=str(path)), new_head=False)
+    return TrainedNetwork(network.eval(), metadata, is_average=bool(average))
+
+
+def _is_state_dict(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
     )
-    return TrainedNetwork(network.eval(), metadata)
 
 
 def _own_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,11 +87,12 @@ def _own_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             content: dict[str, Any] = {"state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged, or not a safetensors file: {error}") from error
-    return content | ({METADATA: json.loads(header[METADATA])} if METADATA in header else {})
+        return content | ({METADATA: json.loads(header[METADATA])} if METADATA in header else {})
+    except (SafetensorError, ValueError):  # ValueError: the metadata is not JSON
+        raise UserError(
+            f"{path} is neither a run, a checkpoint nor a safetensors file: give runs/NAME, or a best.ckpt"
+        ) from None

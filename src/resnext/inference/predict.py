@@ -1,7 +1,8 @@
-"""Predictor: the classes of images that belong to no data set, with their probabilities."""
+"""Predictor: the likeliest classes of images outside a data set, with their probabilities."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,13 +13,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from resnext.data.augment import build_eval_transform, normalize
-from resnext.data.decode import UnreadableImage, decode_image, unreadable
+from resnext.data.decode import UnreadableImage, decode_image, to_rgb, unreadable
 from resnext.data.image_file import read_image_file
 from resnext.data.index import printable
 from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.data.worker_watchdog import LoaderFailed
+from resnext.errors import RunFailed, UserError
 from resnext.inference.network import TrainedNetwork, open_network
 
-SECONDS_PER_BATCH = 600.0  # the longest wait for a batch of a network file system, like data.worker_timeout
+SECONDS_PER_BATCH = 86_400.0  # the list of paths may come slowly, from another program
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -51,30 +54,43 @@ class Predictor:
     def __init__(self, trained: TrainedNetwork, device: str | None = None) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.metadata = trained.metadata
-        self.network = trained.network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        network = trained.network
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.transform = build_eval_transform(self.metadata.evaluation, self.metadata.image_size)
 
     @classmethod
     def from_run(cls, path: str | Path, device: str | None = None) -> Self:
-        """`path` is a run directory, whose best.ckpt is read, or a checkpoint file. Raises UserError."""
+        """`path` is a run directory, whose best.ckpt is read, or a file of `load_network`. Raises UserError."""
         return cls(open_network(Path(path)), device)
 
     def __call__(self, images: Sequence[Picture], topk: int = 5) -> list[list[Guess]]:
         """The `topk` likeliest classes of each image: a path, a PIL image, or an array uint8 [height, width, 3].
 
         Raises:
-            UnreadableImage: for a file that cannot be read or decoded.
+            UserError: for an image that cannot be read, an array of another kind, and a `topk` below 1.
         """
+        if isinstance(images, str | Path) or topk < 1:
+            raise UserError("give a list of images, and a topk of 1 or more")
         if not images:
             return []
-        pixels = torch.stack([torch.from_numpy(self.transform(_pixels(image))) for image in images])
+        try:
+            pixels = torch.stack([torch.from_numpy(self.transform(_pixels(image))) for image in images])
+        except UnreadableImage as error:
+            raise UserError(f"{error.name} cannot be read as an image: {error.reason}") from error
         return self.rank(self.probabilities(pixels), topk)
 
     @torch.inference_mode()
     def probabilities(self, pixels: Tensor) -> Tensor:
-        """Transformed pixels uint8 [N, size, size, 3] → float32 [N, classes] on the CPU. Each row has the sum 1."""
-        images = normalize(pixels.to(self.device, non_blocking=True), self.metadata)
-        return self.network(images).float().softmax(dim=1).cpu()
+        """Transformed pixels uint8 [N, size, size, 3] → float32 [N, classes] on the CPU. Each row has the sum 1.
+
+        Raises:
+            UserError: if the images do not fit in the memory of the device.
+        """
+        try:
+            images = normalize(pixels.to(self.device, non_blocking=True), self.metadata)
+            return self.network(images).float().softmax(dim=1).cpu()
+        except torch.OutOfMemoryError as error:
+            raise UserError(f"{len(pixels)} images do not fit in the memory of {self.device}: take fewer") from error
 
     def rank(self, probabilities: Tensor, topk: int) -> list[list[Guess]]:
         names = self.metadata.classes
@@ -86,10 +102,13 @@ class Predictor:
 
     def predict_files(
         self, paths: Iterable[str], *, batch_size: int, workers: int, topk: int = 5
-    ) -> Iterator[list[Prediction]]:
+    ) -> Generator[list[Prediction]]:
         """Yields the predictions of each batch, in the order of `paths`. A file that cannot be read has an error.
 
         `paths` may be longer than memory: only the batches that the workers prepare are held.
+
+        Raises:
+            RunFailed: if a worker was killed.
         """
         loader = ImageLoader(
             _Files(self.transform),
@@ -97,14 +116,19 @@ class Predictor:
             worker_timeout=SECONDS_PER_BATCH,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=prepare_worker,
+            worker_init_fn=_prepare_worker,
         )
-        for paths_of_batch, pixels, errors in loader:
-            guesses = iter(self.rank(self.probabilities(pixels), topk) if len(pixels) else ())
-            yield [
-                Prediction(path, [], error) if error is not None else Prediction(path, next(guesses))
-                for path, error in zip(paths_of_batch, errors, strict=True)
-            ]
+        try:
+            for paths_of_batch, pixels, errors in loader:
+                guesses = iter(self.rank(self.probabilities(pixels), topk) if len(pixels) else ())
+                yield [
+                    Prediction(path, [], error) if error is not None else Prediction(path, next(guesses))
+                    for path, error in zip(paths_of_batch, errors, strict=True)
+                ]
+        except LoaderFailed as error:
+            raise RunFailed(
+                "a process that decodes images was killed: if memory ran out, take fewer images at a time"
+            ) from error
 
 
 class _Files(Dataset[Any]):
@@ -125,11 +149,22 @@ class _Files(Dataset[Any]):
         return paths, torch.stack(pixels) if pixels else torch.empty(0), errors
 
 
+def _prepare_worker(worker: int) -> None:
+    """A worker of a training ignores SIGTERM. Here, it must end when this process ends after an error."""
+    prepare_worker(worker)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _pixels(image: Picture) -> np.ndarray:
     if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        try:
+            return to_rgb(image)
+        except (OSError, ValueError) as error:
+            raise unreadable(str(getattr(image, "filename", "") or "the image"), error) from error
     name = printable(str(image).encode(errors="surrogateescape"))
     try:
         content = read_image_file(Path(image))
