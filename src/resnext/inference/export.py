@@ -77,10 +77,8 @@ def check_export(
     if opset is not None and format != "onnx":
         raise UserError(f"--opset is an option of --format onnx, and not of --format {format}")
     if fold_batchnorm and format != "torchexport":
-        always = "ONNX files have merged batch norms without it" if format == "onnx" else "it changes names of weights"
-        raise UserError(
-            f"--fold-batchnorm is an option of --format torchexport, and not of --format {format}: {always}"
-        )
+        reason = "an ONNX file has merged batch norms without it" if format == "onnx" else "it renames weights"
+        raise UserError(f"--fold-batchnorm is for --format torchexport, and not for --format {format}: {reason}")
     if output.is_dir() or (output.exists() and (format == "timm" or not output.is_file())):
         raise UserError(f"{output} exists already: remove it, or give another --output")
 
