@@ -211,7 +211,7 @@ BROKEN = {
     f"{SMALLEST}epoch: 4\n": "recipe.epoch is not a configuration key; did you mean recipe.epochs?",
     SMALLEST.replace("epochs: 3\n", ""): "recipe.epochs is missing",
     SMALLEST.replace("epochs", "epoch"): "recipe.epoch is not a configuration key; did you mean recipe.epochs?",
-    "": "is missing",
+    "": "recipe.batch_size, recipe.epochs, recipe.optimizer.lr, recipe.optimizer.name are missing",
     "- 1\n": "Cannot merge",
     "3\n": "cannot be composed",
     SMALLEST.replace("3", "many"): "recipe.epochs=many is not allowed",
