@@ -59,7 +59,7 @@ def photos(tmp_path: Path) -> Path:
 
 def expected(trained: Path, paths: list[Path]) -> torch.Tensor:
     """Probabilities by torchvision's transforms, one image at a time: float32 [N, classes]."""
-    network, metadata = load_network(trained / "checkpoints/best.ckpt")
+    network, metadata, _ = load_network(trained / "checkpoints/best.ckpt")
     prepare = v2.Compose([v2.Resize(16, v2.InterpolationMode.BICUBIC), v2.CenterCrop(12)])
     steps = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(metadata.mean, metadata.std)])
     with torch.inference_mode():
@@ -174,7 +174,7 @@ def test_names_that_are_not_unicode_are_kept(trained: Path, photos: Path, tmp_pa
     shutil.copy(photos / "b/01.png", name)
     command = [sys.executable, "-m", "resnext", "predict", os.fsencode(trained), name]
     found = subprocess.run(command, capture_output=True, check=True, timeout=300)
-    assert found.stdout.splitlines()[1].startswith(name + b",")
+    assert found.stdout.splitlines()[1].startswith(b'"' + name + b'",')
 
 
 def test_the_predictor_takes_paths_pictures_and_arrays(trained: Path, photos: Path, tmp_path: Path):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.optimization import fuse
 
 from resnext.config.checkpoint_metadata import CheckpointMetadata
@@ -87,14 +88,22 @@ def _folded(network: nn.Module) -> nn.Module:
     """A copy with each batch norm merged into the convolution before it. Raises UserError if one is left."""
     try:
         folded = fuse(network)
+        assert isinstance(folded, GraphModule)
     except Exception as error:  # fx cannot trace every network
         raise UserError(f"--fold-batchnorm is not possible for this network: {describe_error(error)}") from error
-    left = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
+    left = sum(_is_batch_norm(node, folded) for node in folded.graph.nodes)
     if left:
         raise UserError(
             f"--fold-batchnorm is not possible for this network: {pluralize(left, 'batch norm')} would stay"
         )
     return folded
+
+
+def _is_batch_norm(node: Node, traced: GraphModule) -> bool:
+    """As a module, or as a function that fx has traced into a module of timm's."""
+    if node.op == "call_module":
+        return isinstance(traced.get_submodule(str(node.target)), nn.modules.batchnorm._BatchNorm)
+    return node.target is nn.functional.batch_norm
 
 
 def sample_images(metadata: CheckpointMetadata, run: Run | None) -> tuple[Tensor, bool]:
