@@ -72,7 +72,7 @@ def time_limit(lab: Path, cluster: Cluster) -> Job:
 
 def no_time_to_save(lab: Path, cluster: Cluster) -> Job:
     """A step takes longer than the time to save. SLURM ends the job as TIMEOUT, and the job is requeued."""
-    options = ("checkpoint.every_steps=4", "slurm.time=1:00", "slurm.signal_seconds_before_end=1")
+    options = ("checkpoint.every_steps=4", "slurm.time=2:00", "slurm.signal_seconds_before_end=1")
     job = Job(lab, "late", EVERYONE, *options, PAUSE="step 10:1:300")
     job.assert_finished()
     assert "the time limit is reached" in job.log

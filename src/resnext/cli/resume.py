@@ -2,7 +2,6 @@
 
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +78,7 @@ def _resume(run: "Run", overrides: list[str]) -> None:
         return launch(run, None)
 
     from resnext.config.compose import apply_overrides
+    from resnext.config.pretrained import without_weights
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
     from resnext.run.identity import describe_epochs, with_epochs
@@ -95,6 +95,5 @@ def _resume(run: "Run", overrides: list[str]) -> None:
     from resnext.training.preflight import check_before_run, check_epochs
 
     check_epochs(run, config, images[0])
-    without_weights = replace(config, model=replace(config.model, weights=None))  # the checkpoint has them
-    parts = check_before_run(without_weights, *images)
+    parts = check_before_run(without_weights(config), *images)
     return launch(run.add_start(config), parts)

@@ -3,10 +3,9 @@
 import os
 import signal
 import time
-from dataclasses import replace
 
 from resnext.config.compose import run_with_hydra
-from resnext.config.pretrained import check_weights, describe_network_of_weights
+from resnext.config.pretrained import check_weights, describe_network_of_weights, without_weights
 from resnext.config.schema import Config
 from resnext.errors import Interrupted
 
@@ -39,7 +38,7 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.launch.local import launch
     from resnext.training.preflight import check_before_run
 
-    parts = check_before_run(replace(config, model=replace(config.model, weights=None)) if resumes else config, *images)
+    parts = check_before_run(without_weights(config) if resumes else config, *images)
     run = Run.create(config, identify_data(*images), command)
     try:
         launch(run, parts)

@@ -28,6 +28,11 @@ def check_weights(config: Config) -> None:
             _check_file(f"{key}={weights}", Path(weights))
 
 
+def without_weights(config: Config) -> Config:
+    """The configuration to check a resume with: its checkpoint has the weights, and their file may be gone."""
+    return replace(config, model=replace(config.model, weights=None))
+
+
 def use_network_of_weights(tree: DictConfig, overrides: Sequence[Override]) -> None:
     """Puts the network of the checkpoint in model.weights into `tree`, unless `overrides` choose a network.
 
