@@ -1,28 +1,111 @@
-"""resnext evaluate RUN: compute the validation accuracy of a checkpoint."""
+"""resnext evaluate RUN|FILE: compute accuracies and calibration on validation images, other images or a suite."""
 
+import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from resnext.cli.arguments import ArgumentParser
+from resnext.cli.arguments import ArgumentParser, positive
+from resnext.errors import UserError
 from resnext.terminal import pluralize
+
+if TYPE_CHECKING:
+    from resnext.inference.evaluate import SetResult
+    from resnext.inference.measures import Interval, Measures
+    from resnext.inference.subject import Asked, Subject
+
+SUITES = ("imagenet-v2", "imagenet-r", "imagenet-a", "imagenet-sketch", "imagenet-real", "imagenet-c")
+BATCH_SIZE = 128
+NAMES = {"ema": "average (EMA)", "raw": "weights"}
 
 
 def main(arguments: list[str]) -> int:
-    parser = ArgumentParser("resnext evaluate", description="Validate a checkpoint of a run; each image counts once.")
-    parser.add_argument("run", type=Path, help="the run directory, runs/NAME")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="which checkpoint (default: best)"
+    options = _parse(arguments)
+    subject = _open_file(options) if options.run.is_file() else _open_run(options)
+
+    from resnext.data.datamodule import count_workers
+    from resnext.inference.evaluate import evaluate
+    from resnext.inference.evaluation_file import to_plain, write_evaluation
+    from resnext.inference.forward import Pass
+    from resnext.inference.subject import find_asked, name_result
+    from resnext.runtime.device import count_devices
+
+    subject = subject.at_size(options.image_size)
+    asked = find_asked(subject, options.split, options.suite)
+    trainer = replace(subject.trainer, devices=options.devices or "auto")
+    processes = count_devices(trainer)
+    work = Pass(
+        subject.checkpoint,
+        options.weights,
+        subject.metadata,
+        asked.sets,
+        trainer,
+        batch_size=options.batch_size,
+        flip=options.tta is not None,
+        workers=-(-count_workers(subject.data) // processes),
+        worker_timeout=subject.data.worker_timeout,
     )
+    results = evaluate(work, processes)
+    content = to_plain(_describe(options, subject, asked), results, subject.metadata.classes)
+    folder = (subject.owner if subject.run else subject.owner.parent) / "evaluations"
+    path = folder / name_result(subject, options.checkpoint, asked, flip=work.flip)
+    if options.json:
+        print(json.dumps(content))
+    else:
+        _print(subject, asked, results)
+    write_evaluation(path, content, results)
+    if not options.json:
+        print(f"wrote     {path}.json and .npz")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        "resnext evaluate",
+        description="Compute the accuracy of a trained network, its calibration, and the accuracy of each class. Each "
+        "image counts once, on any number of devices. The result is written to RUN/evaluations/.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN|FILE", help="runs/NAME, or a checkpoint file with --data")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "last"), default="best", help="which checkpoint of a run (default: best)"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("ema", "raw", "both"),
+        default="both",
+        help="the average (EMA), the trained weights, or both (default)",
+    )
+    parser.add_argument(
+        "--data", metavar="PATH", help="other images: PATH/val/CLASS/, with all or some of the classes of the network"
+    )
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="test: DATA/test/CLASS/ (default: val)")
+    parser.add_argument("--suite", choices=SUITES, help="a test set for networks of ImageNet; --data is its folder")
+    parser.add_argument("--image-size", type=positive, metavar="N", help="pixels (default: of the run's evaluation)")
+    parser.add_argument("--tta", choices=("flip",), help="average the logits of each image and of its mirror image")
+    parser.add_argument(
+        "--devices", type=positive, metavar="N", help="processes, each with a GPU (default: every GPU, or one process)"
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help=f"of a device (default: {BATCH_SIZE})"
+    )
+    parser.add_argument("--json", action="store_true", help="print the content of the result's JSON file")
     parser.add_argument(
         "overrides",
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="config override, such as data.root=PATH for other images of the same classes "
-        "(PATH/val is enough), recipe.evaluation.image_size=288 or trainer.accelerator=cpu",
+        help="for a run: recipe.evaluation.crop_pct=1, trainer.precision=32-true, data.workers=8 and so on",
     )
     options = parser.parse_intermixed_args(arguments)
+    if options.suite is not None and options.data is None:
+        raise UserError(f"--suite {options.suite} needs --data PATH, the folder of its images")
+    if options.suite is not None and options.split != "val":
+        raise UserError(f"--suite {options.suite} has no splits: leave out --split")
+    return options
 
+
+def _open_run(options: argparse.Namespace) -> "Subject":
     from resnext.config.compose import apply_overrides
     from resnext.run.directory import Run
     from resnext.run.run_files import find_checkpoint
@@ -32,15 +115,77 @@ def main(arguments: list[str]) -> int:
     own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # recipe.evaluation may change
     run.check_identity(replace(config, recipe=own), run.data_identity)
     find_checkpoint(run.path, options.checkpoint)
+    if options.data is not None:
+        config = replace(config, data=replace(config.data, root=options.data))
 
-    from resnext.inference.evaluate import evaluate  # imports torch, so that a mistake is reported first
+    from resnext.inference.subject import Subject  # imports torch, so that a mistake is reported first
 
-    evaluation = evaluate(run, config, options.checkpoint)
-    where = f" in {evaluation.elsewhere}, which are not the run's own" if evaluation.elsewhere else ""
-    images = pluralize(evaluation.scores.images, "image") + where
-    print(f"{run.path}/checkpoints/{options.checkpoint}.ckpt, step {evaluation.step}, {images}")
-    for name, scores in (("average (EMA)", evaluation.average), ("weights", evaluation.scores)):
-        if scores is not None:
-            accuracies = f"top-1 {100 * scores.top1:.2f} %, top-5 {100 * scores.top5:.2f} %"
-            print(f"  {name:15}{accuracies}, loss {scores.loss:.4f}")
-    return 0
+    return Subject.of_run(run, config, options.checkpoint)
+
+
+def _open_file(options: argparse.Namespace) -> "Subject":
+    if options.overrides:
+        raise UserError(f"{options.overrides[0]} is for a run: {options.run} is a file, which has no configuration")
+    if options.data is None:
+        raise UserError(f"{options.run} is a file, so give its images: --data PATH, with PATH/val/CLASS/")
+
+    from resnext.config.schema import DataConfig, TrainerConfig
+    from resnext.inference.subject import Subject
+
+    return Subject.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())
+
+
+def _describe(options: argparse.Namespace, subject: "Subject", asked: "Asked") -> dict[str, Any]:
+    """The content of the JSON file that is known before the evaluation."""
+    from resnext.config.schema import to_dict
+    from resnext.run.provenance import describe_code
+
+    return {
+        "run": str(subject.owner),
+        "checkpoint": options.checkpoint if subject.run else subject.owner.name,
+        "step": subject.step,
+        "split": None if options.suite else options.split,
+        "suite": options.suite,
+        "data": str(Path(subject.data.root).absolute()),
+        "is_own": subject.run is not None and asked.elsewhere is None,
+        "classes": max(len(each.index.classes) for each in asked.sets),
+        "image_size": subject.metadata.image_size,
+        "evaluation": to_dict(subject.metadata.evaluation),
+        "precision": subject.trainer.precision,
+        "tta": options.tta,
+        "code": describe_code(),
+    }
+
+
+def _print(subject: "Subject", asked: "Asked", results: "list[SetResult]") -> None:
+    step = "" if subject.step is None else f", step {subject.step:,}"
+    images = pluralize(sum(next(iter(each.measures.values())).images for each in results), "image")
+    where = "" if asked.elsewhere is None else f" in {asked.elsewhere}"
+    note = ", which are not the run's own" if where and subject.run is not None else ""
+    print(f"evaluated {subject.checkpoint}{step}")
+    print(f"images    {images} of {subject.metadata.image_size} pixels{where}{note}")
+    for name in results[0].measures:
+        measures = [each.measures[name] for each in results]
+        _print_mean(name, measures) if len(measures) > 1 else _print_network(name, measures[0])
+
+
+def _print_network(name: str, found: "Measures") -> None:
+    print(f"{NAMES[name]}")
+    print(f"  top-1   {_percent(found.top1)}")
+    print(f"  top-5   {_percent(found.top5)}")
+    if found.loss is not None:
+        print(f"  loss    {found.loss:.4f}")
+    mended = "" if found.temperature is None else f"; a temperature of {found.temperature:.3g} gives the lowest loss"
+    print(f"  calibration error {100 * found.calibration_error:.2f} %{mended}")
+
+
+def _print_mean(name: str, measures: "list[Measures]") -> None:
+    tops = [sum(getattr(each, top).value for each in measures) / len(measures) for top in ("top1", "top5")]
+    print(f"{NAMES[name]}, mean of {len(measures)} sets")
+    print(f"  top-1   {100 * tops[0]:.2f} %")
+    print(f"  top-5   {100 * tops[1]:.2f} %")
+
+
+def _percent(interval: "Interval") -> str:
+    low, high = (f"{100 * each:.2f}" for each in (interval.low, interval.high))
+    return f"{100 * interval.value:.2f} %, 95 % interval {low} to {high} %"

@@ -9,7 +9,7 @@ from resnext.data.digits import prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack
-from resnext.data.scan import find_val, scan_val
+from resnext.data.scan import find_val, scan_class_folders, scan_val
 from resnext.errors import UserError
 from resnext.registry import NoOptions, build_part
 from resnext.terminal import pluralize
@@ -54,6 +54,12 @@ def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex
     if not find_val(root).is_dir():
         raise UserError(f"data.root={root} has no val/: give the folder that holds val/CLASS/")
     return None, scan_val(root)
+
+
+def load_split(config: DataConfig, split: str) -> ImageIndex:
+    """The images in ROOT/SPLIT/CLASS/. Raises UserError."""
+    root = Path(config.root)
+    return scan_class_folders(root / split, root)
 
 
 def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:

@@ -71,9 +71,13 @@ def scan_splits(root: Path) -> Scan:
 
 def scan_val(root: Path) -> ImageIndex:
     """Lists root/val alone; its class folders are the classes. Raises UserError as scan_splits does."""
+    return scan_class_folders(find_val(root), root)
+
+
+def scan_class_folders(split: Path, root: Path) -> ImageIndex:
+    """Lists the class folders in `split`, which messages take for a split of `root`. Raises the errors of scan_splits."""
     folders: list[FolderStamp] = []
-    val = find_val(root)
-    return _scan_split(val, _class_names(val, root, folders), folders, may_be_empty=True)
+    return _scan_split(split, _class_names(split, root, folders), folders, may_be_empty=True)
 
 
 def _class_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[str, ...]:

@@ -1,102 +1,49 @@
-"""evaluate(run): validates a checkpoint of a run on the validation images, in one process."""
+"""evaluate(work): the answers of trained networks to sets of images, and their measures."""
 
-import copy
-import warnings
-from dataclasses import replace
-from pathlib import Path
+from collections import defaultdict
 from typing import NamedTuple
 
-from resnext.config.schema import Config, DataConfig
-from resnext.data.datamodule import ImageDataModule
-from resnext.data.images import load_images, load_other_images
-from resnext.data.index import ImageIndex, identify_data
-from resnext.errors import UserError
-from resnext.models.factory import build_model
-from resnext.models.weights import EMA_KEY, NETWORK_PREFIX, network_weights
-from resnext.run.directory import Run
-from resnext.run.identity import check_mark
-from resnext.run.run_files import find_checkpoint
-from resnext.runtime.checkpoint import check_network, load_checkpoint, parse_checkpoint
-from resnext.runtime.device import resolve_auto
-from resnext.runtime.logs import ignore_harmless_warnings, quiet_lightning
+from resnext.errors import RunFailed
+from resnext.inference.answers import Answers
+from resnext.inference.forward import Pass, answer
+from resnext.inference.image_sets import ImageSet
+from resnext.inference.measures import Measures, measure
 from resnext.runtime.signals import StopRequest
-from resnext.runtime.world import World
-from resnext.task.accuracy import Scores
-from resnext.task.classification import ClassificationTask
-from resnext.training.trainer import build_trainer
+from resnext.terminal import progress
 
 
-class Evaluation(NamedTuple):
-    """The scores of a checkpoint's network after `step` optimizer steps, and of its average (EMA) if it has one.
+class SetResult(NamedTuple):
+    """The answers to one set of images and their measures, for each network: `ema`, `raw` or both."""
 
-    `elsewhere` is the folder of the images if they are not the images of the run.
-    """
-
-    scores: Scores
-    average: Scores | None
-    step: int
-    elsewhere: Path | None
+    images: ImageSet
+    answers: dict[str, Answers]
+    measures: dict[str, Measures]
 
 
-def evaluate(run: Run, config: Config, checkpoint: str) -> Evaluation:
-    """Validates checkpoints/`checkpoint`.ckpt in the precision of the training. Writes nothing.
-
-    `config.data.root` may hold other images of the same classes; of a folder, only val/ is needed.
+def evaluate(work: Pass, processes: int = 1) -> list[SetResult]:
+    """Evaluates every image once, on any number of processes with the same result. Writes nothing.
 
     Raises:
-        UserError: if the checkpoint does not exist or belongs to another run; if another data.root has other classes;
-            if the images in the run's own data.root have changed.
-        Interrupted: at a signal. Lightning itself would exit with code 1 after a Ctrl-C.
+        UserError, RunFailed: see `answer`.
+        Interrupted: at a signal.
     """
-    path = find_checkpoint(run.path, checkpoint)
-    content = load_checkpoint(path)
-    found = parse_checkpoint(path, content)
-    check_mark(path, content, run.mark, required=False)
-    val, is_own = _load_val(run, config.data)
-    elsewhere = None if is_own else val.root
-    trainer_config = resolve_auto(config.trainer, run.info.get("resolved"))
-    config = replace(config, trainer=replace(trainer_config, devices=1, nodes=1, micro_batch_size=None, compile=False))
-    network = build_model(replace(config.model, weights=None), len(run.data_identity.classes))
-    task = ClassificationTask(network, config.recipe, seed=config.seed, log_every_steps=1)
-    check_network(found, network.state_dict(), NETWORK_PREFIX)
-    network.load_state_dict(network_weights(content["state_dict"]))
-    if config.recipe.ema.decay is not None:
-        task.validate_also("val_ema", copy.deepcopy(network))
-        task.validated["val_ema"].load_state_dict(network_weights(content[EMA_KEY]))
-    quiet_lightning()
-    trainer = build_trainer(config, World(0, 1), run.path, callbacks=[], loggers=[])
-    datamodule = ImageDataModule(
-        config.data, config.recipe, val, val, {}, seed=config.seed, skipped=run.path / "skipped.txt"
-    )  # nothing is trained: `train` is not used
-    with warnings.catch_warnings(), StopRequest().received(deferred=False):
-        ignore_harmless_warnings()
-        trainer.validate(task, datamodule, verbose=False)
-    return Evaluation(task.last_scores["val"], task.last_scores.get("val_ema"), found.step, elsewhere)
+    batches = work.batches()
+    found: dict[int, dict[str, Answers]] = {}
+    images = sum(len(batch) for _, batch in batches)
+    with StopRequest().received(deferred=False), progress("evaluating", images) as advance:
+        for number, answers in answer(work, min(processes, len(batches))):
+            found[number] = answers
+            advance(len(batches[number][1]))
+    parts: dict[int, dict[str, list[Answers]]] = defaultdict(lambda: defaultdict(list))
+    for number, (which, _) in enumerate(batches):
+        for name, answers in found[number].items():
+            parts[which][name].append(answers)
+    return [_join(images, parts[number]) for number, images in enumerate(work.sets)]
 
 
-def _load_val(run: Run, data: DataConfig) -> tuple[ImageIndex, bool]:
-    """The validation images, and whether they are the run's own: only both splits together identify them."""
-    if data.root == run.config.data.root:
-        train, val = load_images(data)
-        run.check_data(identify_data(train, val))
-        return val, True
-    train, val = load_other_images(data)
-    _check_classes(run, data.root, val.classes)
-    return val, train is not None and identify_data(train, val) == run.data_identity
-
-
-def _check_classes(run: Run, root: str, classes: tuple[str, ...]) -> None:
-    """Raises UserError if the list of classes differs: a label is a position in this list."""
-    made = run.data_identity.classes
-    if classes == made:
-        return
-    differences = {"missing": sorted({*made} - {*classes}), "new": sorted({*classes} - {*made})}
-    found = [
-        f"{len(names):,} {word} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
-        for word, names in differences.items()
-        if names
-    ]
-    raise UserError(
-        f"data.root={root} does not have the classes of {run.path}: {', '.join(found) or 'they are in another order'}; "
-        "give images of the same classes, in folders of the same names"
-    )
+def _join(images: ImageSet, parts: dict[str, list[Answers]]) -> SetResult:
+    answers = {name: Answers.join(each) for name, each in parts.items()}
+    for each in answers.values():
+        if len(each.losses) != len(images.index):
+            raise RunFailed(f"{len(images.index):,} images were listed, but {len(each.losses):,} were evaluated")
+    return SetResult(images, answers, {name: measure(each, images.accepted) for name, each in answers.items()})

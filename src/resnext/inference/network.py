@@ -20,6 +20,7 @@ from resnext.run.run_files import find_checkpoint
 from resnext.runtime.checkpoint import load_checkpoint
 
 Weights = Literal["ema", "raw"]
+Choice = Literal["ema", "raw", "both"]
 
 
 class TrainedNetwork(NamedTuple):
@@ -43,11 +44,12 @@ def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
         return load_network(path, weights)
     run = Run.open(path)
     best = find_checkpoint(run.path, "best")
-    content = load_checkpoint(best)
+    content = read_weights(best)
     check_mark(best, content, run.mark, required=False)
-    if METADATA not in content:  # an earlier release wrote it
-        content[METADATA] = CheckpointMetadata.of(run.config, run.data_identity.classes).to_plain()
-    return _build(best, content, weights)
+    # an earlier release wrote no metadata
+    known = METADATA in content
+    metadata = parse_metadata(best, content) if known else CheckpointMetadata.of(run.config, run.data_identity.classes)
+    return _trained(build_networks(best, content, metadata, weights), metadata)
 
 
 def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
@@ -58,21 +60,44 @@ def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     Raises:
         UserError: if the file is damaged, is another kind of file, or has no metadata.
     """
+    content = read_weights(path)
+    metadata = parse_metadata(path, content)
+    return _trained(build_networks(path, content, metadata, weights), metadata)
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint or an export, with `state_dict` and all that is beside it. Every byte is checked.
+
+    Raises:
+        UserError: if the file is damaged or of another kind.
+    """
     check_regular(path)
-    if zipfile.is_zipfile(path):
-        return _build(path, load_checkpoint(path), weights)
-    return _build(path, _read_safetensors(path), weights)
-
-
-def _build(path: Path, content: dict[str, Any], weights: Weights) -> TrainedNetwork:
+    content = load_checkpoint(path) if zipfile.is_zipfile(path) else _read_safetensors(path)
     if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
         raise UserError(f"{path} is not a checkpoint: it has no state_dict of tensors")
-    metadata = parse_metadata(path, content)
-    average = content.get(EMA_KEY) if weights == "ema" else None
-    network = build_model(metadata.model, len(metadata.classes))
-    state = _own_names(average or content["state_dict"])
-    load_into(network, state, replace(metadata.model, weights=str(path)), new_head=False)
-    return TrainedNetwork(network.eval(), metadata, is_average=bool(average))
+    return content
+
+
+def build_networks(
+    path: Path, content: dict[str, Any], metadata: CheckpointMetadata, choice: Choice
+) -> dict[str, nn.Module]:
+    """The networks with the weights in `content` of the file at `path`: `ema`, `raw`, or both, in this order.
+
+    Without averaged weights, only `raw`. Raises UserError if the weights do not fit.
+    """
+    states = {"ema": content.get(EMA_KEY), "raw": content["state_dict"]}
+    chosen = [name for name in states if choice in (name, "both") and states[name]] or ["raw"]
+    networks = {}
+    for name in chosen:
+        networks[name] = build_model(metadata.model, len(metadata.classes)).eval()
+        own_path = replace(metadata.model, weights=str(path))  # for messages
+        load_into(networks[name], _own_names(states[name]), own_path, new_head=False)
+    return networks
+
+
+def _trained(networks: dict[str, nn.Module], metadata: CheckpointMetadata) -> TrainedNetwork:
+    (name, network), *_ = networks.items()
+    return TrainedNetwork(network, metadata, is_average=name == "ema")
 
 
 def _is_state_dict(found: Any) -> bool:

@@ -1,0 +1,70 @@
+"""What a network answers to images: its likeliest classes, and sums from which a temperature is found."""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+TOP = 5
+UNKNOWN = -1  # the target of an image with several right classes
+SCALES = 2.0 ** (np.arange(-16, 17) / 4)  # 1 / temperature: from 1/16 to 16
+
+
+class Answers(NamedTuple):
+    """The answers to N images, in the order of the images.
+
+    Attributes:
+        labels: int64 [N, 5], the likeliest classes, the likeliest first; fewer columns if there are fewer classes.
+        probabilities: float32 [N, 5], of these classes.
+        losses: float64 [N], cross-entropy in nats; NaN without a target.
+        curve: float64 [33, 2], for logits times each of SCALES, the sum of the losses, and of their derivatives.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    losses: np.ndarray
+    curve: np.ndarray
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor, allowed: Tensor | None = None) -> Self:
+        """From logits [N, classes] and targets int64 [N]. With `allowed` int64 [M], only these classes can be answered.
+
+        A target is a position in all classes, or UNKNOWN.
+        """
+        logits = logits.float()
+        if allowed is not None:
+            logits, targets = logits[:, allowed], _position(targets, allowed)
+        probabilities, labels = logits.softmax(dim=1).topk(min(TOP, logits.shape[1]), dim=1)
+        known = targets != UNKNOWN
+        losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=UNKNOWN).double()
+        losses[~known] = torch.nan
+        curve = _curve(logits[known], targets[known])
+        labels = labels if allowed is None else allowed[labels]
+        return cls(*(part.cpu().numpy() for part in (labels, probabilities, losses, curve)))
+
+    @classmethod
+    def join(cls, parts: list[Self]) -> Self:
+        """The answers of consecutive batches. The sums are added in this order, whoever computed them."""
+        labels, probabilities, losses = (np.concatenate([part[field] for part in parts]) for field in range(3))
+        return cls(labels, probabilities, losses, np.sum([part.curve for part in parts], axis=0))
+
+
+def _position(targets: Tensor, allowed: Tensor) -> Tensor:
+    """Position of each target in `allowed`."""
+    matches = targets[:, None] == allowed
+    return torch.where(matches.any(dim=1), matches.int().argmax(dim=1), UNKNOWN)
+
+
+def _curve(logits: Tensor, targets: Tensor) -> Tensor:
+    """float64 [33, 2]: sum of losses of scaled logits, and of their derivatives by the scale."""
+    shifted = logits - logits.amax(dim=1, keepdim=True)
+    right = shifted.gather(1, targets[:, None]).squeeze(1)
+    rows = []
+    for scale in SCALES:
+        exponentials = (scale * shifted).exp()
+        total = exponentials.sum(dim=1)
+        mean = (exponentials * shifted).sum(dim=1) / total
+        rows.append(torch.stack([(total.log() - scale * right).double().sum(), (mean - right).double().sum()]))
+    return torch.stack(rows)

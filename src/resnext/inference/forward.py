@@ -1,0 +1,181 @@
+"""Runs networks over sets of images, in this process or in one process for each device."""
+
+import contextlib
+import multiprocessing
+import queue
+import signal
+from collections.abc import Iterator
+from contextlib import nullcontext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from resnext.config.checkpoint_metadata import CheckpointMetadata
+from resnext.config.schema import TrainerConfig
+from resnext.data.augment import build_eval_transform, normalize
+from resnext.data.dataset import Batch, EvalImages
+from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.data.sampler import Sample
+from resnext.errors import RunFailed, UserError, describe_error
+from resnext.inference.answers import Answers
+from resnext.inference.image_sets import ImageSet
+from resnext.inference.network import Choice, build_networks, read_weights
+from resnext.registry import load_extensions
+from resnext.runtime.parent_death import die_with_parent
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+SECONDS_BETWEEN_CHECKS = 1.0
+
+Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the answers of each network
+
+
+class Pass(NamedTuple):
+    """All that a process needs to compute its batches.
+
+    A batch has consecutive images of one set. The batches are the same for any number of processes, and so is what a
+    network computes for an image.
+
+    Attributes:
+        checkpoint: the file with the weights.
+        choice: which of its weights: `ema`, `raw` or `both`.
+        trainer: with resolved `auto` values; its accelerator, precision, channels_last and devices are used.
+        flip: whether to average the logits of each image and of its mirror image.
+        workers: DataLoader workers of each process.
+    """
+
+    checkpoint: Path
+    choice: Choice
+    metadata: CheckpointMetadata
+    sets: list[ImageSet]
+    trainer: TrainerConfig
+    batch_size: int
+    flip: bool
+    workers: int
+    worker_timeout: float
+
+    def batches(self) -> list[tuple[int, range]]:
+        """The number of the set and the images of each batch."""
+        return [
+            (number, range(first, min(first + self.batch_size, len(each.index))))
+            for number, each in enumerate(self.sets)
+            for first in range(0, len(each.index), self.batch_size)
+        ]
+
+
+def answer(work: Pass, processes: int) -> Iterator[Numbered]:
+    """Yields the answers to each batch, in any order.
+
+    Raises:
+        UserError: if the weights do not fit, an image cannot be read, or a batch does not fit in memory.
+        RunFailed: if a process was killed.
+    """
+    return _answer_part(work, 0, 1) if processes == 1 else _answer_in_processes(work, processes)
+
+
+@torch.inference_mode()
+def _answer_part(work: Pass, process: int, processes: int) -> Iterator[Numbered]:
+    """The batches of one process: every `processes`-th, from its own number on."""
+    gpu = work.trainer.accelerator == "gpu"
+    device = torch.device("cuda", process) if gpu else torch.device("cpu")
+    torch.backends.cudnn.benchmark = gpu and not work.trainer.deterministic  # as in the training
+    networks = build_networks(work.checkpoint, read_weights(work.checkpoint), work.metadata, work.choice)
+    for network in networks.values():
+        network.to(device)
+        if work.trainer.channels_last:
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    numbered = list(enumerate(work.batches()))[process::processes]
+    images = ImageLoader(
+        _Images(work),
+        batch_sampler=[[(number, image) for image in batch] for _, (number, batch) in numbered],
+        worker_timeout=work.worker_timeout,
+        num_workers=work.workers,
+        pin_memory=gpu,
+        worker_init_fn=prepare_worker,
+    )
+    dtype = AUTOCAST.get(work.trainer.precision)
+    autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
+    for (batch_number, (number, batch)), (pixels, _) in zip(numbered, images, strict=True):
+        targets, allowed = work.sets[number].for_batch(batch, device)
+        with autocast:
+            found = {name: _logits(network, pixels.to(device), work) for name, network in networks.items()}
+        yield batch_number, {name: Answers.of(logits, targets, allowed) for name, logits in found.items()}
+
+
+class _Images(Dataset[Any]):
+    """(set, image) of a batch → pixels uint8 [N, size, size, 3], labels int64 [N]."""
+
+    def __init__(self, work: Pass) -> None:
+        transform = build_eval_transform(work.metadata.evaluation, work.metadata.image_size)
+        self.sets = [EvalImages(each.index, None, transform) for each in work.sets]
+
+    def __getitems__(self, images: list[tuple[int, int]]) -> Batch | Exception:
+        return self.sets[images[0][0]].__getitems__([Sample(0, image) for _, image in images])
+
+
+def _logits(network: nn.Module, pixels: Tensor, work: Pass) -> Tensor:
+    try:
+        images = normalize(pixels, work.metadata)
+        logits = network(images)
+        return (logits + network(images.flip(3))) / 2 if work.flip else logits
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{len(pixels)} images do not fit in the memory of a GPU: give a lower --batch-size") from error
+
+
+def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
+    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+    results = context.Queue()
+    parts = [
+        context.Process(target=_send_part, args=(work, number, processes, multiprocessing.current_process().pid, results))
+        for number in range(processes)
+    ]
+    try:
+        for part in parts:
+            part.start()
+        for _ in range(len(work.batches())):
+            yield _receive(results, parts)
+    finally:
+        for part in parts:
+            part.kill()
+            part.join()
+        results.close()
+        results.cancel_join_thread()
+
+
+def _receive(results: Any, parts: list[BaseProcess]) -> Numbered:
+    """The next result. Raises the error of a process, or RunFailed if a process ended without its results."""
+    while True:
+        dead = [part for part in parts if part.exitcode]
+        with contextlib.suppress(queue.Empty):
+            found = results.get(timeout=SECONDS_BETWEEN_CHECKS)
+            if isinstance(found, Exception):
+                raise found
+            return found
+        if dead:
+            code = dead[0].exitcode or 0
+            ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            raise RunFailed(
+                f"process {parts.index(dead[0])} of the evaluation {ended}: if memory ran out, give fewer --devices"
+            )
+
+
+def _send_part(work: Pass, process: int, processes: int, parent: int, results: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and kills this process
+    die_with_parent(parent)
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    try:
+        load_extensions()
+        for found in _answer_part(work, process, processes):
+            results.put(found)
+    except (UserError, RunFailed) as error:
+        results.put(_as_ours(error))
+    except Exception as error:
+        results.put(RunFailed(f"a process of the evaluation failed: {describe_error(error)}"))
+
+
+def _as_ours(error: UserError | RunFailed) -> UserError | RunFailed:
+    """A subclass may have other arguments, which cannot be pickled."""
+    return (UserError if isinstance(error, UserError) else RunFailed)(str(error))
