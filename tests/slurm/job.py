@@ -24,7 +24,7 @@ TINY = (
     "logger.every_steps=1",
 )
 STEPS = 66  # 3 epochs of 1437 // 64 steps
-PATIENCE = 240.0  # seconds; the machine may be busy
+PATIENCE = 480.0  # seconds; the machine may be busy
 
 
 class Job:
@@ -111,11 +111,14 @@ class Job:
     def nodes(self) -> list[str]:
         return output("scontrol", "show", "hostnames", self.show()["NodeList"]).split()
 
-    def assert_finished(self, restarts: int | None = None) -> None:
-        """Asserts COMPLETED after `restarts` requeues (None: at least one), with every step in metrics.csv."""
+    def assert_finished(self, restarts: int = 1) -> None:
+        """Asserts COMPLETED with every step in metrics.csv, after at least `restarts` requeues; with 0, after none.
+
+        On a slow machine SLURM's kill of the start before may come late, and ends one more start.
+        """
         final = self.wait_for("COMPLETED", "FAILED", "CANCELLED")
         assert final["JobState"] == "COMPLETED", self.log
-        assert int(final["Restarts"]) >= 1 if restarts is None else final["Restarts"] == str(restarts), self.log
+        assert int(final["Restarts"]) >= restarts if restarts else final["Restarts"] == "0", self.log
         assert self.summary["status"] == "finished"
         assert self.steps == STEPS
 

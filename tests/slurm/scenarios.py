@@ -48,7 +48,7 @@ def two_tasks_a_node_disturbed(lab: Path, cluster: Cluster) -> Job:
     wait_until(lambda: "restart 1, on" in job.log, "second start", job)
     job.requeue()
     job.assert_finished(restarts=2)
-    assert [start["world_size"] for start in job.info["starts"]] == [4, 4, 4]
+    assert {start["world_size"] for start in job.info["starts"]} == {4}
     return job
 
 
@@ -57,14 +57,14 @@ def preemption(lab: Path, cluster: Cluster) -> Job:
     job = Job(lab, "preempted", PREEMPTED, SLOW_STEP="0.2")
     job.wait_for_steps(5)
     run("sbatch", "--partition=high", "--nodelist=node[3-4]", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
-    job.assert_finished(restarts=1)
+    job.assert_finished()
     assert job.history == ["0 start on node[3-4]", "0 stop preempted", "1 start on node[3-4]", "1 stop finished"]
     return job
 
 
 def time_limit(lab: Path, cluster: Cluster) -> Job:
-    """SLURM itself sends USR1; here it came 35 to 60 s after the start."""
-    job = Job(lab, "limited", EVERYONE, "slurm.time=2:00", "slurm.signal_seconds_before_end=60", SLOW_STEP="1.5")
+    """SLURM itself sends USR1, 95 to 120 s after the start. On a slow machine, a start takes a minute."""
+    job = Job(lab, "limited", EVERYONE, "slurm.time=3:00", "slurm.signal_seconds_before_end=60", SLOW_STEP="2.5")
     job.assert_finished()
     assert job.history[1] == "0 stop time limit near"
     return job
@@ -88,6 +88,17 @@ def two_requeues(lab: Path, cluster: Cluster) -> Job:
     assert 5 <= first < STEPS
     job.requeue()
     job.assert_finished(restarts=2)
+    return job
+
+
+def late_term(lab: Path, cluster: Cluster) -> Job:
+    """The ranks get SIGTERM and the job stays RUNNING, as by SLURM's late request to end the start before."""
+    job = Job(lab, "unlucky", EVERYONE, SLOW_STEP="0.2")
+    job.wait_for_steps(5)
+    job.signal("TERM")
+    job.assert_finished()
+    assert job.history[1] == "0 crash SIGTERM, although SLURM does not end the job"
+    assert job.info["starts"][1]["from_step"] >= 5
     return job
 
 
@@ -142,7 +153,7 @@ def killed_rank(lab: Path, cluster: Cluster) -> Job:
     job = Job(lab, "killed", EVERYONE, "checkpoint.every_steps=4", SLOW_STEP="0.2")
     job.wait_for_steps(10)
     job.kill_rank(1)
-    job.assert_finished(restarts=1)
+    job.assert_finished()
     assert job.history[1].startswith("0 crash exit code")
     assert job.info["starts"][1]["from_step"] >= 8
     return job
@@ -169,7 +180,7 @@ def crashed_node(lab: Path, cluster: Cluster) -> Job:
     job.wait_for_steps(10)
     first = job.nodes[0]
     cluster.crash_node(first)
-    job.assert_finished(restarts=1)
+    job.assert_finished()
     assert job.history[:2] == ["0 start on node[5-6]", "1 start on node[6-7]"]
     assert job.info["starts"][1]["from_step"] >= 8
     return job
@@ -276,7 +287,7 @@ def stop_and_resume(lab: Path, name: str, pause: str, signum: str, *, saved: boo
     job = Job(lab, name, EVERYONE, PAUSE=pause)
     job.wait_for_pause()
     job.signal(signum)
-    job.assert_finished(restarts=1)
+    job.assert_finished()
     ended = "0 stop time limit near" if saved else "0 crash time limit near, and nothing was saved in this start"
     assert job.history[1] == ended
     assert (job.info["starts"][-1]["from_step"] > 0) == saved

@@ -18,6 +18,7 @@ COMPARED = (
     scenarios.preemption,
     scenarios.two_requeues,
     scenarios.killed_rank,
+    scenarios.late_term,
     scenarios.one_rank_waits,
     scenarios.import_phase,
     scenarios.validation,
@@ -38,7 +39,7 @@ OTHERS = (
     scenarios.sweep_of_jobs,
     scenarios.sweep_by_submitit,
 )
-AT_ONCE = 5  # scenarios at the same time; each mostly waits
+AT_ONCE = 4  # scenarios at the same time; each mostly waits
 
 
 @pytest.fixture(scope="module")
