@@ -51,7 +51,8 @@ help:
 	@echo "                             the same as a SLURM job, requeued when needed"
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
 	@echo "make resume [RUN=runs/NAME]  resume a run, by default the latest unfinished one"
-	@echo "make evaluate RUN=runs/NAME  validate the run's best checkpoint"
+	@echo "make evaluate RUN=runs/NAME [DATA=PATH]"
+	@echo "                             accuracy, calibration and classes of the run's best checkpoint"
 	@echo "make predict RUN=runs/NAME DATA=PATH [ARGS='--output FILE']"
 	@echo "                             the likeliest classes of the images in PATH, as CSV"
 	@echo "make export RUN=runs/NAME ARGS='--format FORMAT'"
@@ -78,7 +79,7 @@ resume: $(READY)
 	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(at_data) $(ARGS)
 
 evaluate: $(READY)
-	@$(RESNEXT) evaluate "$$RUN" $(at_data) $(ARGS)
+	@$(RESNEXT) evaluate "$$RUN" $(if $(DATA),--data "$$DATA") $(ARGS)
 
 predict: $(READY)
 	@$(RESNEXT) predict "$$RUN" "$$DATA" $(ARGS)

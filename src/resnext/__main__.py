@@ -17,7 +17,7 @@ VERBS = {
     "status": "show runs: state, step, time left, SLURM job",
     "resume": "resume a run; without a name, the latest unfinished run",
     "compare": "check whether two runs are identical, or where they differ first",
-    "evaluate": "compute the validation accuracy of a run's checkpoint",
+    "evaluate": "compute accuracies and calibration of a checkpoint",
     "predict": "write the likeliest classes of images",
     "export": "write the trained network for timm, torchvision, ONNX Runtime …",
     "models": "list our networks with their cost, or compare them with torchvision and timm",

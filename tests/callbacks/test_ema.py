@@ -10,12 +10,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from resnext.callbacks.ema import update_average
 from resnext.config.schema import ModelConfig
-from resnext.inference.evaluate import evaluate
 from resnext.models.factory import build_model, load_into
 from resnext.models.resnext import ResNeXt
 from resnext.models.weights import load_weights
 from resnext.runtime.checkpoint import read_checkpoint
 from resnext.training.fit import fit
+from support.evaluation import evaluated
 from support.small_run import make_run, read_metrics, small_config
 
 
@@ -70,10 +70,9 @@ def test_a_run_saves_validates_and_selects_by_its_average(digits, capsys):
     assert (summary["val_ema/top1"], summary["val/top1"]) == (float(best["val_ema/top1"]), float(best["val/top1"]))
     assert read_checkpoint(run.checkpoints / "best.ckpt").step == int(best["step"])
 
-    evaluation = evaluate(run, run.config, "best")
-    assert evaluation.average is not None
-    assert evaluation.average.top1 == float(best["val_ema/top1"])
-    assert evaluation.scores.top1 == float(best["val/top1"])
+    found = evaluated(run)["networks"]
+    assert found["ema"]["top1"]["value"] == float(best["val_ema/top1"])
+    assert found["raw"]["top1"]["value"] == float(best["val/top1"])
     assert "ema       EMA, 0.6 every 2 steps; chooses best.ckpt" in capsys.readouterr().out
 
 

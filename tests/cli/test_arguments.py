@@ -5,7 +5,7 @@ import pytest
 from resnext.__main__ import run_verb
 
 MISTAKES = {
-    "evaluate": "the following arguments are required: run",
+    "evaluate": "the following arguments are required: RUN|FILE",
     "evaluate --checkpoint worst x": "argument --checkpoint: invalid choice: 'worst' (choose from 'best', 'last')",
     "fit": "the following arguments are required: run",
     "compare a": "the following arguments are required: other",

@@ -1,22 +1,28 @@
-"""Evaluation of a trained run on its own images, on other images of the same classes, and from best.ckpt alone."""
+"""Evaluation of a trained run: on its own images, on others, from a file, and on several processes."""
 
-import math
+import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm.data
+import timm.utils
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms import v2
 
 from resnext.__main__ import run_verb
 from resnext.config.checkpoint_metadata import peek_metadata
 from resnext.errors import UserError
-from resnext.inference.evaluate import evaluate
 from resnext.inference.network import load_network
 from resnext.run.directory import Run
-from resnext.task.accuracy import EvaluationScores
 from resnext.training.fit import fit
 from support.small_run import make_run, small_config, write_images
 
@@ -57,113 +63,266 @@ def validation_images(root: Path) -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
-def logits_of(path: Path, images: torch.Tensor) -> torch.Tensor:
-    """The logits from the checkpoint file alone."""
-    network, metadata, _ = load_network(path)
+def network_of(path: Path, weights: str = "ema") -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    """The network in the checkpoint file alone, and its mean and standard deviation [1, 3, 1, 1] for uint8 levels."""
+    network, metadata, _ = load_network(path, weights)
     assert (metadata.evaluation.image_size, metadata.evaluation.crop_pct) == (12, 0.75)
     mean, std = ((torch.tensor(each) * 255).view(1, 3, 1, 1) for each in (metadata.mean, metadata.std))
+    return network, mean, std
+
+
+def logits_of(path: Path, images: torch.Tensor, weights: str = "ema", *, flip: bool = False) -> torch.Tensor:
+    network, mean, std = network_of(path, weights)
     with torch.inference_mode():
-        return network(images.to(memory_format=torch.channels_last).float().sub(mean).div(std))
+        images = images.to(memory_format=torch.channels_last).float().sub(mean).div(std)
+        return (network(images) + network(images.flip(3))) / 2 if flip else network(images)
 
 
-def test_best_ckpt_alone_gives_the_logits_of_the_evaluation(
-    run: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str | Path, exit_code: int = 0) -> dict:
+    """What `evaluate --json` prints."""
+    assert run_verb(["evaluate", *map(str, arguments), "--json"]) == exit_code, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line with which `evaluate` refuses."""
+    assert run_verb(["evaluate", *map(str, arguments)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def rows(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_best_ckpt_alone_gives_the_probabilities_of_the_evaluation(
+    run: Run, trained: Path, tmp_path: Path, flip: bool, capsys: pytest.CaptureFixture[str]
 ):
-    recorded: list[torch.Tensor] = []
-    update = EvaluationScores.update
-    monkeypatch.setattr(
-        EvaluationScores,
-        "update",
-        lambda self, logits, targets: recorded.append(logits) or update(self, logits, targets),
-    )
-    assert evaluate(run, run.config, "best").elsewhere is None
+    evaluated(capsys, "runs/test", "--batch-size", "16", *(["--tta", "flip"] if flip else []))
+    found = rows(run.path / f"evaluations/best-val{'-flip' if flip else ''}.npz")
     alone = Path(shutil.copy(run.checkpoints / "best.ckpt", tmp_path / "alone.ckpt"))
     shutil.rmtree(run.path)
-    images = validation_images(trained / "images")
-    averages = recorded[1::2]  # for each batch: logits of the weights, then logits of the average
-    sizes = [len(batch) for batch in averages]
-    assert sizes == [16, 1]
-    expected = torch.cat([logits_of(alone, batch) for batch in images.split(sizes)])
-    assert torch.equal(torch.cat(averages), expected)
-    assert not torch.equal(torch.cat(recorded[::2]), expected)
-    metadata = load_network(alone).metadata
-    assert metadata.classes == ("cat", "dog")
-    assert peek_metadata(alone) == metadata
+    batches = validation_images(trained / "images").split(16)
+    for name in ("ema", "raw"):
+        logits = torch.cat([logits_of(alone, batch, name, flip=flip) for batch in batches])
+        probabilities, labels = logits.softmax(1).topk(2)
+        assert np.array_equal(found[f"{name}_probabilities"], probabilities.numpy())
+        assert np.array_equal(found[f"{name}_classes"], labels.numpy())
+    assert not np.array_equal(found["ema_probabilities"], found["raw_probabilities"])
+    names = [path.relative_to(trained / "images/val") for path in sorted((trained / "images/val").rglob("*.png"))]
+    assert [Path(os.fsdecode(path)) for path in found["paths"].tolist()] == names
+    assert found["targets"].tolist() == [0] * 9 + [1] * 8
+    assert peek_metadata(alone) == load_network(alone).metadata
 
 
-def test_other_images_of_the_same_classes_are_evaluated(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    write_images(tmp_path / "other", {"train/cat": 1, "train/dog": 1, "val/cat": 5, "val/dog": 7})
-    before, path = content(run.path), run.checkpoints / "best.ckpt"
-    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'other'}'"]) == 0
-    predicted = logits_of(path, validation_images(tmp_path / "other")).argmax(1)
-    top1 = (predicted == torch.tensor([0] * 5 + [1] * 7)).double().mean().item()
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith(f"12 images in {tmp_path}/other/val, which are not the run's own")
-    assert lines[1].startswith(f"  average (EMA)  top-1 {100 * top1:.2f} %")
-    assert content(run.path) == before
+def test_accuracies_are_those_of_timms_validation(run: Run, trained: Path, capsys: pytest.CaptureFixture[str]):
+    """timm's data set, loader, transforms and accuracy; the images are not square, and are resized and cropped."""
+    network, mean, std = network_of(run.checkpoints / "best.ckpt")
+    loader = timm.data.create_loader(
+        timm.data.create_dataset("", str(trained / "images/val")),
+        input_size=(3, 12, 12),
+        batch_size=5,
+        use_prefetcher=False,
+        interpolation="bicubic",
+        mean=(mean / 255).flatten().tolist(),
+        std=(std / 255).flatten().tolist(),
+        num_workers=0,
+        crop_pct=0.75,
+    )
+    top1, top5 = timm.utils.AverageMeter(), timm.utils.AverageMeter()
+    with torch.inference_mode():
+        for images, targets in loader:
+            accuracies = timm.utils.accuracy(network(images), targets, topk=(1, 2))
+            top1.update(accuracies[0].item(), len(images))
+            top5.update(accuracies[1].item(), len(images))
+    found = evaluated(capsys, "runs/test", "--weights", "ema")["networks"]["ema"]
+    assert found["images"] == top1.count == 17
+    assert round(17 * found["top1"]["value"]) == round(17 * top1.avg / 100)
+    assert found["top5"]["value"] == top5.avg / 100 == 1
+
+
+def test_the_accuracy_is_that_of_the_training(run: Run, capsys: pytest.CaptureFixture[str]):
+    for name, prefix in (("raw", "val"), ("ema", "val_ema")):
+        found = evaluated(capsys, "runs/test", "--checkpoint", "last", "--weights", name)
+        assert found["networks"][name]["top1"]["value"] == run.summary["last"][f"{prefix}/top1"]
+        assert (found["step"], found["is_own"], found["classes"]) == (run.summary["steps"], True, 2)
+
+
+def test_what_is_printed_is_what_is_written(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert run_verb(["evaluate", "runs/test"]) == 0
+    printed = capsys.readouterr().out
+    content = json.loads((run.path / "evaluations/best-val.json").read_text())
+    for each in content["networks"].values():
+        low, high = 100 * each["top1"]["low"], 100 * each["top1"]["high"]
+        assert f"top-1   {100 * each['top1']['value']:.2f} %, 95 % interval {low:.2f} to {high:.2f} %" in printed
+        assert f"loss    {each['loss']:.4f}" in printed
+        assert sum(images for _, _, images in each["confusion"]) == 17
+        assert [(one["class"], one["images"]) for one in each["per_class"]] == [("cat", 9), ("dog", 8)]
+    assert "evaluated runs/test/checkpoints/best.ckpt, step " in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_other_images_need_no_train_folder(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """The result is that of the same images beside a train/, and of the run's own images."""
+    """The result is that of the same images beside a train/."""
     write_images(tmp_path / "other", {"train/cat": 1, "train/dog": 1, "val/cat": 5, "val/dog": 7})
     shutil.copytree(tmp_path / "other/val", tmp_path / "alone/validation")
-    outputs = []
-    for name in ("other", "alone"):
-        assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / name}'"]) == 0
-        outputs.append(capsys.readouterr().out)
-    assert outputs[0] == outputs[1].replace("alone/validation", "other/val")
+    one, other = (evaluated(capsys, "runs/test", "--data", tmp_path / name) for name in ("other", "alone"))
+    assert one["networks"] == other["networks"]
+    assert not one["is_own"]
+    assert (run.path / "evaluations/best-val-alone.json").exists()
+    predicted = logits_of(run.checkpoints / "best.ckpt", validation_images(tmp_path / "other")).argmax(1)
+    hits = (predicted == torch.tensor([0] * 5 + [1] * 7)).sum().item()
+    assert one["networks"]["ema"]["top1"]["value"] == hits / 12
 
-    (tmp_path / "alone/validation/dog").rename(tmp_path / "alone/validation/cow")
-    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
-    assert "does not have the classes of runs/test: 1 missing (dog), 1 new (cow); give" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "alone/validation")
-    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'alone'}'"]) == 2
-    assert "alone has no val/: give the folder that holds val/CLASS/" in capsys.readouterr().err
+    assert "alone has no val/: give the folder that holds val/CLASS/" in refusal(
+        capsys, "runs/test", "--data", tmp_path / "alone"
+    )
+
+
+def test_a_part_of_the_classes_is_found_by_name(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Label 0 of the folder is class 1 of the network, which may also answer class 0."""
+    write_images(tmp_path / "other", {"val/dog": 7})
+    found = evaluated(capsys, "runs/test", "--data", tmp_path / "other")
+    predicted = logits_of(run.checkpoints / "best.ckpt", validation_images(tmp_path / "other")).argmax(1)
+    assert found["networks"]["ema"]["top1"]["value"] == predicted.double().mean().item()
+    assert found["networks"]["ema"]["per_class"][0] == {"class": "cat", "images": 0, "top1": None}
+    assert found["classes"] == 1
+
+
+def test_a_class_that_the_network_does_not_have_is_named(run: Run, tmp_path: Path, capsys):
+    write_images(tmp_path / "other", {f"{split}/{name}": 1 for split in ("train", "val") for name in ("cat", "emu")})
+    error = refusal(capsys, "runs/test", "--data", tmp_path / "other")
+    assert "other/val has 1 class that runs/test does not have (emu): give folders with the names of its" in error
 
 
 def test_a_moved_copy_of_the_images_is_recognized(run: Run, trained: Path, tmp_path: Path, capsys):
     """Names alone do not show that val/ is the same; train/ has to be there too."""
     shutil.copytree(trained / "images", tmp_path / "moved")
     shutil.copytree(trained / "images/val", tmp_path / "alone/val")
-    for root in (trained / "images", tmp_path / "moved", tmp_path / "alone"):
-        assert run_verb(["evaluate", "runs/test", f"data.root='{root}'"]) == 0
-    one, moved, alone = np.array_split(capsys.readouterr().out.splitlines(), 3)
-    assert list(one) == list(moved)
-    assert one[0].endswith(", 17 images")
-    assert alone[0].endswith(f", 17 images in {tmp_path}/alone/val, which are not the run's own")
-    assert list(one[1:]) == list(alone[1:])
+    found = [evaluated(capsys, "runs/test", "--data", tmp_path / name) for name in ("moved", "alone")]
+    assert [each["is_own"] for each in found] == [True, False]
+    assert found[0]["networks"] == found[1]["networks"] == evaluated(capsys, "runs/test")["networks"]
 
 
-@pytest.mark.parametrize(
-    ("classes", "difference"),
-    [(("cat", "cow", "emu"), "1 missing (dog), 2 new (cow, emu)"), (("dog",), "1 missing (cat)")],
-)
-def test_other_classes_are_refused_by_name(run: Run, tmp_path: Path, classes: tuple[str, ...], difference: str, capsys):
-    write_images(tmp_path / "other", {f"{split}/{name}": 1 for split in ("train", "val") for name in classes})
-    assert run_verb(["evaluate", "runs/test", f"data.root='{tmp_path / 'other'}'"]) == 2
-    error = capsys.readouterr().err
-    assert f"data.root={tmp_path}/other does not have the classes of runs/test: {difference}; give" in error
-    assert error.count("\n") == 1
-
-
-def test_changed_images_in_its_own_folder_are_refused(run: Run, trained: Path, tmp_path: Path):
+def test_changed_images_in_its_own_folder_are_refused(run: Run, trained: Path, tmp_path: Path, capsys):
     shutil.copytree(trained / "images", tmp_path / "images")
     for path in run.path.rglob("*.yaml"):
         path.write_text(path.read_text().replace(str(trained / "images"), str(tmp_path / "images")))
     (tmp_path / "images/val/cat/0.png").unlink()
-    with pytest.raises(UserError, match="no longer has the same images"):
-        evaluate(run, run.config, "best")
+    assert "no longer has the same images" in refusal(capsys, "runs/test")
+
+
+def test_the_test_split_is_evaluated(run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(trained / "images/val", tmp_path / "other/test")
+    found = evaluated(capsys, "runs/test", "--data", tmp_path / "other", "--split", "test")
+    assert found["split"] == "test"
+    assert found["networks"] == evaluated(capsys, "runs/test")["networks"]
+    assert "images/test does not exist" in refusal(capsys, "runs/test", "--split", "test")
 
 
 def test_only_recipe_evaluation_may_be_given(run: Run, capsys: pytest.CaptureFixture[str]):
-    before, losses = content(run.path), []
-    for overrides in ([], ["recipe.evaluation.image_size=8", "recipe.evaluation.crop_pct=1"]):
-        assert run_verb(["evaluate", "runs/test", *overrides]) == 0
-        losses.append(float(capsys.readouterr().out.split()[-1]))
-    assert not math.isclose(*losses)
-    assert run_verb(["evaluate", "runs/test", "recipe.image_size=12"]) == 2
-    assert "recipe.image_size was 8 and is now 12" in capsys.readouterr().err
-    assert content(run.path) == before
+    changes = ("recipe.evaluation.image_size=8", "recipe.evaluation.crop_pct=1")
+    losses = [evaluated(capsys, "runs/test", *each)["networks"]["ema"]["loss"] for each in ((), changes)]
+    assert losses[0] != losses[1]
+    assert losses[1] == evaluated(capsys, "runs/test", "--image-size", "8", changes[1])["networks"]["ema"]["loss"]
+    assert "recipe.image_size was 8 and is now 12" in refusal(capsys, "runs/test", "recipe.image_size=12")
+    names = sorted(path.stem for path in (run.path / "evaluations").glob("*.json"))
+    assert names == ["best-val", "best-val-8px-crop_pct=1.0"]
+
+
+def test_a_file_is_evaluated_like_its_run(run: Run, trained: Path, tmp_path: Path, capsys):
+    exported = tmp_path / "exported.safetensors"
+    export = ("export", "runs/test", "--format", "safetensors", "--weights", "raw", "--output", str(exported))
+    assert run_verb(list(export)) == 0
+    capsys.readouterr()
+    found = evaluated(capsys, exported, "--data", trained / "images")
+    expected = evaluated(capsys, "runs/test", "--weights", "raw")
+    assert found["networks"] == expected["networks"]
+    assert (tmp_path / "evaluations/exported-val.npz").exists()
+    assert "is a file, so give its images: --data PATH" in refusal(capsys, exported)
+    assert "seed=1 is for a run" in refusal(capsys, exported, "--data", trained / "images", "seed=1")
+
+
+def test_an_evaluation_changes_nothing_else_in_the_run(run: Run, capsys: pytest.CaptureFixture[str]):
+    before = content(run.path)
+    evaluated(capsys, "runs/test")
+    first = content(run.path)
+    evaluated(capsys, "runs/test")
+    assert content(run.path) == first
+    written = {Path("runs/test/evaluations") / name for name in ("best-val.json", "best-val.npz")}
+    assert first.keys() - before.keys() == written
+    assert {path: first[path] for path in before} == before
+
+
+@pytest.mark.processes
+def test_the_result_is_the_same_on_any_number_of_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """101 images, which neither the devices nor the batches divide."""
+    write_images(tmp_path / "images", {"train/cat": 16, "train/dog": 16, "val/cat": 50, "val/dog": 51})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        fit(make_run(small_config(tmp_path / "images", **{**CHANGES, "data__workers": 1})))
+        found = []
+        for devices in (1, 2, 3):
+            one = evaluated(capsys, "runs/test", "--devices", devices, "--batch-size", "8")
+            found.append((one["networks"], rows(Path("runs/test/evaluations/best-val.npz"))))
+        Path("images/val/cat/7.png").write_bytes(b"no image")
+        error = refusal(capsys, "runs/test", "--devices", "2")
+    assert found[0][0]["raw"]["images"] == 101
+    for networks, arrays in found[1:]:
+        assert networks == found[0][0]
+        assert all(np.array_equal(array, found[0][1][name]) for name, array in arrays.items())
+    assert "images/val/cat/7.png cannot be read as an image" in error
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("victim", ["parent", "process"])
+def test_a_killed_evaluation_leaves_no_process_and_no_result(run: Run, trained: Path, victim: str):
+    """SIGINT to the command, or SIGKILL to one of its two processes; 4000 copies of the images take long."""
+    for name in ("cat", "dog"):
+        for number in range(100, 2100):
+            (trained / f"images/val/{name}/{number}.png").unlink(missing_ok=True)
+            os.link(trained / f"images/val/{name}/0.png", trained / f"images/val/{name}/{number}.png")
+    command = [sys.executable, "-m", "resnext", "evaluate", str(run.path), "--data", str(trained / "images")]
+    process = subprocess.Popen(
+        [*command, "--devices", "2", "--batch-size", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        parts = wait_for_children(process.pid, 3)  # two, and multiprocessing's tracker
+        os.kill(
+            process.pid if victim == "parent" else parts[-1], signal.SIGINT if victim == "parent" else signal.SIGKILL
+        )
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        for number in range(100, 2100):
+            for name in ("cat", "dog"):
+                (trained / f"images/val/{name}/{number}.png").unlink()
+    if victim == "parent":
+        assert process.returncode == 130
+    else:
+        assert process.returncode == 1
+        assert "of the evaluation was killed by SIGKILL: if memory ran out, give fewer --devices" in error
+    assert "Traceback" not in error
+    assert not [pid for pid in parts if Path(f"/proc/{pid}/cmdline").exists() and is_alive(pid)]
+    assert not (run.path / "evaluations").exists()
+
+
+def wait_for_children(parent: int, count: int) -> list[int]:
+    """The process ids, in the order of their start."""
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    deadline = time.monotonic() + 120
+    while len(found := children.read_text().split()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return sorted(map(int, found))
+
+
+def is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_a_checkpoint_of_an_earlier_release_needs_its_run():

@@ -10,12 +10,12 @@ import torch
 import yaml
 
 from resnext.errors import Interrupted, UserError
-from resnext.inference.evaluate import evaluate
 from resnext.report.comparison import compare
 from resnext.run.directory import Run
 from resnext.run.identity import describe_differences, identity_digest
 from resnext.runtime.checkpoint import load_checkpoint
 from resnext.training.fit import fit
+from support.evaluation import evaluated
 from support.small_run import small_config
 from support.stopping import Stopper, make_run, with_callbacks
 
@@ -61,7 +61,7 @@ def test_a_checkpoint_of_another_run_is_refused_in_one_line(ours: Run, name: str
 def test_a_checkpoint_of_another_run_is_neither_evaluated_nor_compared(ours: Run, name: str):
     shutil.copy(f"runs/theirs/checkpoints/{name}.ckpt", ours.checkpoints)
     with pytest.raises(UserError, match=rf"{name}.ckpt belongs to another run"):
-        evaluate(ours, ours.config, name)
+        evaluated(ours, name)
     with pytest.raises(UserError, match=rf"{name}.ckpt belongs to another run"):
         compare(ours, Run(Path("runs/theirs")))
 
@@ -77,7 +77,7 @@ def test_weights_of_another_run_start_a_new_run(ours: Run, digits: Path):
     weights = str(ours.checkpoints / "best.ckpt")
     run = make_run(small_config(digits, run="new", recipe__batch_size=720, recipe__epochs=1, model__weights=weights))
     fit(run)
-    assert evaluate(run, run.config, "best").step == 1
+    assert evaluated(run)["step"] == 1
 
 
 def test_a_configuration_that_was_changed_by_hand_is_refused(ours: Run):
@@ -161,9 +161,9 @@ def test_a_checkpoint_without_a_mark_is_refused(ours: Run):
 
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_checkpoint_without_a_mark_is_read_with_a_warning(ours: Run, caplog: pytest.LogCaptureFixture, name: str):
-    scores, path = evaluate(ours, ours.config, name).scores, ours.checkpoints / f"{name}.ckpt"
+    networks, path = evaluated(ours, name)["networks"], ours.checkpoints / f"{name}.ckpt"
     rewrite(path, run=None, metrics=None)
-    assert evaluate(ours, ours.config, name).scores == scores
+    assert evaluated(ours, name)["networks"] == networks
     assert f"{path} does not say which run wrote it" in caplog.text
     assert {part.name: part.same for part in compare(ours, ours)} == dict.fromkeys(
         ("metrics.csv", "position", "weights", "EMA", "optimizer", "best.ckpt"), True

@@ -17,7 +17,7 @@ from torch.distributed import DistNetworkError, TCPStore
 
 from resnext.__main__ import run_verb
 from resnext.errors import Interrupted, RunFailed, UserError
-from resnext.inference.evaluate import evaluate
+from resnext.inference import forward
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import read_checkpoint
 from resnext.runtime.world import World
@@ -26,6 +26,7 @@ from resnext.task.classification import ClassificationTask
 from resnext.training import ending
 from resnext.training import fit as fit_module
 from resnext.training.fit import fit
+from support.evaluation import evaluated
 from support.small_run import make_run, read_metrics, small_config, write_images
 
 
@@ -69,9 +70,10 @@ def test_evaluation_prints_the_scores_of_the_training(digits: Path):
     run = make_run(config)
     fit(run)
     for checkpoint, results in (("best", run.summary), ("last", run.summary["last"])):
-        scores = evaluate(run, run.config, checkpoint).scores
-        assert (scores.top1, scores.top5, scores.images) == (results["val/top1"], results["val/top5"], 360)
-        assert scores.loss == pytest.approx(results["val/loss"])
+        found = evaluated(run, checkpoint)["networks"]["raw"]
+        accuracies = found["top1"]["value"], found["top5"]["value"]
+        assert (*accuracies, found["images"]) == (results["val/top1"], results["val/top5"], 360)
+        assert found["loss"] == pytest.approx(results["val/loss"])
 
 
 @pytest.mark.parametrize("micro_batch_size", [32, 8])
@@ -137,9 +139,9 @@ def test_a_signal_in_an_evaluation_interrupts_it(digits: Path, monkeypatch: pyte
     run = make_run(small_config(digits, recipe__max_steps=2))
     fit(run)
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(ClassificationTask, "on_validation_start", lambda _task: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(forward, "_logits", lambda *_: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Interrupted):
-        evaluate(run, run.config, "last")
+        evaluated(run, "last")
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -29,18 +29,16 @@ def main(arguments: list[str]) -> int:
     from resnext.inference.evaluation_file import to_plain, write_evaluation
     from resnext.inference.forward import Pass
     from resnext.inference.subject import find_asked, name_result
-    from resnext.runtime.device import count_devices
 
     subject = subject.at_size(options.image_size)
     asked = find_asked(subject, options.split, options.suite)
-    trainer = replace(subject.trainer, devices=options.devices or "auto")
-    processes = count_devices(trainer)
+    processes = _count_processes(subject, options.devices)
     work = Pass(
         subject.checkpoint,
         options.weights,
         subject.metadata,
         asked.sets,
-        trainer,
+        subject.trainer,
         batch_size=options.batch_size,
         flip=options.tta is not None,
         workers=-(-count_workers(subject.data) // processes),
@@ -133,6 +131,18 @@ def _open_file(options: argparse.Namespace) -> "Subject":
     from resnext.inference.subject import Subject
 
     return Subject.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())
+
+
+def _count_processes(subject: "Subject", devices: int | None) -> int:
+    """Raises UserError if there are fewer GPUs."""
+    from resnext.runtime.device import count_devices
+
+    if subject.trainer.accelerator == "cpu":
+        return devices or 1
+    gpus = count_devices(replace(subject.trainer, devices="auto"))
+    if devices is not None and devices > gpus:
+        raise UserError(f"--devices {devices}, but this machine has {pluralize(gpus, 'GPU')}")
+    return devices or gpus
 
 
 def _describe(options: argparse.Namespace, subject: "Subject", asked: "Asked") -> dict[str, Any]:

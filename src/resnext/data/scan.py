@@ -75,7 +75,7 @@ def scan_val(root: Path) -> ImageIndex:
 
 
 def scan_class_folders(split: Path, root: Path) -> ImageIndex:
-    """Lists the class folders in `split`, which messages take for a split of `root`. Raises the errors of scan_splits."""
+    """Lists the class folders in `split`, a folder of `root`. Raises the errors of scan_splits."""
     folders: list[FolderStamp] = []
     return _scan_split(split, _class_names(split, root, folders), folders, may_be_empty=True)
 

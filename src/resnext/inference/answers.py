@@ -36,7 +36,8 @@ class Answers(NamedTuple):
         logits = logits.float()
         if allowed is not None:
             logits, targets = logits[:, allowed], _position(targets, allowed)
-        probabilities, labels = logits.softmax(dim=1).topk(min(TOP, logits.shape[1]), dim=1)
+        labels = logits.topk(min(TOP, logits.shape[1]), dim=1).indices  # of small logits, the probability may be 0
+        probabilities = logits.softmax(dim=1).gather(1, labels)
         known = targets != UNKNOWN
         losses = functional.cross_entropy(logits, targets, reduction="none", ignore_index=UNKNOWN).double()
         losses[~known] = torch.nan

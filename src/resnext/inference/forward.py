@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ class Pass(NamedTuple):
     Attributes:
         checkpoint: the file with the weights.
         choice: which of its weights: `ema`, `raw` or `both`.
-        trainer: with resolved `auto` values; its accelerator, precision, channels_last and devices are used.
+        trainer: with resolved `auto` values; its accelerator, precision, channels_last and deterministic are used.
         flip: whether to average the logits of each image and of its mirror image.
         workers: DataLoader workers of each process.
     """
@@ -127,9 +128,9 @@ def _logits(network: nn.Module, pixels: Tensor, work: Pass) -> Tensor:
 
 def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    results = context.Queue()
+    results, parent = context.Queue(), os.getpid()
     parts = [
-        context.Process(target=_send_part, args=(work, number, processes, multiprocessing.current_process().pid, results))
+        context.Process(target=_send_part, args=(work, number, processes, parent, results))
         for number in range(processes)
     ]
     try:

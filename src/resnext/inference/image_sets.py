@@ -89,5 +89,3 @@ def as_set(index: ImageIndex, classes: tuple[str, ...], owner: str) -> ImageSet:
         )
     labels = np.array([position[name] for name in index.classes], np.int64)[index.labels]
     return ImageSet("", index, labels[:, None])
-
-

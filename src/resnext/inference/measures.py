@@ -48,16 +48,20 @@ class Measures(NamedTuple):
 
 
 def measure(answers: Answers, accepted: np.ndarray) -> Measures:
-    """`accepted` int64 [N, K] holds the right classes of each image, filled up with UNKNOWN."""
-    images = len(accepted)
-    hits = (answers.labels[:, :, None] == accepted[:, None, :]).any(axis=2)
+    """`accepted` int64 [N, K] holds the right classes of each image, filled up with UNKNOWN.
+
+    An image without a right class does not count.
+    """
+    counted = (accepted != UNKNOWN).any(axis=1)
+    images = int(counted.sum())
+    hits = (answers.labels[:, :, None] == accepted[:, None, :]).any(axis=2)[counted]
     has_targets = accepted.shape[1] == 1
     return Measures(
         images,
         Interval.of(int(hits[:, 0].sum()), images),
         Interval.of(int(hits.any(axis=1).sum()), images),
         float(answers.losses.mean()) if has_targets else None,
-        calibration_error(answers.probabilities[:, 0], hits[:, 0]),
+        calibration_error(answers.probabilities[counted, 0], hits[:, 0]),
         best_temperature(answers.curve) if has_targets else None,
     )
 
