@@ -123,7 +123,7 @@ def test_best_ckpt_alone_gives_the_probabilities_of_the_evaluation(
 def test_accuracies_are_those_of_timms_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """timm's data set, loader, transforms and accuracy, over 101 images that are resized and cropped.
 
-    The network's weights are random, and large enough that its answers differ from image to image.
+    The network's weights are random, and its batch statistics those of noise: its answers differ from image to image.
     """
     classes = tuple("abcdefg")
     random = np.random.default_rng(0)
@@ -134,9 +134,13 @@ def test_accuracies_are_those_of_timms_validation(tmp_path: Path, capsys: pytest
         Image.fromarray(colors).resize((20, 16), Image.Resampling.BICUBIC).save(path)
     config = small_config(tmp_path / "images", **CHANGES)
     torch.manual_seed(0)
-    network = build_model(config.model, len(classes)).eval()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter)
+    network = build_model(config.model, len(classes))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # of the next batch alone
+    network(torch.randn(64, 3, 12, 12))
+    network.eval()
+    nn.init.normal_(next(each for each in network.modules() if isinstance(each, nn.Linear)).weight)
     metadata = CheckpointMetadata.of(config, classes)
     torch.save({"state_dict": network.state_dict(), METADATA: metadata.to_plain()}, tmp_path / "network.pt")
 
@@ -162,7 +166,7 @@ def test_accuracies_are_those_of_timms_validation(tmp_path: Path, capsys: pytest
     assert 0 < top1.avg < top5.avg < 100
     assert 101 * found["top1"]["value"] == pytest.approx(1.01 * top1.avg, abs=1e-3)
     assert 101 * found["top5"]["value"] == pytest.approx(1.01 * top5.avg, abs=1e-3)
-    assert len(found["confusion"]) > 2 * len(classes)
+    assert len(found["confusion"]) > len(classes)
 
 
 def test_the_accuracy_is_that_of_the_training(run: Run, capsys: pytest.CaptureFixture[str]):
