@@ -59,7 +59,7 @@ def validation_images(root: Path) -> torch.Tensor:
 
 def logits_of(path: Path, images: torch.Tensor) -> torch.Tensor:
     """The logits from the checkpoint file alone."""
-    network, metadata, _ = load_network(path)
+    network, metadata, *_ = load_network(path)
     assert (metadata.evaluation.image_size, metadata.evaluation.crop_pct) == (12, 0.75)
     mean, std = ((torch.tensor(each) * 255).view(1, 3, 1, 1) for each in (metadata.mean, metadata.std))
     with torch.inference_mode():

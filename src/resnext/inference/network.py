@@ -25,12 +25,14 @@ Weights = Literal["ema", "raw"]
 class TrainedNetwork(NamedTuple):
     """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits.
 
-    `is_average` tells that its weights are the average (EMA) of a training.
+    `is_average` tells that its weights are the average (EMA) of a training, and `step` after how many optimizer steps;
+    None if the file does not say so.
     """
 
     network: nn.Module
     metadata: CheckpointMetadata
     is_average: bool = False
+    step: int | None = None
 
 
 def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
@@ -72,7 +74,8 @@ def _build(path: Path, content: dict[str, Any], weights: Weights) -> TrainedNetw
     network = build_model(metadata.model, len(metadata.classes))
     state = _own_names(average or content["state_dict"])
     load_into(network, state, replace(metadata.model, weights=str(path)), new_head=False)
-    return TrainedNetwork(network.eval(), metadata, is_average=bool(average))
+    step = content.get("global_step")
+    return TrainedNetwork(network.eval(), metadata, bool(average), step if isinstance(step, int) else None)
 
 
 def _is_state_dict(found: Any) -> bool:
