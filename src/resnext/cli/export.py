@@ -1,5 +1,6 @@
 """resnext export RUN --format FORMAT: write the trained network for another library."""
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,27 +14,7 @@ NAMES = ("safetensors", "torch", "timm", "torchvision", "onnx", "torchexport")
 
 
 def main(arguments: list[str]) -> int:
-    parser = ArgumentParser(
-        "resnext export",
-        description="Write the trained network for another library, with its class names and its preprocessing. The "
-        "result is read back by that library, and its logits are compared with the network's.",
-    )
-    parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
-    parser.add_argument("--format", required=True, choices=NAMES, help="timm writes a folder, the others write a file")
-    parser.add_argument(
-        "--weights", choices=("ema", "raw"), default="ema", help="the average if there is one, or the trained weights"
-    )
-    parser.add_argument("--output", type=Path, metavar="PATH", help="default: runs/NAME/exports/, or beside FILE")
-    parser.add_argument(
-        "--fold-batchnorm", action="store_true", help="torchexport only: merge batch norms into convolutions"
-    )
-    parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the operators")
-    parser.add_argument("--license", metavar="ID", help="timm only: for the model card, such as apache-2.0")
-    options = parser.parse_args(arguments)
-    if options.license is not None and options.format != "timm":
-        raise UserError(
-            f"--license is for --format timm, and not for --format {options.format}: it is in the model card"
-        )
+    options = _parse(arguments)
 
     from resnext.run.directory import Run
 
@@ -66,6 +47,31 @@ def main(arguments: list[str]) -> int:
         print(f"card      {result.path / CARD}: {describe_card(card)}")
     print(f"open      {chosen.opens.replace('PATH', str(result.path))}")
     return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = ArgumentParser(
+        "resnext export",
+        description="Write the trained network for another library, with its class names and its preprocessing. The "
+        "result is read back by that library, and its logits are compared with the network's.",
+    )
+    parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
+    parser.add_argument("--format", required=True, choices=NAMES, help="timm writes a folder, the others write a file")
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), default="ema", help="the average if there is one, or the trained weights"
+    )
+    parser.add_argument("--output", type=Path, metavar="PATH", help="default: runs/NAME/exports/, or beside FILE")
+    parser.add_argument(
+        "--fold-batchnorm", action="store_true", help="torchexport only: merge batch norms into convolutions"
+    )
+    parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the operators")
+    parser.add_argument("--license", metavar="ID", help="timm only: for the model card, such as apache-2.0")
+    options = parser.parse_args(arguments)
+    if options.license is not None and options.format != "timm":
+        raise UserError(
+            f"--license is for --format timm, and not for --format {options.format}: it is in the model card"
+        )
+    return options
 
 
 def _default_output(run: "Run | None", path: Path, ending: str) -> Path:
