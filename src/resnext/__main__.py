@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "compute accuracies and calibration of a checkpoint",
     "predict": "write the likeliest classes of images",
     "export": "write the trained network for timm, torchvision, ONNX Runtime …",
+    "publish": "send the trained network to the Hugging Face hub",
     "models": "list our networks with their cost, or compare them with torchvision and timm",
     "recipes": "list the recipes, show the training plan of one, or compare two",
     "prepare": "prepare images for training: ImageNet, CIFAR, packed shards",

@@ -66,7 +66,7 @@ def validation_images(root: Path) -> torch.Tensor:
 
 def network_of(path: Path, weights: str = "ema") -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """The network in the checkpoint file alone, and its mean and standard deviation [1, 3, 1, 1] for uint8 levels."""
-    network, metadata, _ = load_network(path, weights)
+    network, metadata, *_ = load_network(path, weights)
     assert (metadata.evaluation.image_size, metadata.evaluation.crop_pct) == (12, 0.75)
     mean, std = ((torch.tensor(each) * 255).view(1, 3, 1, 1) for each in (metadata.mean, metadata.std))
     return network, mean, std

@@ -21,11 +21,10 @@ from resnext.inference.network import TrainedNetwork, load_network, open_network
 from resnext.inference.predict import Predictor
 from resnext.run.directory import Run
 from resnext.training.fit import fit
-from support.small_run import make_run, small_config, write_images
+from support.small_run import make_run, small_config
 
 BATCHES = (1, 3, 8)
-SIZE, CLASSES = 32, ["cat", "dog", "éléphant"]
-RESNET = {"name": "resnext", "options": {"layers": [1, 1, 1, 1], "cardinality": 2, "base_width": 8}}
+SIZE, CLASSES = 32, ["cat", "dog", "éléphant"]  # of the fixture `trained`
 # statements that load the export at p and compute the logits y of the images x; y is None for weights alone
 OPENERS = {
     "safetensors": "import safetensors.numpy as s; w = s.load_file(p); assert w['fc.weight'].shape[0] == 3; y = None",
@@ -39,18 +38,6 @@ OPENERS = {
     "onnx": "import onnxruntime; y = onnxruntime.InferenceSession(p).run(None, {'images': x})[0]",
     "torchexport": "import torch; y = torch.export.load(p).module()(torch.from_numpy(x)).detach().numpy()",
 }
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """runs/test, with an average of the weights, and its images/."""
-    folder = tmp_path_factory.mktemp("trained")
-    write_images(folder / "images", {f"{split}/{name}": 8 for name in CLASSES for split in ("train", "val")})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        changes = {"model": RESNET, "recipe__image_size": SIZE, "recipe__ema": {"decay": 0.9}}
-        fit(make_run(small_config(folder / "images", recipe__batch_size=8, **changes)))
-    return folder / "runs/test"
 
 
 def opened_alone(format: str, path: Path) -> dict[int, np.ndarray]:

@@ -59,7 +59,7 @@ def photos(tmp_path: Path) -> Path:
 
 def expected(trained: Path, paths: list[Path]) -> torch.Tensor:
     """Probabilities by torchvision's transforms, one image at a time: float32 [N, classes]."""
-    network, metadata, _ = load_network(trained / "checkpoints/best.ckpt")
+    network, metadata, *_ = load_network(trained / "checkpoints/best.ckpt")
     prepare = v2.Compose([v2.Resize(16, v2.InterpolationMode.BICUBIC), v2.CenterCrop(12)])
     steps = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(metadata.mean, metadata.std)])
     with torch.inference_mode():

@@ -47,7 +47,7 @@ def write_images(root: Path, folders: list[str], name: str = "{}.png") -> list[P
 
 
 def logits_of(network_file: Path, paths: list[Path]) -> torch.Tensor:
-    network, metadata, _ = load_network(network_file)
+    network, metadata, *_ = load_network(network_file)
     size = int(8 / metadata.evaluation.crop_pct)
     prepare = v2.Compose([v2.Resize(size, v2.InterpolationMode.BILINEAR), v2.CenterCrop(8)])
     steps = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(metadata.mean, metadata.std)])

@@ -1,5 +1,6 @@
 """resnext export RUN --format FORMAT: write the trained network for another library."""
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,42 @@ NAMES = ("safetensors", "torch", "timm", "torchvision", "onnx", "torchexport")
 
 
 def main(arguments: list[str]) -> int:
+    options = _parse(arguments)
+
+    from resnext.run.directory import Run
+
+    run = None if options.run.is_file() else Run.open(options.run)  # a wrong name is reported before torch is imported
+
+    from resnext.inference.export import CARD, check_export, export, sample_images
+    from resnext.inference.formats import FORMATS
+    from resnext.inference.model_card import build_card, check_license, describe_card
+    from resnext.inference.network import open_network
+
+    license = check_license(options.license) if options.license is not None else None
+    chosen = FORMATS[options.format]
+    choices = {"fold_batchnorm": options.fold_batchnorm, "opset": options.opset}
+    trained = open_network(options.run, options.weights)
+    ending = ("-raw" if options.weights == "raw" else "") + (chosen.suffix or "-timm")
+    output = options.output or _default_output(run, options.run, ending)
+    if output.absolute() == options.run.absolute():
+        raise UserError(f"{output} would replace the file that is exported: give another --output")
+    check_export(trained.metadata, options.format, output, **choices)
+    images, are_own = sample_images(trained.metadata, run)
+    card = build_card(trained, run, output.name, license=license) if options.format == "timm" else None
+    result = export(trained, options.format, output, images, **choices, card=card.text if card else "")
+    size, classes = trained.metadata.image_size, len(trained.metadata.classes)
+    kind = "validation images of the run" if are_own else "random images"
+    print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
+    print(f"weights   {'the average (EMA)' if trained.is_average else 'as trained'}")
+    print(f"takes     images float32 [batch, 3, {size}, {size}], normalized; gives logits [batch, {classes}]")
+    print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
+    if card is not None:
+        print(f"card      {result.path / CARD}: {describe_card(card)}")
+    print(f"open      {chosen.opens.replace('PATH', str(result.path))}")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         "resnext export",
         description="Write the trained network for another library, with its class names and its preprocessing. The "
@@ -28,34 +65,13 @@ def main(arguments: list[str]) -> int:
         "--fold-batchnorm", action="store_true", help="torchexport only: merge batch norms into convolutions"
     )
     parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the operators")
+    parser.add_argument("--license", metavar="ID", help="timm only: for the model card, such as apache-2.0")
     options = parser.parse_args(arguments)
-
-    from resnext.run.directory import Run
-
-    run = None if options.run.is_file() else Run.open(options.run)  # a wrong name is reported before torch is imported
-
-    from resnext.inference.export import check_export, export, sample_images
-    from resnext.inference.formats import FORMATS
-    from resnext.inference.network import open_network
-
-    chosen = FORMATS[options.format]
-    choices = {"fold_batchnorm": options.fold_batchnorm, "opset": options.opset}
-    trained = open_network(options.run, options.weights)
-    ending = ("-raw" if options.weights == "raw" else "") + (chosen.suffix or "-timm")
-    output = options.output or _default_output(run, options.run, ending)
-    if output.absolute() == options.run.absolute():
-        raise UserError(f"{output} would replace the file that is exported: give another --output")
-    check_export(trained.metadata, options.format, output, **choices)
-    images, are_own = sample_images(trained.metadata, run)
-    result = export(trained, options.format, output, images, **choices)
-    size, classes = trained.metadata.image_size, len(trained.metadata.classes)
-    kind = "validation images of the run" if are_own else "random images"
-    print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
-    print(f"weights   {'the average (EMA)' if trained.is_average else 'as trained'}")
-    print(f"takes     images float32 [batch, 3, {size}, {size}], normalized; gives logits [batch, {classes}]")
-    print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
-    print(f"open      {chosen.opens.replace('PATH', str(result.path))}")
-    return 0
+    if options.license is not None and options.format != "timm":
+        raise UserError(
+            f"--license is for --format timm, and not for --format {options.format}: it is in the model card"
+        )
+    return options
 
 
 def _default_output(run: "Run | None", path: Path, ending: str) -> Path:

@@ -14,7 +14,7 @@ from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.images import load_images
 from resnext.errors import RunFailed, UserError, describe_error
-from resnext.files import move_into_place
+from resnext.files import atomic_write, move_into_place
 from resnext.inference.formats import FORMATS, Format, check_packages, find_refusal
 from resnext.inference.network import TrainedNetwork
 from resnext.run.directory import Run
@@ -22,6 +22,7 @@ from resnext.terminal import pluralize
 
 LARGEST_DIFFERENCE = 1e-4  # of two logits, relative to the largest logit
 IMAGES = 8
+CARD = "README.md"
 
 
 class Export(NamedTuple):
@@ -40,8 +41,11 @@ def export(
     *,
     fold_batchnorm: bool = False,
     opset: int | None = None,
+    card: str = "",
 ) -> Export:
     """Writes `output`, which appears only after it was read back and compared on `images`, see `sample_images`.
+
+    `card` is the text of the README.md in the folder of `--format timm`.
 
     Raises:
         UserError: if the format cannot hold the network or does not take an option, or if `output` is a folder.
@@ -65,6 +69,8 @@ def export(
                 f"{output} is not written: read back by {chosen.library}, its logits differ by {difference:.1e} of the "
                 f"largest logit, more than {LARGEST_DIFFERENCE:.0e}"
             )
+        if card:
+            atomic_write(path / CARD, card)
         move_into_place(path, output)
     return Export(output, difference, len(images))
 

@@ -26,12 +26,14 @@ Choice = Literal["ema", "raw", "both"]
 class TrainedNetwork(NamedTuple):
     """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits.
 
-    `is_average` tells that its weights are the average (EMA) of a training.
+    `is_average` tells that its weights are the average (EMA) of a training, and `step` after how many optimizer steps;
+    None if the file does not say so.
     """
 
     network: nn.Module
     metadata: CheckpointMetadata
     is_average: bool = False
+    step: int | None = None
 
 
 def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
@@ -49,7 +51,7 @@ def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     # an earlier release wrote no metadata
     known = METADATA in content
     metadata = parse_metadata(best, content) if known else CheckpointMetadata.of(run.config, run.data_identity.classes)
-    return _trained(build_networks(best, content, metadata, weights), metadata)
+    return _trained(build_networks(best, content, metadata, weights), metadata, content)
 
 
 def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
@@ -62,7 +64,7 @@ def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     """
     content = read_weights(path)
     metadata = parse_metadata(path, content)
-    return _trained(build_networks(path, content, metadata, weights), metadata)
+    return _trained(build_networks(path, content, metadata, weights), metadata, content)
 
 
 def read_weights(path: Path) -> dict[str, Any]:
@@ -95,9 +97,10 @@ def build_networks(
     return networks
 
 
-def _trained(networks: dict[str, nn.Module], metadata: CheckpointMetadata) -> TrainedNetwork:
+def _trained(networks: dict[str, nn.Module], metadata: CheckpointMetadata, content: dict[str, Any]) -> TrainedNetwork:
     (name, network), *_ = networks.items()
-    return TrainedNetwork(network, metadata, is_average=name == "ema")
+    step = content.get("global_step")
+    return TrainedNetwork(network, metadata, name == "ema", step if isinstance(step, int) else None)
 
 
 def _is_state_dict(found: Any) -> bool:
