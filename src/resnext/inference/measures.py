@@ -80,7 +80,7 @@ def best_temperature(curve: np.ndarray) -> float | None:
     """
     at = np.log(SCALES)
     losses, slopes = curve[:, 0], curve[:, 1] * SCALES
-    rising = np.flatnonzero(slopes >= 0)
+    rising = np.flatnonzero(slopes > 0)
     if not len(rising) or rising[0] == 0:
         return None
     right = rising[0]
