@@ -20,8 +20,8 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import OptimizerConfig, RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.augment import build_train_transforms
 from resnext.data.dataset import TrainImages
 from resnext.data.decode import JPEG_START

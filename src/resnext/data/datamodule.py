@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.augment import Transform, build_eval_transform, normalize
 from resnext.data.cores import count_cores
 from resnext.data.corrupt_images import CorruptImageBudget

@@ -4,7 +4,7 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
-from resnext.config.schema import DataConfig, register_ours
+from resnext.config.data import DataConfig, register_ours
 from resnext.data.digits import prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
