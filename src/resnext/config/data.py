@@ -16,6 +16,7 @@ OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  
 class DataConfig:
     """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
+    `val_fraction`: the share of each class that is for validation, of images without a val/; null: val/ is needed.
     `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
     DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
     `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
@@ -25,6 +26,7 @@ class DataConfig:
     name: Name
     root: Name
     options: Options = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     num_classes: Annotated[int, Field(ge=2)] | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     worker_timeout: Positive = 300.0
@@ -37,6 +39,11 @@ class DataConfig:
     def _check_options(self) -> Self:
         options = parse_options("dataset", self.name, self.options, name_key="data.name", key="data.options")
         object.__setattr__(self, "options", options)
+        if self.val_fraction is not None and self.name not in register_ours:
+            raise ValueError(
+                f"data.val_fraction={self.val_fraction:g} splits folders of images, but data.name={self.name} has its "
+                "own splits: set data.val_fraction=null"
+            )
         return self
 
 

@@ -55,13 +55,11 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
-    """Warns of images that are not used, although a user may expect it."""
+    """Warns of images that are not used because of their format."""
     for index in (train, val):
         if index.unread:
             counts = describe_unread(index.unread)
             log.warning("%s has images that cannot be read (%s): convert them to JPEG or PNG", index.root, counts)
-    if train.root != val.root and (unused := train.root.parent / "test").is_dir():  # a pack is one folder
-        log.warning("%s is not used: only train/ and %s/ are", unused, val.root.name)
 
 
 def log_resume(run: Run, plan: TrainingPlan) -> None:
