@@ -84,12 +84,13 @@ def log_resume(run: Run, plan: TrainingPlan) -> None:
 
 
 def log_result(run: Run, seconds: float) -> None:
-    """Logs the last lines of a finished run: steps, speed, accuracies, folder and the next command."""
+    """Logs the last lines of a finished run: steps, speed, why it ended early, accuracies, folder, next command."""
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
     speed = f", {summary['images_per_sec']:,.0f} images/s" if summary.get("images_per_sec") else ""
     _log_lines(
         finished=f"{pluralize(summary['steps'], 'step')} in {took}{speed}",
+        stopped=summary.get("stopped"),
         best=describe_best(run),
         last=_accuracies(last),
         run=run.path,
