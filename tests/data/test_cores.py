@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnext.config.schema import DataConfig
+from resnext.config.data import DataConfig
 from resnext.data import cores, datamodule
 from resnext.data.cores import Cores, share_of_cores
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import ImageFolder
 
-from resnext.config.schema import DataConfig
+from resnext.config.data import DataConfig
 from resnext.data.decode import UnreadableImage
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnext.config.schema import DataConfig
+from resnext.config.data import DataConfig
 from resnext.data.arrays import read_arrays, write_arrays
 from resnext.data.decode import decode_image
 from resnext.data.image_file import MAX_BYTES

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from recipes.observation import BASE_WIDTH, CARDINALITY, CLASSES, LAYERS, Training
 from recipes.transform_steps import Erasing
 from resnext.config.augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config.data import DataConfig
 from resnext.config.recipe import InitConfig, RecipeConfig
-from resnext.config.schema import DataConfig, ModelConfig
+from resnext.config.schema import ModelConfig
 from resnext.data.augment import build_eval_transform, build_train_transform
 from resnext.data.erasing import AREA, LOG_RATIO
 from resnext.models.factory import build_model

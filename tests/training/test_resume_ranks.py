@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchmetrics.functional import classification as functional
 
-from resnext.data.dataset import TrainImages
-from resnext.data.sampler import epoch_order
+from resnext.data.augment import build_eval_transform, normalize
+from resnext.data.dataset import EvalImages, TrainImages
+from resnext.data.images import load_images
+from resnext.data.sampler import Sample, epoch_order
 from resnext.errors import Interrupted
+from resnext.models.factory import build_model
+from resnext.models.weights import network_weights
 from resnext.report.comparison import compare
 from resnext.run.directory import Run
 from resnext.run.metrics import read_rows
@@ -202,3 +207,37 @@ def test_a_complete_run_ends_alike_on_all_ranks(images: Path):
     assert len(endings) == 2
     assert "UserError('')" in endings
     assert any("best.ckpt is missing, and the best is epoch" in each for each in endings)
+
+
+def test_metrics_by_name_and_early_stopping_on_two_ranks(ranks: Ranks, images: Path):
+    """The ranks have 11 and 10 validation images; the values are those of all logits in one process."""
+    names = ["f1", "specificity", "auroc", "average_precision", "cohen_kappa", "calibration_error"]
+    stopping = {"monitor": "val/auroc", "patience": 1, "min_delta": 1.0}  # so it ends after the second epoch
+    changes = {"recipe__evaluation": {"metrics": names}, "recipe__early_stopping": stopping}
+    options = {"optimizer": "sgd", "features": "plain", "micro": None, "workers": 0, "devices": 2}
+    whole, parts = (build_run(images, name, **options, **changes) for name in ("whole", "parts"))
+    assert ranks.fit(whole, 2) == {"finished"}
+    assert ranks.fit(parts, 2, STOPS["in validation"], stopped_rank=1) == {"interrupted"}
+    assert ranks.fit(parts, 2) == {"finished"}
+    assert [part for part in compare(whole, parts) if not part.same] == []
+    assert (whole.path / "metrics.csv").read_bytes() == (parts.path / "metrics.csv").read_bytes()
+    row = read_rows(whole.path / "metrics.csv")[-1]
+    assert (row["epoch"], parts.summary["status"], parts.summary["stopped"]) == (
+        "2",
+        "finished",
+        whole.summary["stopped"],
+    )
+
+    config, (_, val) = whole.config, load_images(whole.config.data)
+    network = build_model(config.model, 2)
+    network.load_state_dict(
+        network_weights(torch.load(whole.checkpoints / "last.ckpt", weights_only=True)["state_dict"])
+    )
+    transform = build_eval_transform(config.recipe.evaluation, config.recipe.eval_image_size)
+    pixels = torch.stack([EvalImages(val, None, transform)[Sample(0, image)][0] for image in range(len(val))])
+    with torch.no_grad():
+        probabilities = network.eval()(normalize(pixels, config.data)).softmax(1)
+    for name in names:
+        theirs = getattr(functional, f"multiclass_{'f1_score' if name == 'f1' else name}")
+        expected = float(theirs(probabilities, torch.from_numpy(val.labels), num_classes=2))
+        assert float(row[f"val/{name}"]) == pytest.approx(expected, abs=1e-6), name

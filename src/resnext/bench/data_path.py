@@ -20,9 +20,10 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import v2
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import OptimizerConfig, RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.augment import build_train_transforms
+from resnext.data.class_folders import IMAGE_SUFFIXES
 from resnext.data.dataset import TrainImages
 from resnext.data.decode import JPEG_START
 from resnext.data.image_file import read_image_file
@@ -30,7 +31,6 @@ from resnext.data.index import ImageIndex
 from resnext.data.loader import ImageLoader
 from resnext.data.pack import is_pack, load_pack
 from resnext.data.sampler import Sample
-from resnext.data.scan import IMAGE_SUFFIXES
 from resnext.errors import UserError
 from resnext.terminal import progress
 

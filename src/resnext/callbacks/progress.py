@@ -62,14 +62,17 @@ class ProgressReport(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ClassificationTask)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        prefix = "val_ema" if "val_ema/top1" in metrics else "val"
+        named = (f"  {name} {metrics[f'{prefix}/{name}']:.4f}" for name in pl_module.recipe.evaluation.metrics)
         log.info(
-            "%s  loss %.4f  top-1 %6.2f %%  %s%s",
+            "%s  loss %.4f  top-1 %6.2f %%  %s%s%s",
             self._epoch(pl_module.epoch),
             metrics["val/loss"],
             100 * metrics["val/top1"],
             f"of the EMA {100 * metrics['val_ema/top1']:6.2f} %"
             if "val_ema/top1" in metrics
             else f"top-5 {100 * metrics['val/top5']:6.2f} %",
+            "".join(named),
             f"  {speed:,.0f} images/s" if (speed := self.throughput.images_per_sec) else "",
         )
 

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from resnext.callbacks.throughput import Throughput
 from resnext.run.directory import Run
-from resnext.run.metrics import AVERAGE, METRICS, Row, find_best, read_rows
+from resnext.run.metrics import Row, find_best, read_rows
 from resnext.task.classification import ClassificationTask
 
 
@@ -53,5 +53,5 @@ def summarize(rows: list[Row], best_by: str) -> dict[str, Any]:
 
 def _results(row: Row) -> dict[str, float | None]:
     """JSON has no NaN: a value that is not finite becomes null."""
-    values = {name: float(row[name]) for name in METRICS + AVERAGE if name.startswith("val") and row.get(name)}
+    values = {name: float(row[name]) for name in row if name.startswith("val") and row[name]}
     return {name: value if math.isfinite(value) else None for name, value in values.items()}

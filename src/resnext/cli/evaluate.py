@@ -127,7 +127,8 @@ def _open_file(options: argparse.Namespace) -> "Subject":
     if options.data is None:
         raise UserError(f"{options.run} is a file, so give its images: --data PATH, with PATH/val/CLASS/")
 
-    from resnext.config.schema import DataConfig, TrainerConfig
+    from resnext.config.data import DataConfig
+    from resnext.config.schema import TrainerConfig
     from resnext.inference.subject import Subject
 
     return Subject.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())

@@ -52,6 +52,12 @@ def _parser() -> ArgumentParser:
     pack.add_argument(
         "--shard-size", type=_bytes, metavar="SIZE", default="1GiB", help="such as 500MB; at least 1MiB (default: 1GiB)"
     )
+    pack.add_argument(
+        "--val-fraction",
+        type=_fraction,
+        metavar="SHARE",
+        help="as data.val_fraction: the share of each class for validation, if SRC has no val/ (or no splits at all)",
+    )
     pack.set_defaults(prepare=_pack)
 
     for name in ("cifar10", "cifar100"):
@@ -73,7 +79,13 @@ def _pack(options: argparse.Namespace) -> None:
 
     if not options.source.is_dir():
         raise UserError(f"{options.source} is not a folder: give the folder that holds train/CLASS/ and val/CLASS/")
-    packed = prepare_pack(options.source, options.target, short_side=options.short_side, shard_bytes=options.shard_size)
+    packed = prepare_pack(
+        options.source,
+        options.target,
+        short_side=options.short_side,
+        shard_bytes=options.shard_size,
+        val_fraction=options.val_fraction,
+    )
     target = options.target.absolute()
     print(f"{packed.train:,} training and {packed.val:,} validation images; train on them with DATA={target}")
     if packed.bad:
@@ -93,6 +105,16 @@ def _pixels(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, such as 256")
     return int(text)
+
+
+def _fraction(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, such as 0.1")
+    return share
 
 
 def _bytes(text: str) -> int:

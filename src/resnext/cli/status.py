@@ -167,6 +167,7 @@ def _print_one(status: Status) -> None:
         "best": f"top-1 {status.accuracy} %, epoch {summary['best_epoch']}" if status.top1 is not None else "-",
         "saved": _describe_age(status.saved_seconds_ago) + (" ago" if status.saved_seconds_ago else ""),
         "starts": len(status.run.info["starts"]),
+        **({"stopped": summary["stopped"]} if "stopped" in summary else {}),
     }
     if job:
         restarts = pluralize(max(0, job.starts - 1), "restart")

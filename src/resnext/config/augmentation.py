@@ -7,6 +7,18 @@ from pydantic.dataclasses import dataclass
 
 from resnext.config.types import STRICT, Count, Fraction, Interpolation, NonNegative, Pair
 
+MetricName = Literal[
+    "f1",
+    "precision",
+    "recall",
+    "specificity",
+    "auroc",
+    "average_precision",
+    "cohen_kappa",
+    "matthews_corrcoef",
+    "calibration_error",
+]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentationConfig:
@@ -47,11 +59,22 @@ class AugmentationConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
-    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training."""
+    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training.
+
+    `metrics`: torchmetrics' metrics of several classes, macro-averaged, that each validation computes besides loss,
+    top-1 and top-5.
+    """
 
     image_size: Count | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] = 0.875
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    metrics: tuple[MetricName, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Self:
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"recipe.evaluation.metrics=[{','.join(self.metrics)}] has a name twice")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -39,7 +39,9 @@ class CheckpointMetadata(NamedTuple):
             recipe=config.recipe.file,
             model=dataclasses.replace(config.model, weights=None),  # a path of this machine
             classes=classes,
-            evaluation=dataclasses.replace(config.recipe.evaluation, image_size=config.recipe.eval_image_size),
+            evaluation=dataclasses.replace(
+                config.recipe.evaluation, image_size=config.recipe.eval_image_size, metrics=()
+            ),
             mean=config.data.mean,
             std=config.data.std,
         )
@@ -53,6 +55,7 @@ class CheckpointMetadata(NamedTuple):
     def to_plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars, which torch loads with weights_only=True."""
         plain = {"model": to_dict(self.model), "evaluation": to_dict(self.evaluation)}
+        del plain["evaluation"]["metrics"]  # not of the preprocessing, and earlier releases do not know it
         lists = {name: list(getattr(self, name)) for name in ("classes", "mean", "std")}
         return {**self._asdict(), **plain, **lists}
 

@@ -27,6 +27,7 @@ def describe_recipe(recipe: RecipeConfig) -> dict[str, str]:
         "depth": f"stochastic, {recipe.drop_path_rate:g} at the last block" if recipe.drop_path_rate else "",
         "ema": _average(recipe),
         "teacher": _teacher(recipe.teacher),
+        "stopping": f"if {recipe.early_stopping.words}" if recipe.early_stopping.monitor else "",
     }
     return {name: line for name, line in lines.items() if line}
 

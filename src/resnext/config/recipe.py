@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.config.augmentation import AugmentationConfig, EvaluationConfig, MixingConfig
+from resnext.config.early_stopping import EarlyStoppingConfig
 from resnext.config.loss import LossConfig
 from resnext.config.model import TIMM_PREFIX
 from resnext.config.parts import check_name
@@ -172,6 +173,7 @@ class RecipeConfig:
     teacher: TeacherConfig = Field(default_factory=TeacherConfig)
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    early_stopping: EarlyStoppingConfig = Field(default_factory=EarlyStoppingConfig)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -187,6 +189,9 @@ class RecipeConfig:
                     f"recipe.optimizer.lr={self.optimizer.lr:g}"
                 )
         self._check_that_the_schedule_fits()
+        names = ("loss", "top1", "top5", *self.evaluation.metrics)
+        prefixes = ("val",) if self.ema.decay is None else ("val", "val_ema")
+        self.early_stopping.check([f"{prefix}/{name}" for prefix in prefixes for name in names])
         if self.lr_scaling != "none" and self.lr_batch_size is None:
             raise ValueError(
                 f"recipe.lr_scaling={self.lr_scaling} needs recipe.lr_batch_size, the batch for recipe.optimizer.lr"

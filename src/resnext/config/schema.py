@@ -1,7 +1,7 @@
-"""The whole configuration, typed and frozen; its network is in model.py, its recipe in recipe.py. Imports no torch.
+"""The whole configuration, typed and frozen; its network is in model.py, its data in data.py, its recipe in recipe.py.
 
 `parse_config` converts a plain mapping (composed by Hydra, or read from a run directory) to a `Config`, or raises a
-`UserError` of one line. Other code uses only the `Config`.
+`UserError` of one line. Other code uses only the `Config`. Imports no torch.
 """
 
 import dataclasses
@@ -13,50 +13,18 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.config.batch import BatchSplit, split_batch
+from resnext.config.data import OF_THE_MACHINE, DataConfig
 from resnext.config.errors import KeyMistake, first_mistake
 from resnext.config.model import ModelConfig
-from resnext.config.parts import parse_named_options, parse_options
+from resnext.config.parts import parse_named_options
 from resnext.config.recipe import RecipeConfig
 from resnext.config.slurm import SlurmConfig
-from resnext.config.types import STRICT, Count, Fraction, Name, Options, Positive
+from resnext.config.types import STRICT, Count, Name, Options, Positive
 from resnext.errors import UserError
-from resnext.registry import load_extensions, register_dataset
+from resnext.registry import load_extensions
 from resnext.terminal import pluralize
 
-OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  # keys of data; may differ at each start
 TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not in a run's identity
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class DataConfig:
-    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
-
-    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
-    DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
-    `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
-    `mean` and `std` are of RGB in [0, 1].
-    """
-
-    name: Name
-    root: Name
-    options: Options = None
-    num_classes: Annotated[int, Field(ge=2)] | None = None
-    workers: Annotated[int, Field(ge=0)] | None = None
-    worker_timeout: Positive = 300.0
-    cache: Literal["none", "ram"] = "none"
-    max_skipped: Annotated[int, Field(ge=0)] = 0
-    mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        options = parse_options("dataset", self.name, self.options, name_key="data.name", key="data.options")
-        object.__setattr__(self, "options", options)
-        return self
-
-
-# The functions that load them are in data/images.py.
-register_ours = {name: register_dataset(name) for name in ("image_folder", "imagenet", "digits", "cifar10", "cifar100")}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -17,9 +17,9 @@ from torch import Tensor
 from torchvision import transforms
 
 from resnext.config.augmentation import AugmentationConfig, EvaluationConfig
+from resnext.config.data import DataConfig
 from resnext.config.errors import nearest
 from resnext.config.recipe import RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.crop import PadAndCrop, RandomResizedCrop
 from resnext.errors import UserError
 

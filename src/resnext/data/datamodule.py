@@ -8,8 +8,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.augment import Transform, build_eval_transform, normalize
 from resnext.data.cores import count_cores
 from resnext.data.corrupt_images import CorruptImageBudget
@@ -92,7 +92,9 @@ class ImageDataModule(LightningDataModule):
         if self.trainer.global_rank or isinstance(self.train, PackedImages):
             return None
         listing = self.skips.path.with_name("damaged.txt")
-        return ImageCheck(self.train.root.parent, self.train, self.val, self.data.max_skipped, listing)
+        fraction = self.data.val_fraction
+        root = self.train.root.parent if fraction is None else Path(self.data.root)
+        return ImageCheck(root, self.train, self.val, self.data.max_skipped, listing, fraction)
 
     def _cache(self, index: ImageIndex) -> RamCache | None:
         assert self.trainer is not None

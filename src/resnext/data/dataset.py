@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import RecipeConfig
-from resnext.config.schema import DataConfig
 from resnext.data.augment import Transform
 from resnext.data.corrupt_images import CorruptImage
 from resnext.data.decode import UnreadableImage

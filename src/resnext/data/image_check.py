@@ -38,15 +38,23 @@ class ImageCheck:
     """Checks the validation images, then the training images; `report` raises or logs the result.
 
     Args:
-        root: the folder that both splits are in.
+        root, val_fraction: data.root and data.val_fraction, by which the index is cached.
         allowed: `data.max_skipped`, for the training images. No validation image may be damaged.
         listing: the file that gets a line for each damaged image; each start rewrites it.
     """
 
-    def __init__(self, root: Path, train: ImageIndex, val: ImageIndex, allowed: int, listing: Path) -> None:
-        self._root, self._splits = root, {"validation": val, "training": train}
+    def __init__(
+        self,
+        root: Path,
+        train: ImageIndex,
+        val: ImageIndex,
+        allowed: int,
+        listing: Path,
+        val_fraction: float | None = None,
+    ) -> None:
+        self._index, self._splits = (root, val_fraction), {"validation": val, "training": train}
         # read before the check, during which another process may list the folder again; None if no folder was listed
-        self._stamp = read_stamp(root) if train.root != val.root else None
+        self._stamp = read_stamp(*self._index) if train.root != val.root or val_fraction is not None else None
         self._allowed, self._listing = {"validation": 0, "training": allowed}, listing
         self._lines: list[str] = []  # of the listing
         self._findings: queue.SimpleQueue[Finding | Exception] = queue.SimpleQueue()
@@ -92,12 +100,12 @@ class ImageCheck:
 
     def _check_splits(self) -> None:
         try:
-            known = load_damaged(self._root, self._stamp)
+            known = load_damaged(*self._index, self._stamp)
             for split, index in self._splits.items():
                 damaged = self._find_damaged(index, known.get(split, range(len(index))))
                 self._findings.put(Finding(split, damaged))
                 known[split] = list(damaged)
-                save_damaged(self._root, self._stamp, known)
+                save_damaged(*self._index, self._stamp, known)
         except Exception as error:  # for example an error of the storage, which the training will find too
             self._findings.put(error)
 

@@ -3,16 +3,20 @@
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from resnext.config.schema import DataConfig, register_ours
+from resnext.config.data import DataConfig, register_ours
+from resnext.data.class_folders import find_val
 from resnext.data.digits import prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
-from resnext.data.pack import is_pack, load_pack
-from resnext.data.scan import find_val, scan_class_folders, scan_val
+from resnext.data.pack import is_pack, load_pack, read_settings
+from resnext.data.scan import scan_test, scan_val
 from resnext.errors import UserError
 from resnext.registry import NoOptions, build_part
 from resnext.terminal import pluralize
+
+Split = Literal["val", "test"]
 
 HOW_TO_GET = {
     "digits": "remove the broken copy; the next start writes it again",
@@ -32,7 +36,8 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     Raises:
         UserError: if there are no images, the folder is not valid, or it does not have `num_classes` classes.
     """
-    train, val = build_part("dataset", config.name, config.options, Path(config.root))
+    split = {"val_fraction": config.val_fraction} if config.val_fraction is not None else {}
+    train, val = build_part("dataset", config.name, config.options, Path(config.root), **split)
     if config.num_classes not in (None, len(train.classes)):
         found = pluralize(len(train.classes), "class", "classes")
         raise UserError(
@@ -42,34 +47,65 @@ def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
     return train, val
 
 
+def load_split(config: DataConfig, split: Split) -> ImageIndex:
+    """The images of one split. Those of test/ have the classes of the training images, or without any, their own.
+
+    Raises:
+        UserError: if the split is missing, or has a class that the training images do not have.
+    """
+    if split == "val":
+        return load_images(config)[1]
+    root = Path(config.root)
+    if config.name not in register_ours:
+        raise UserError(f"data.name={config.name} has no test split: only folders of images have one")
+    _check_folder(root, config.name)
+    if is_pack(root):
+        raise UserError(f"{root} is a pack, which has no test split: give the folder that holds test/CLASS/")
+    return scan_test(root)
+
+
 def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex]:
     """Images of any number of classes to validate on. A folder of images needs no train/: then the first is None.
+
+    If the folder has a val/, data.val_fraction has no effect. If not, it holds out the same images as in a training:
+    the folder may be a copy of the run's own, and no image of the training may be counted.
 
     Raises:
         UserError: if there are no images, or the folder is not valid.
     """
-    root = Path(config.root)
-    if config.name not in register_ours or not root.is_dir() or is_pack(root) or (root / "train").exists():
-        return load_images(replace(config, num_classes=None))
-    if not find_val(root).is_dir():
+    root, config = Path(config.root), replace(config, num_classes=None)
+    if config.name not in register_ours or not root.is_dir() or is_pack(root):
+        return load_images(config)
+    if has_val := find_val(root).is_dir():
+        config = replace(config, val_fraction=None)
+    if config.val_fraction is not None or (root / "train").exists():
+        return load_images(config)
+    if not has_val:
         raise UserError(f"data.root={root} has no val/: give the folder that holds val/CLASS/")
     return None, scan_val(root)
 
 
-def load_split(config: DataConfig, split: str) -> ImageIndex:
-    """The images in ROOT/SPLIT/CLASS/. Raises UserError."""
-    root = Path(config.root)
-    return scan_class_folders(root / split, root)
-
-
-def _load_ours(_options: NoOptions, root: Path, *, name: str) -> tuple[ImageIndex, ImageIndex]:
+def _load_ours(
+    _options: NoOptions, root: Path, *, name: str, val_fraction: float | None = None
+) -> tuple[ImageIndex, ImageIndex]:
     """Loads a folder of images or a pack."""
     if name == "digits":
         prepare_digits(root)
+    _check_folder(root, name)
+    if not is_pack(root):
+        return load_splits(root, val_fraction)
+    if val_fraction not in (None, read_settings(root).get("val_fraction")):
+        raise UserError(
+            f"data.val_fraction={val_fraction:g}, but the pack {root} has another split: set data.val_fraction=null to "
+            f"use it, or pack again with --val-fraction {val_fraction:g}"
+        )
+    return load_pack(root)
+
+
+def _check_folder(root: Path, name: str) -> None:
     if not root.is_dir():
         found = "is not a folder" if root.exists() else "does not exist"
         raise UserError(f"data.root={root} {found}: {HOW_TO_GET[name]}")
-    return load_pack(root) if is_pack(root) else load_splits(root)
 
 
 for _name, _register in register_ours.items():

@@ -114,7 +114,8 @@ def describe_command(root: Path) -> str:
     """The command that started the pack."""
     settings = read_settings(root)
     short_side = f"--short-side {settings['short_side']} " if settings["short_side"] else ""
-    options = f"{short_side}--shard-size {settings['shard_bytes']}"
+    held_out = f"--val-fraction {settings['val_fraction']} " if settings.get("val_fraction") else ""
+    options = f"{short_side}{held_out}--shard-size {settings['shard_bytes']}"
     return f'make prepare ARGS="pack {settings["source"]} {root} {options}"'
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 
-from resnext.data.scan import IMAGE_SUFFIXES
+from resnext.data.class_folders import IMAGE_SUFFIXES
 from resnext.errors import UserError
 
 STDIN = "-"  # the lines of standard input

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resnext.config.schema import DataConfig
-from resnext.data.images import load_images, load_other_images, load_split
+from resnext.config.data import DataConfig
+from resnext.data.images import Split, load_images, load_other_images, load_split
 from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
 from resnext.inference.answers import UNKNOWN
@@ -49,7 +49,7 @@ class Found(NamedTuple):
     elsewhere: Path | None
 
 
-def find_images(run: Run, data: DataConfig, split: str) -> Found:
+def find_images(run: Run, data: DataConfig, split: Split) -> Found:
     """The images of a split below data.root, which may be another folder than the run's.
 
     Raises:
@@ -71,7 +71,7 @@ def find_images(run: Run, data: DataConfig, split: str) -> Found:
     return Found(images, index.root if elsewhere else None)
 
 
-def find_other_images(data: DataConfig, split: str, classes: tuple[str, ...], owner: str) -> Found:
+def find_other_images(data: DataConfig, split: Split, classes: tuple[str, ...], owner: str) -> Found:
     """The images of a split for a network that has `classes`, without its run. Raises UserError as `find_images`."""
     index = load_split(data, split) if split != "val" else load_other_images(data)[1]
     return Found(as_set(index, classes, owner), index.root)

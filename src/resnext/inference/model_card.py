@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import timm
 from huggingface_hub import EvalResult, ModelCardData
 
+from resnext.config.data import DataConfig
 from resnext.config.redaction import redact_urls
-from resnext.config.schema import Config, DataConfig
+from resnext.config.schema import Config
 from resnext.data.images import load_images
 from resnext.data.index import identify_data
 from resnext.errors import UserError

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata
-from resnext.config.schema import Config, DataConfig, TrainerConfig, to_dict
+from resnext.config.data import DataConfig
+from resnext.config.schema import Config, TrainerConfig, to_dict
+from resnext.data.images import Split
 from resnext.inference.image_sets import ImageSet, find_images, find_other_images
 from resnext.inference.network import read_weights
 from resnext.inference.suites import load_suite
@@ -64,7 +66,7 @@ class Asked(NamedTuple):
     name: str
 
 
-def find_asked(subject: Subject, split: str, suite: str | None) -> Asked:
+def find_asked(subject: Subject, split: Split, suite: str | None) -> Asked:
     """The images of `split` below subject.data.root, or of a suite in this folder. Raises UserError."""
     classes, owner = subject.metadata.classes, str(subject.owner)
     if suite is not None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from timm.data import ImageNetInfo
 
+from resnext.data.class_folders import find_val
 from resnext.data.index import ImageIndex
-from resnext.data.scan import find_val, scan_class_folders
+from resnext.data.scan import scan_class_folders
 from resnext.errors import UserError
 from resnext.inference.answers import UNKNOWN
 from resnext.inference.image_sets import ImageSet, as_set

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from resnext.files import atomic_write
-from resnext.run.metrics import AVERAGE, METRICS, PERF, Row, describe_lost, find_lost, read_rows
+from resnext.run.metrics import PERF, Row, describe_lost, find_lost, metric_columns, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,14 @@ class CsvLogger(Logger):
         resume_step: rows of later steps are dropped: this start computes them again.
         validated: whether the validation at `resume_step` is complete. If not, its row is dropped.
         average: whether the run also validates an average of its weights.
+        names: recipe.evaluation.metrics.
     """
 
-    def __init__(self, folder: Path, resume_step: int, *, validated: bool, average: bool) -> None:
+    def __init__(
+        self, folder: Path, resume_step: int, *, validated: bool, average: bool, names: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
-        metrics = METRICS + AVERAGE if average else METRICS
+        metrics = metric_columns(names, average=average)
         self._files = [_CsvFile(folder / "metrics.csv", metrics), _CsvFile(folder / "perf.csv", PERF)]
         for file in self._files:
             rows = [row for row in read_rows(file.path) if int(row["step"]) <= resume_step]

@@ -36,25 +36,29 @@ class Packed(NamedTuple):
     bad: list[str]
 
 
-def prepare_pack(source: Path, target: Path, *, short_side: int | None, shard_bytes: int) -> Packed:
+def prepare_pack(
+    source: Path, target: Path, *, short_side: int | None, shard_bytes: int, val_fraction: float | None = None
+) -> Packed:
     """Packs source/train and source/val into `target`, decoding every image once.
 
     Args:
         short_side: images with a longer short side are resized to it and encoded with JPEG_QUALITY; None keeps the
             bytes of every file.
         shard_bytes: a shard ends after the image that makes it reach this size.
+        val_fraction: as data.val_fraction, for a source without val/.
 
     Raises:
         UserError: if `source` is not an image folder, `target` holds other files, or it cannot be written.
     """
     if is_pack(source):
         raise UserError(f"{source} is a pack already: give the folder of images that it was made from")
-    splits: dict[str, ImageIndex] = dict(zip(("train", "val"), load_splits(source), strict=True))
+    splits: dict[str, ImageIndex] = dict(zip(("train", "val"), load_splits(source, val_fraction), strict=True))
     settings = {
         "source": str(source.absolute()),
         "fingerprints": [index.fingerprint for index in splits.values()],
         "short_side": short_side,
         "shard_bytes": shard_bytes,
+        **({"val_fraction": val_fraction} if val_fraction is not None else {}),
     }
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -113,15 +117,15 @@ def _begin(target: Path, settings: dict[str, Any]) -> None:
     """Writes pack.json, or checks that the existing one has the same settings."""
     if is_pack(target):
         kept = read_settings(target)
+        if any(kept.get(name) != settings.get(name) for name in ("short_side", "shard_bytes", "val_fraction")):
+            raise UserError(
+                f"{target} was started with other options, by `{describe_command(target)}`: run that command, or "
+                f"give a folder other than {target}"
+            )
         if kept["fingerprints"] != settings["fingerprints"]:
             raise UserError(
                 f"the images of {settings['source']} have changed since {target} was started: restore them, or give a "
                 f"folder other than {target}"
-            )
-        if (kept["short_side"], kept["shard_bytes"]) != (settings["short_side"], settings["shard_bytes"]):
-            raise UserError(
-                f"{target} was started with other options, by `{describe_command(target)}`: run that command, or "
-                f"give a folder other than {target}"
             )
         return
     if any(not path.name.startswith(f".{SETTINGS}") for path in target.iterdir()):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resnext.config.schema import OF_THE_MACHINE, TEXTS, Config, find_differences
+from resnext.config.data import OF_THE_MACHINE
+from resnext.config.schema import TEXTS, Config, find_differences
 from resnext.errors import UserError
 
 ANOTHER_NAME = "choose another name (run=NAME)"

@@ -13,6 +13,12 @@ PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 Row = dict[str, str]
 
 
+def metric_columns(names: tuple[str, ...], *, average: bool) -> tuple[str, ...]:
+    """The columns of metrics.csv. `names`: recipe.evaluation.metrics; `average`: whether the run has an EMA."""
+    columns = METRICS + tuple(f"val/{name}" for name in names)
+    return columns + AVERAGE + tuple(f"val_ema/{name}" for name in names) if average else columns
+
+
 def read_rows(path: Path) -> list[Row]:
     """The complete rows of a file; none if it does not exist. Skips incomplete lines and lines with text."""
     return parse_rows(_read_text(path))

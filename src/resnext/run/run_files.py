@@ -37,7 +37,7 @@ INFO = {
 }
 ACCURACIES = {"val/top1": float, "val/top5": float, "val_ema/top1?": float, "val_ema/top5?": float}
 NEW_NAMES = {"decayed": "weight_decay_on"}  # renamed keys of recipe.optimizer
-SUMMARY = {"status": str, "steps?": int, "images_per_sec?": float}
+SUMMARY = {"status": str, "steps?": int, "images_per_sec?": float, "stopped?": str}
 VALIDATED = {**SUMMARY, **ACCURACIES, "best_epoch": int, "epochs": int, "last": ACCURACIES}
 
 

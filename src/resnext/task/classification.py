@@ -13,8 +13,10 @@ from torch.optim import Optimizer
 from resnext.config.recipe import RecipeConfig
 from resnext.data.sampler import derive_seeds
 from resnext.task.accuracy import EvaluationScores, Scores
+from resnext.task.early_stopping import EarlyStop
 from resnext.task.finite import FiniteGuard
 from resnext.task.loss import Loss
+from resnext.task.metrics import NamedMetrics
 from resnext.task.mixing import draw_mix, mix_images, mix_targets
 from resnext.task.optimization import lr_at, set_lr, total_steps
 from resnext.task.teacher import Teacher
@@ -33,6 +35,7 @@ class ClassificationTask(LightningModule):
         log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
         loss, optimizer: of the training; None for a task that only validates.
         teacher: a network whose logits are learned in addition to the targets.
+        num_classes: of the network, for recipe.evaluation.metrics; None: these are not computed.
         skip_nonfinite: whether a step whose loss is not finite is skipped instead of ending the training.
     """
 
@@ -46,6 +49,7 @@ class ClassificationTask(LightningModule):
         loss: Loss | None = None,
         optimizer: Optimizer | None = None,
         teacher: Teacher | None = None,
+        num_classes: int | None = None,
         skip_nonfinite: bool = False,
     ) -> None:
         super().__init__()
@@ -55,7 +59,11 @@ class ClassificationTask(LightningModule):
         self.validated = {"val": network}  # prefix of the metrics → network
         self.guard = FiniteGuard(network, skip=skip_nonfinite)
         self.scores = nn.ModuleDict({"val": EvaluationScores()})
+        names = recipe.evaluation.metrics if num_classes is not None else ()
+        self.named_metrics = nn.ModuleDict({"val": NamedMetrics(names, num_classes or 0)})
         self.last_scores: dict[str, Scores] = {}  # of the last validation, by prefix
+        self.last_metrics: dict[str, float] = {}  # all metrics of the last validation, by column of metrics.csv
+        self.early_stop: EarlyStop | None = None
         self._mixing_seed = 0
         self._losses: list[Tensor] = []  # of this step's micro-steps; empty between two steps, so never in a checkpoint
 
@@ -70,6 +78,7 @@ class ClassificationTask(LightningModule):
         """Also validates `network`, which is not trained. Its metrics begin with `prefix`."""
         self.validated[prefix] = network.eval().requires_grad_(False)
         self.scores[prefix] = EvaluationScores()
+        self.named_metrics[prefix] = self._named_metrics("val").clone()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,8 +102,8 @@ class ClassificationTask(LightningModule):
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps are completed."""
-        return self.global_step >= total_steps(self.recipe, self.steps_per_epoch)
+        """Whether no step is left."""
+        return self.early_stop is not None or self.global_step >= total_steps(self.recipe, self.steps_per_epoch)
 
     def on_fit_start(self) -> None:
         if self.teacher is not None:
@@ -166,7 +175,9 @@ class ClassificationTask(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, targets = batch
         for prefix, network in self.validated.items():
-            self._scores(prefix).update(network(images), targets)
+            logits = network(images)
+            self._scores(prefix).update(logits, targets)
+            self._named_metrics(prefix).update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
         self.last_scores = {prefix: self._scores(prefix).compute() for prefix in self.validated}
@@ -174,6 +185,10 @@ class ClassificationTask(LightningModule):
         for prefix, scores in self.last_scores.items():
             self._scores(prefix).reset()
             metrics |= {f"{prefix}/loss": scores.loss, f"{prefix}/top1": scores.top1, f"{prefix}/top5": scores.top5}
+            named = self._named_metrics(prefix)
+            metrics |= {f"{prefix}/{name}": value for name, value in named.compute_floats().items()}
+            named.reset()
+        self.last_metrics = metrics
         self.log_dict(metrics, logger=False)  # for callbacks, such as the progress bar
         self.log_metrics(metrics, self.global_step)
 
@@ -181,6 +196,11 @@ class ClassificationTask(LightningModule):
         scores = self.scores[prefix]
         assert isinstance(scores, EvaluationScores)
         return scores
+
+    def _named_metrics(self, prefix: str) -> NamedMetrics:
+        named = self.named_metrics[prefix]
+        assert isinstance(named, NamedMetrics)
+        return named
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
         """Sends `metrics` to every logger, with the epoch, counted from 1."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from resnext.config.data import DataConfig
 from resnext.config.recipe import TeacherConfig
-from resnext.config.schema import DataConfig, ModelConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models.factory import TIMM_PREFIX, build_model, check_model_name, load_into
 from resnext.models.weights import load_weights

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from resnext.callbacks.best_checkpoint import BestCheckpoint
+from resnext.callbacks.early_stopping import EarlyStopping
 from resnext.callbacks.ema import WeightEma
 from resnext.callbacks.last_checkpoint import LastCheckpoint
 from resnext.callbacks.progress import ProgressReport
@@ -33,7 +34,14 @@ from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan, plan_training
-from resnext.training.record import announce, announce_result, record_complete, record_start, restore_record
+from resnext.training.record import (
+    announce,
+    announce_result,
+    record_complete,
+    record_early_stop,
+    record_start,
+    restore_record,
+)
 from resnext.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -70,6 +78,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
     restore_record(run, plan, world)
     if plan.is_complete:
         record_complete(run, plan, build_trainer(plan.config, world, run.path, callbacks=[], loggers=[]))
+        early_stop = plan.early_stop
     else:
         announce(run, plan, world)
         task = build_task(plan)
@@ -81,8 +90,10 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
         )
         record_start(run, plan, world)
         trainer.fit(task, datamodule, ckpt_path=plan.checkpoint_path, weights_only=True)
-        if trainer.global_step < plan.steps:
+        early_stop = task.early_stop
+        if trainer.global_step < plan.steps and early_stop is None:
             raise RuntimeError(f"training ended after {trainer.global_step} of {pluralize(plan.steps, 'step')}")
+    record_early_stop(run, plan, world, early_stop)
     announce_result(run, world, began)
 
 
@@ -101,6 +112,7 @@ def build_task(plan: TrainingPlan) -> ClassificationTask:
         loss=plan.parts.loss,
         optimizer=plan.parts.optimizer,
         teacher=plan.parts.teacher,
+        num_classes=len(plan.parts.train.classes),
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
     )
 
@@ -127,6 +139,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
     saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark, metadata)
     return [
         *([WeightEma(recipe)] if recipe.ema.decay else []),
+        *([EarlyStopping(recipe.early_stopping, plan.history)] if recipe.early_stopping.monitor else []),
         throughput,
         ProgressReport(throughput, plan.steps, recipe.epochs),
         SummaryWriter(run, throughput, recipe.best_by),
@@ -141,7 +154,9 @@ def build_loggers(run: Run, plan: TrainingPlan) -> list[Logger]:
     """The loggers of rank 0. The other ranks have no loggers."""
     config = plan.config
     average = config.recipe.ema.decay is not None
-    loggers: list[Logger] = [CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average)]
+    names = config.recipe.evaluation.metrics
+    csv = CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average, names=names)
+    loggers: list[Logger] = [csv]
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
     return [*loggers, *build_named("logger", config.logger.options, run)]

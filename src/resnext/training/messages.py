@@ -55,13 +55,11 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:
-    """Warns of images that are not used, although a user may expect it."""
+    """Warns of images that are not used because of their format."""
     for index in (train, val):
         if index.unread:
             counts = describe_unread(index.unread)
             log.warning("%s has images that cannot be read (%s): convert them to JPEG or PNG", index.root, counts)
-    if train.root != val.root and (unused := train.root.parent / "test").is_dir():  # a pack is one folder
-        log.warning("%s is not used: only train/ and %s/ are", unused, val.root.name)
 
 
 def log_resume(run: Run, plan: TrainingPlan) -> None:
@@ -86,12 +84,13 @@ def log_resume(run: Run, plan: TrainingPlan) -> None:
 
 
 def log_result(run: Run, seconds: float) -> None:
-    """Logs the last lines of a finished run: steps, speed, accuracies, folder and the next command."""
+    """Logs the last lines of a finished run: steps, speed, why it ended early, accuracies, folder, next command."""
     summary = run.summary
     last, took = summary["last"], timedelta(seconds=round(seconds))
     speed = f", {summary['images_per_sec']:,.0f} images/s" if summary.get("images_per_sec") else ""
     _log_lines(
         finished=f"{pluralize(summary['steps'], 'step')} in {took}{speed}",
+        stopped=summary.get("stopped"),
         best=describe_best(run),
         last=_accuracies(last),
         run=run.path,

@@ -11,9 +11,11 @@ from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.models.weights import NETWORK_PREFIX
 from resnext.run.directory import Run
+from resnext.run.metrics import parse_rows
 from resnext.runtime.checkpoint import Checkpoint, check_network, find_latest
 from resnext.runtime.device import resolve_auto, resolved_values
 from resnext.runtime.world import World
+from resnext.task.early_stopping import EarlyStop, History, find_early_stop
 from resnext.task.optimization import total_steps
 from resnext.task.teacher import Teacher
 from resnext.training.parts import Parts, build_parts
@@ -48,8 +50,28 @@ class TrainingPlan:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all steps and their validation are done."""
-        return self.checkpoint is not None and self.steps_done >= self.steps and self.validated
+        """Whether no step and no validation is left."""
+        if self.checkpoint is None or not self.validated:
+            return False
+        return self.steps_done >= self.steps or self.early_stop is not None
+
+    @property
+    def history(self) -> History:
+        """The validations until `steps_done`, for early stopping.
+
+        best.ckpt is written in a validation: it has the row of this validation, which the next start computes again.
+        """
+        monitor = self.config.recipe.early_stopping.monitor
+        if monitor is None or self.checkpoint is None:
+            return []
+        rows = [row for row in parse_rows(self.checkpoint.metrics) if row.get(monitor)]
+        done = [row for row in rows if self.validated or int(row["step"]) < self.steps_done]
+        return [(int(row["epoch"]), float(row[monitor])) for row in done]
+
+    @property
+    def early_stop(self) -> EarlyStop | None:
+        """Why no step is left, if the training has ended early."""
+        return find_early_stop(self.history, self.config.recipe.early_stopping)
 
     @property
     def checkpoint_path(self) -> Path | None:

@@ -11,6 +11,7 @@ from resnext.run.directory import Run
 from resnext.run.metrics import parse_rows
 from resnext.runtime.device import describe_device, resolved_values
 from resnext.runtime.world import World
+from resnext.task.early_stopping import EarlyStop
 from resnext.training.messages import log_header, log_result, log_resume
 from resnext.training.plan import TrainingPlan
 
@@ -49,6 +50,11 @@ def record_complete(run: Run, plan: TrainingPlan, trainer: Trainer) -> None:
     if trainer.is_global_zero:
         run.update_summary(steps=plan.steps_done, **summarize(rows, best_by))
     check_best(run, rows, best_by, trainer.strategy)
+
+
+def record_early_stop(run: Run, plan: TrainingPlan, world: World, stop: EarlyStop | None) -> None:
+    if world.rank == 0 and stop is not None:
+        run.update_summary(stopped=stop.describe(plan.config.recipe.early_stopping))
 
 
 def announce_result(run: Run, world: World, began: float) -> None:
