@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -47,11 +48,19 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         log.warning(
             "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
         )
-    if (warning := lr_warning(recipe)) is not None:
+    for warning in _configuration_warnings(plan):
         log.warning(warning)
+
+
+def _configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
+    """Warnings of values that are allowed, but are a mistake in most runs."""
+    recipe = plan.config.recipe
+    yield from filter(None, [lr_warning(recipe)])
     warmup = recipe.schedule.warmup_epochs
     if warmup * plan.steps_per_epoch >= plan.steps:
-        log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+        yield f"recipe.schedule.warmup_epochs={warmup:g}: the training ends before its warm-up does"
+    if recipe.loss.class_weights is not None and plan.split.micro == 1:
+        yield "recipe.loss.class_weights has no effect on micro-batches of one image: raise trainer.micro_batch_size"
 
 
 def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:

@@ -5,6 +5,7 @@ Only loggers are built later, because they need the run.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
@@ -51,7 +52,7 @@ def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
         val=val,
         transforms=transforms,
         network=network,
-        loss=build_loss(recipe.loss),
+        loss=build_loss(recipe.loss, np.bincount(train.labels, minlength=num_classes)),
         optimizer=build_optimizer(network, recipe.optimizer),
         teacher=build_teacher(recipe.teacher, num_classes, config.data),
         callbacks=build_named("callback", config.callbacks.options),
