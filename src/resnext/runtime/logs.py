@@ -16,6 +16,7 @@ HARMLESS = (
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
     r"Be aware that when using `ckpt_path`",  # an evaluation does not have the callbacks of the training
     r"The `srun` command is available",  # on a login node
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the parts in model.freeze
 )
 
 console = Console(highlight=False, soft_wrap=True)

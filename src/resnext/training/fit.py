@@ -101,6 +101,7 @@ def build_task(plan: TrainingPlan) -> ClassificationTask:
         loss=plan.parts.loss,
         optimizer=plan.parts.optimizer,
         teacher=plan.parts.teacher,
+        frozen=config.model.freeze,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
     )
 

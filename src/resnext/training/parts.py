@@ -15,6 +15,7 @@ from resnext.config.schema import Config, ModelConfig
 from resnext.data.augment import Transform, build_train_transforms
 from resnext.data.index import ImageIndex
 from resnext.models.factory import build_model
+from resnext.models.freezing import freeze
 from resnext.registry import build_named
 from resnext.task.loss import Loss, build_loss
 from resnext.task.optimization import build_optimizer
@@ -46,6 +47,7 @@ def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
     transforms = build_train_transforms(recipe, config.data)
     torch.manual_seed(config.seed)
     network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate, init=recipe.init)
+    freeze(network, config.model)
     return Parts(
         model=config.model,
         train=train,
