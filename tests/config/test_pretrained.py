@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from resnext.__main__ import run_verb
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.compose import compose
-from resnext.config.pretrained import check_weights, describe_network_of_weights
+from resnext.config.pretrained import check_weights, describe_network_of_weights, normalization_warning
 from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.models.factory import build_model
 from resnext.run.directory import Run
@@ -81,6 +81,40 @@ def test_weights_that_cannot_be_read_are_reported_first(key: str, content: bytes
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"resnext {verb}: {key}=")
         assert f"weights.pt is {problem}" in line
+
+
+@pytest.mark.parametrize("key", ["model.weights", "recipe.teacher.weights"])
+def test_a_folder_that_is_no_export_is_refused(key: str, capsys: pytest.CaptureFixture[str]):
+    Path("photos").mkdir()
+    Path("runs/own/checkpoints").mkdir(parents=True)
+    Path("runs/own/checkpoints/best.ckpt").touch()
+    arguments = ["train", "experiment=finetune", "recipe.teacher.name=resnext50_32x4d", "data.root=nowhere"]
+    for folder, remedy in {
+        "photos": "it needs config.json and model.safetensors",
+        "runs/own": f"give {Path.cwd()}/runs/own/checkpoints/best.ckpt",
+    }.items():
+        assert run_verb([*arguments, f"{key}={folder}"]) == 2
+        expected = f"{key}={Path.cwd()}/{folder} is a folder, but not one of `export --format timm`: {remedy}\n"
+        assert capsys.readouterr().err == f"resnext train: {expected}"
+
+
+def test_images_in_another_normalization_than_that_of_the_weights_give_a_warning(weights: Path, tmp_path: Path):
+    own = small_config(tmp_path, model__weights=str(weights))
+    assert normalization_warning(own) is None
+    other = small_config(tmp_path, model__weights=str(weights), data__mean=[0.5, 0.5, 0.5])
+    found = "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]"
+    assert normalization_warning(other) == f"model.weights was trained with another normalization: {found}"
+    assert normalization_warning(small_config(tmp_path, data__mean=[0.5, 0.5, 0.5])) is None
+
+
+def test_what_is_frozen_does_not_choose_the_network(weights: Path):
+    """The checkpoint of a run with frozen parts describes its network alone, which an earlier release reads too."""
+    config = network_of(weights, "model.freeze=[layer1]")
+    assert config.model == small_config(weights, model__weights=str(weights), model__freeze=["layer1"]).model
+    assert describe_network_of_weights(config) == f"network   {OURS}: from model.weights"
+    written = CheckpointMetadata.of(config, ("a", "b", "c"))
+    assert "freeze" not in written.to_plain()["model"]
+    assert written.model == small_config(weights).model
 
 
 def test_whole_files_and_names_of_weights_are_accepted(weights: Path, tmp_path: Path):

@@ -46,7 +46,9 @@ def test_frozen_parts_stay_and_a_resume_is_bit_identical(image_folder: Path, cap
     modes = Modes()
     with with_callbacks(modes):
         fit(whole)  # two epochs, each with a validation
-    assert modes.found == {name: {name not in FROZEN} for name in ("", *FROZEN, "relu", "maxpool", "avgpool", "layer2", "fc")}
+    assert modes.found == {
+        name: {name not in FROZEN} for name in ("", *FROZEN, "relu", "maxpool", "avgpool", "layer2", "fc")
+    }
     head = capsys.readouterr().out
     parameters = {name: value for name, value in start.items() if name.endswith(("weight", "bias"))}
     frozen = sum(value.numel() for name, value in parameters.items() if name.startswith(FROZEN))

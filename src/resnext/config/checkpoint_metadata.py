@@ -17,7 +17,7 @@ from resnext.errors import UserError
 from resnext.files import check_regular, read_text
 
 METADATA = "metadata"  # its key in a checkpoint
-OF_EVERY_NETWORK = ("num_classes", "in_chans", "global_pool")  # arguments that timm writes, and that follow from others
+SET_ELSEWHERE = ("num_classes", "in_chans")  # arguments that timm writes for every network
 
 
 class CheckpointMetadata(NamedTuple):
@@ -108,7 +108,9 @@ def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
     elif name in VARIANTS:
         model = {"name": name}
     else:
-        options = {key: value for key, value in arguments.items() if key not in OF_EVERY_NETWORK}
+        options = {key: value for key, value in arguments.items() if key not in SET_ELSEWHERE}
+        if isinstance(size := options.get("img_size"), list) and len(set(size)) == 1:
+            options["img_size"] = size[0]  # timm writes [height, width]; an option is a scalar
         model = {"name": TIMM_PREFIX + name, "options": options}
     numbered = [str(label) for label in range(config["num_classes"])]
     names = config.get("label_names", numbered)

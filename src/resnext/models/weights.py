@@ -164,12 +164,18 @@ def _read_file(asked: _Asked) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how to read a file that it refuses
-            content = load_file(path) if is_safetensors(path) else torch.load(path, "cpu", weights_only=True)
+            content = load_file(path) if is_safetensors(path) else _load_tensors(path)
     except pickle.UnpicklingError:
         raise UserError(f"{asked} holds more than tensors and is not read: it could run code") from None
     except Exception as error:  # truncated, empty, or not a checkpoint: torch raises many types
         raise UserError(f"{asked} cannot be read as weights ({type(error).__name__})") from error
     return _network_weights(asked, content)
+
+
+def _load_tensors(path: Path) -> Any:
+    """From an open file: by its path, torch would take a file for safetensors because of its name."""
+    with path.open("rb") as file:
+        return torch.load(file, "cpu", weights_only=True)
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
