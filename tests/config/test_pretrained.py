@@ -1,5 +1,6 @@
 """The network of a run that starts from the weights of a checkpoint."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from resnext.run.directory import Run
 from support.small_run import small_config, write_images
 from support.stopping import Stopper, with_callbacks
 
+README = Path(__file__).parents[2] / "README.md"
 OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
 
@@ -135,16 +137,22 @@ def test_other_weights_leave_the_network(weights: Path):
 
 
 def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
+    """With frozen stages, by the arguments in the README."""
+    (frozen,) = re.findall(r'^make train EXP=finetune .* ARGS="(model.freeze=.*)"$', README.read_text(), re.MULTILINE)
     arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
         recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=1 logger.mode=disabled trainer.accelerator=cpu
-        trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0""".split()
+        trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0 {frozen}""".split()
     assert run_verb(["train", *arguments]) == 0
     run = Run(Path("runs/tuned"))
-    assert run.made.model == small_config(image_folder, model__weights=str(weights)).model
+    freeze = ["conv1", "bn1", "layer1"]
+    assert run.made.model == small_config(image_folder, model__weights=str(weights), model__freeze=freeze).model
     theirs, ours = (torch.load(path)["state_dict"] for path in (weights, run.checkpoints / "last.ckpt"))
     kept = [name for name in theirs if name.endswith("weight") and not name.startswith("network.fc")]
     assert kept
     assert all(torch.equal(theirs[name], ours[name]) for name in kept)  # at this learning rate they do not change
+    statistics = [name for name in theirs if name.endswith("running_mean")]
+    same = {name.split(".")[1] for name in statistics if torch.equal(theirs[name], ours[name])}
+    assert same == {"bn1", "layer1"}
     assert run_verb(["train", *arguments]) == 0  # the same run, which is finished
     capsys.readouterr()
     assert run_verb(["train", *arguments, "run=other", "model=resnext50_32x4d"]) == 2
