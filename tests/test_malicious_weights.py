@@ -25,7 +25,7 @@ class Payload:
         return Path.touch, (CANARY,)
 
 
-FORMS: dict[str, Callable[[Any, Path], None]] = {
+FORMS: dict[str, Callable[[Any, Path], Any]] = {
     "zip": torch.save,
     "legacy": lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
     "pickle": lambda content, path: path.write_bytes(pickle.dumps(content)),
@@ -57,7 +57,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=FORMS)
-def poison(request: pytest.FixtureRequest) -> Callable[[Any, Path], None]:
+def poison(request: pytest.FixtureRequest) -> Callable[[Any, Path], Any]:
     return FORMS[request.param]
 
 
@@ -67,7 +67,7 @@ def run(interrupted: Path) -> Path:
     return Path("runs/test")
 
 
-def poisoned(content: Any, path: Path, write: Callable[[Any, Path], None]) -> None:
+def poisoned(content: Any, path: Path, write: Callable[[Any, Path], Any]) -> None:
     """The content of a real file with a payload in addition; the file would run it if it were unpickled."""
     write({**content, "more": Payload()}, path)
     with path.open("rb") as file:
