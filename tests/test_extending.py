@@ -66,7 +66,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_an_example_is_one_file_of_at_most_thirty_lines():
-    assert EXAMPLES.keys() == {"plain", "focal", "noise", "json_lines", "listed"}
+    assert EXAMPLES.keys() == {"plain", "poly", "noise", "json_lines", "listed"}
     for text in EXAMPLES.values():
         assert len([line for line in text.splitlines() if line.strip()]) <= 30
 
@@ -94,17 +94,17 @@ def test_the_network_example_has_the_expected_parameters(image_folder: Path):
 
 
 def test_the_loss_example_equals_its_formula(image_folder: Path, capsys: pytest.CaptureFixture[str]):
-    """With gamma 0, the focal loss is cross-entropy; with gamma 2, two equal logits give (1/2)² log 2."""
+    """With epsilon 0, the loss is cross-entropy; with epsilon 1, two equal logits give log 2 + 1/2."""
     mixing = {"mixup_alpha": 0.2, "cutmix_alpha": 1.0}
-    focal = {"name": "focal", "options": {"gamma": 0.0}}
-    ours = trained(image_folder, "focal", recipe__mixing=mixing, recipe__loss=focal)
-    assert "loss      focal, gamma 0, mixup 0.2, cutmix 1" in capsys.readouterr().out
+    poly = {"name": "poly", "options": {"epsilon": 0.0}}
+    ours = trained(image_folder, "poly", recipe__mixing=mixing, recipe__loss=poly)
+    assert "loss      poly, epsilon 0, mixup 0.2, cutmix 1" in capsys.readouterr().out
     theirs = trained(image_folder, "cross_entropy", recipe__mixing=mixing)
     losses = [[float(row["train/loss"]) for row in read_metrics(run) if row["train/loss"]] for run in (ours, theirs)]
     assert len(losses[0]) == 3
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    loss = build_loss(LossConfig(name="focal"))(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
-    assert float(loss) == pytest.approx(0.25 * torch.log(torch.tensor(2.0)).item())
+    loss = build_loss(LossConfig(name="poly"))(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+    assert float(loss) == pytest.approx(0.5 + torch.log(torch.tensor(2.0)).item())
 
 
 def test_the_callback_example_adds_its_noise_to_the_gradient(image_folder: Path):
@@ -164,20 +164,20 @@ def test_the_parts_of_an_installed_package_are_found(
     site = tmp_path / "site"
     (site / "my_parts").mkdir(parents=True)
     (site / "my_parts/__init__.py").write_text("")
-    (site / "my_parts/losses.py").write_text(EXAMPLES["focal"].replace('"focal"', '"my_focal"'))
+    (site / "my_parts/losses.py").write_text(EXAMPLES["poly"].replace('"poly"', '"my_poly"'))
     (site / "my_parts-1.dist-info").mkdir()
     (site / "my_parts-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: my-parts\nVersion: 1\n")
     (site / "my_parts-1.dist-info/entry_points.txt").write_text("[resnext.extensions]\nlosses = my_parts.losses\n")
     monkeypatch.syspath_prepend(str(site))
     with extensions(tmp_path / "none"):
-        run = trained(image_folder, "installed", recipe__loss={"name": "my_focal", "options": {"gamma": 1.0}})
+        run = trained(image_folder, "installed", recipe__loss={"name": "my_poly", "options": {"epsilon": 2.0}})
         assert load_extensions() == ("my_parts.losses",)
         code = run.info["starts"][0]["code"]
         assert code == describe_code()
         assert " my_parts@" in code
         (site / "my_parts/helper.py").write_text("changed = True\n")
         assert describe_code() != code
-        expected = F.cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1])) / 2
+        expected = F.cross_entropy(torch.zeros(3, 2), torch.tensor([0, 1, 1])) + 1
         loss = build_loss(run.config.recipe.loss)(torch.zeros(3, 2), torch.tensor([0, 1, 1]))
         torch.testing.assert_close(loss, expected)
     for name in ("my_parts.losses", "my_parts"):

@@ -1,5 +1,6 @@
 """The network of a run that starts from the weights of a checkpoint."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +12,14 @@ from safetensors.torch import save_file
 from resnext.__main__ import run_verb
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.compose import compose
-from resnext.config.pretrained import check_weights, describe_network_of_weights
+from resnext.config.pretrained import check_weights, describe_network_of_weights, normalization_warning
 from resnext.config.schema import Config, ModelConfig, to_dict
 from resnext.models.factory import build_model
 from resnext.run.directory import Run
 from support.small_run import small_config, write_images
 from support.stopping import Stopper, with_callbacks
 
+README = Path(__file__).parents[2] / "README.md"
 OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
 
@@ -83,6 +85,40 @@ def test_weights_that_cannot_be_read_are_reported_first(key: str, content: bytes
         assert f"weights.pt is {problem}" in line
 
 
+@pytest.mark.parametrize("key", ["model.weights", "recipe.teacher.weights"])
+def test_a_folder_that_is_no_export_is_refused(key: str, capsys: pytest.CaptureFixture[str]):
+    Path("photos").mkdir()
+    Path("runs/own/checkpoints").mkdir(parents=True)
+    Path("runs/own/checkpoints/best.ckpt").touch()
+    arguments = ["train", "experiment=finetune", "recipe.teacher.name=resnext50_32x4d", "data.root=nowhere"]
+    for folder, remedy in {
+        "photos": "it needs config.json and model.safetensors",
+        "runs/own": f"give {Path.cwd()}/runs/own/checkpoints/best.ckpt",
+    }.items():
+        assert run_verb([*arguments, f"{key}={folder}"]) == 2
+        expected = f"{key}={Path.cwd()}/{folder} is a folder, but not one of `export --format timm`: {remedy}\n"
+        assert capsys.readouterr().err == f"resnext train: {expected}"
+
+
+def test_images_in_another_normalization_than_that_of_the_weights_give_a_warning(weights: Path, tmp_path: Path):
+    own = small_config(tmp_path, model__weights=str(weights))
+    assert normalization_warning(own) is None
+    other = small_config(tmp_path, model__weights=str(weights), data__mean=[0.5, 0.5, 0.5])
+    found = "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]"
+    assert normalization_warning(other) == f"model.weights was trained with another normalization: {found}"
+    assert normalization_warning(small_config(tmp_path, data__mean=[0.5, 0.5, 0.5])) is None
+
+
+def test_what_is_frozen_does_not_choose_the_network(weights: Path):
+    """The checkpoint of a run with frozen parts describes its network alone, which an earlier release reads too."""
+    config = network_of(weights, "model.freeze=[layer1]")
+    assert config.model == small_config(weights, model__weights=str(weights), model__freeze=["layer1"]).model
+    assert describe_network_of_weights(config) == f"network   {OURS}: from model.weights"
+    written = CheckpointMetadata.of(config, ("a", "b", "c"))
+    assert "freeze" not in written.to_plain()["model"]
+    assert written.model == small_config(weights).model
+
+
 def test_whole_files_and_names_of_weights_are_accepted(weights: Path, tmp_path: Path):
     safetensors = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(1)}, safetensors)
@@ -101,16 +137,22 @@ def test_other_weights_leave_the_network(weights: Path):
 
 
 def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
+    """With frozen stages, by the arguments in the README."""
+    (frozen,) = re.findall(r'^make train EXP=finetune .* ARGS="(model.freeze=.*)"$', README.read_text(), re.MULTILINE)
     arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
         recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=1 logger.mode=disabled trainer.accelerator=cpu
-        trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0""".split()
+        trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0 {frozen}""".split()
     assert run_verb(["train", *arguments]) == 0
     run = Run(Path("runs/tuned"))
-    assert run.made.model == small_config(image_folder, model__weights=str(weights)).model
+    freeze = ["conv1", "bn1", "layer1"]
+    assert run.made.model == small_config(image_folder, model__weights=str(weights), model__freeze=freeze).model
     theirs, ours = (torch.load(path)["state_dict"] for path in (weights, run.checkpoints / "last.ckpt"))
     kept = [name for name in theirs if name.endswith("weight") and not name.startswith("network.fc")]
     assert kept
     assert all(torch.equal(theirs[name], ours[name]) for name in kept)  # at this learning rate they do not change
+    statistics = [name for name in theirs if name.endswith("running_mean")]
+    same = {name.split(".")[1] for name in statistics if torch.equal(theirs[name], ours[name])}
+    assert same == {"bn1", "layer1"}
     assert run_verb(["train", *arguments]) == 0  # the same run, which is finished
     capsys.readouterr()
     assert run_verb(["train", *arguments, "run=other", "model=resnext50_32x4d"]) == 2

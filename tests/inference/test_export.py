@@ -10,16 +10,23 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from timm.models import save_for_hf
 
 from resnext.__main__ import run_verb
 from resnext.cli.export import NAMES
-from resnext.config.checkpoint_metadata import CheckpointMetadata
+from resnext.config.checkpoint_metadata import CheckpointMetadata, peek_metadata
+from resnext.config.compose import compose
+from resnext.config.pretrained import check_weights, describe_network_of_weights
+from resnext.config.recipe import TeacherConfig
+from resnext.config.schema import ModelConfig
 from resnext.errors import RunFailed, UserError
 from resnext.inference.export import export, sample_images
 from resnext.inference.formats import FORMATS, Format
 from resnext.inference.network import TrainedNetwork, load_network, open_network
 from resnext.inference.predict import Predictor
+from resnext.models.factory import build_model
 from resnext.run.directory import Run
+from resnext.task.teacher import build_teacher
 from resnext.training.fit import fit
 from support.small_run import make_run, small_config
 
@@ -91,6 +98,48 @@ def export_to(format: str, trained: Path, path: Path, **options: object) -> None
     network = open_network(trained)
     images, _ = sample_images(network.metadata, Run.open(trained))
     export(network, format, path, images, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torch", "timm"])
+def test_a_run_starts_from_an_export_and_takes_its_network(format: str, trained: Path):
+    """Under any name of the file. Only the head of another number of classes is new."""
+    export_to(format, trained, Path("weights"))
+    config = compose(["experiment=finetune", "model.weights=weights", "model.freeze=[layer1]", "data.root=x"])
+    assert config.model == ModelConfig(**RESNET, weights=str(Path("weights").absolute()), freeze=("layer1",))
+    assert describe_network_of_weights(config).startswith("network   resnext (layers=[1,1,1,1] cardinality=2")
+    check_weights(config)
+    theirs = open_network(trained)
+    state = build_model(config.model, 4).state_dict()
+    for name, value in theirs.network.state_dict().items():
+        assert torch.equal(state[name], value) == (not name.startswith("fc.")), name
+    assert peek_metadata(Path("weights"))[2:] == theirs.metadata[2:]
+
+
+def test_a_folder_of_timms_own_network_names_its_network():
+    """As on timm's hub: without class names."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_vit", num_classes=5, class_token=False, global_pool="avg")
+    save_for_hf(network, "vit", model_args={"class_token": False}, safe_serialization=True)
+    config = compose(["experiment=finetune", "model.weights=vit", "data.root=x"])
+    options = {"class_token": False, "global_pool": "avg", "img_size": 160}
+    assert config.model == ModelConfig(name="timm/test_vit", options=options, weights=config.model.weights)
+    assert peek_metadata(Path("vit")).classes == tuple("01234")
+    state = build_model(config.model, 5).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torch", "timm"])
+def test_a_teacher_from_an_export_sees_images_in_its_own_normalization(format: str, trained: Path):
+    """The teacher has mean 0 and std 1, and the student those of ImageNet."""
+    network = timm.create_model("test_vit", num_classes=3)
+    metadata = open_network(trained).metadata._replace(model=ModelConfig(name="timm/test_vit"))
+    raw = TrainedNetwork(network, metadata._replace(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    FORMATS[format].write(raw, Path("teacher"), None)
+    data = small_config(Path("/x")).data
+    teacher = build_teacher(TeacherConfig(name="timm/test_vit", weights="teacher"), 3, data)
+    pixels = torch.rand(1, 3, 2, 2)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (data.mean, data.std))
+    torch.testing.assert_close(((pixels - mean) / std) * teacher.scale + teacher.shift, pixels)
 
 
 def test_the_raw_weights_are_exported_on_request(trained: Path):

@@ -264,11 +264,11 @@ class Payload:
 def test_a_payload_is_a_one_line_error_and_is_not_run(tmp_path: Path):
     """In a file of torch.save, and as a bare pickle."""
     torch.save(content(1, callbacks=Payload()), tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match=r"last.ckpt holds more than tensors and plain values.*remove it") as error:
-        find_latest(tmp_path, MARK, set_aside=True)
-    assert "\n" not in str(error.value)
-    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Payload()))
-    assert find_latest(tmp_path, MARK, set_aside=True) is None
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"last.ckpt holds more than tensors and plain values.*remove it") as error:
+            find_latest(tmp_path, MARK, set_aside=True)
+        assert "\n" not in str(error.value)
+        (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Payload()))
     assert not Path("ran").exists()
 
 

@@ -26,6 +26,7 @@ from resnext.report.comparison import compare
 from resnext.run.directory import Run
 from resnext.run.metrics import read_rows
 from resnext.training.fit import fit
+from resnext.training.parts import build_parts
 from support.small_run import write_images
 from support.stopping import EPOCHS, IMAGES, STEPS, STOPS, Stopper, build_run, recorded, with_callbacks
 
@@ -55,6 +56,7 @@ MANY_RANKS = [
     (8, ["mid-epoch", "before validation"], None, "sgd", "all", {}),
 ]
 MOST = 8
+FROZEN = ["conv1", "bn1", "layer1"]
 
 
 class Ranks:
@@ -129,6 +131,22 @@ def test_a_resume_with_another_number_of_workers_is_bit_identical(
     whole = undisturbed(**options)
     assert [part for part in compare(whole, run) if not part.same] == []
     assert (whole.path / "metrics.csv").read_bytes() == (run.path / "metrics.csv").read_bytes()
+
+
+def test_frozen_parts_stay_on_two_ranks_and_a_resume_is_bit_identical(ranks: Ranks, images: Path):
+    """With class weights, which each rank computes from all images. The start is the same network on one rank."""
+    loss = {"name": "focal", "class_weights": "balanced"}
+    options = {"optimizer": "lamb", "features": "all", "micro": 4, "workers": 0, "devices": 2, "recipe__loss": loss}
+    whole, parts = (build_run(images, name, **options, model__freeze=FROZEN) for name in ("whole", "parts"))
+    start = build_parts(whole.config, *load_images(whole.config.data)).network.state_dict()
+    assert ranks.fit(whole, 2) == {"finished"}
+    assert ranks.fit(parts, 2, STOPS["mid-epoch"], stopped_rank=1) == {"interrupted"}
+    assert ranks.fit(parts, 2) == {"finished"}
+    assert [part for part in compare(whole, parts) if not part.same] == []
+    content = torch.load(whole.checkpoints / "last.ckpt", weights_only=True)
+    for key in ("state_dict", "state_dict_ema"):
+        same = {name for name, value in start.items() if torch.equal(content[key][f"network.{name}"], value)}
+        assert same == {name for name in start if name.startswith(tuple(FROZEN))}
 
 
 @pytest.fixture(scope="module")

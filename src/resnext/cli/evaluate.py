@@ -159,7 +159,7 @@ def _describe(options: argparse.Namespace, subject: "Subject", asked: "Asked") -
         "suite": options.suite,
         "data": str(Path(subject.data.root).absolute()),
         "is_own": subject.run is not None and asked.elsewhere is None,
-        "classes": max(len(each.index.classes) for each in asked.sets),
+        "classes": max(len(each.listed.classes) for each in asked.sets),
         "image_size": subject.metadata.image_size,
         "evaluation": to_dict(subject.metadata.evaluation),
         "precision": subject.trainer.precision,

@@ -10,17 +10,20 @@ from typing import Any, NamedTuple, Self, get_type_hints
 from pydantic import TypeAdapter
 
 from resnext.config.augmentation import EvaluationConfig
+from resnext.config.model import STRUCTURE, TIMM_PREFIX, VARIANTS
 from resnext.config.schema import Config, ModelConfig, to_dict
+from resnext.config.weights_file import TIMM_CONFIG, is_safetensors, read_safetensors_header
 from resnext.errors import UserError
-from resnext.files import check_regular
+from resnext.files import check_regular, read_text
 
 METADATA = "metadata"  # its key in a checkpoint
+SET_ELSEWHERE = ("num_classes", "in_chans")  # arguments that timm writes for every network
 
 
 class CheckpointMetadata(NamedTuple):
     """The network, its classes and its preprocessing, as the run had them when it wrote the checkpoint.
 
-    `experiment` and `recipe` are names of configuration files. `model` has no weights, and `evaluation` always has an
+    `experiment` and `recipe` are names of configuration files. `model` is the network alone. `evaluation` always has an
     image size. A class's position in `classes` is its label; `mean` and `std` are of RGB in [0, 1].
     """
 
@@ -37,7 +40,7 @@ class CheckpointMetadata(NamedTuple):
         return cls(
             experiment=config.experiment,
             recipe=config.recipe.file,
-            model=dataclasses.replace(config.model, weights=None),  # a path of this machine
+            model=config.model.network,
             classes=classes,
             evaluation=dataclasses.replace(
                 config.recipe.evaluation, image_size=config.recipe.eval_image_size, metrics=()
@@ -54,7 +57,8 @@ class CheckpointMetadata(NamedTuple):
 
     def to_plain(self) -> dict[str, Any]:
         """Dicts, lists and scalars, which torch loads with weights_only=True."""
-        plain = {"model": to_dict(self.model), "evaluation": to_dict(self.evaluation)}
+        model = {key: value for key, value in to_dict(self.model).items() if key != "freeze"}  # earlier releases' keys
+        plain = {"model": model, "evaluation": to_dict(self.evaluation)}
         del plain["evaluation"]["metrics"]  # not of the preprocessing, and earlier releases do not know it
         lists = {name: list(getattr(self, name)) for name in ("classes", "mean", "std")}
         return {**self._asdict(), **plain, **lists}
@@ -81,18 +85,47 @@ def parse_metadata(path: Path, content: dict[str, Any]) -> CheckpointMetadata:
 
 
 def peek_metadata(path: Path) -> CheckpointMetadata | None:
-    """The metadata of a checkpoint, without reading its tensors or checking the file; None if it has none.
+    """The metadata of a checkpoint or an export, without reading its tensors or checking it; None if it has none.
 
     For `model.weights`, which may be any file: the code that loads the weights reports its errors.
     """
     try:
+        if path.is_dir():
+            return _parse(_of_timm(json.loads(read_text(path / TIMM_CONFIG))))
         check_regular(path)
+        if is_safetensors(path):
+            return _parse(json.loads(read_safetensors_header(path)[METADATA]))
         with zipfile.ZipFile(path) as archive:
             pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(pickled) as file:
                 return _parse(_PlainUnpickler(file).load()[METADATA])
     except Exception:  # not a file, not a zip archive, not a checkpoint: zipfile and pickle raise many types
         return None
+
+
+def _of_timm(config: dict[str, Any]) -> dict[str, Any]:
+    """The metadata in the config.json of a network of timm: its variants of ResNeXt are ours too."""
+    images, arguments, name = config["pretrained_cfg"], config.get("model_args", {}), config["architecture"]
+    if "layers" in arguments:
+        model = {"name": "resnext", "options": {key: arguments[key] for key in STRUCTURE if key in arguments}}
+    elif name in VARIANTS:
+        model = {"name": name}
+    else:
+        options = {key: value for key, value in arguments.items() if key not in SET_ELSEWHERE}
+        if isinstance(size := options.get("img_size"), list) and len(set(size)) == 1:
+            options["img_size"] = size[0]  # timm writes [height, width]; an option is a scalar
+        model = {"name": TIMM_PREFIX + name, "options": options}
+    numbered = [str(label) for label in range(config["num_classes"])]
+    names = config.get("label_names", numbered)
+    return {
+        "experiment": name,
+        "recipe": None,
+        "model": model,
+        "classes": names if isinstance(names, list) else numbered,
+        "evaluation": {key: images[key] for key in ("crop_pct", "interpolation")}
+        | {"image_size": images["input_size"][1]},
+        **{key: images[key] for key in ("mean", "std")},
+    }
 
 
 def _parse(found: Any) -> CheckpointMetadata:

@@ -1,28 +1,35 @@
 """The loss part of a recipe. Imports no torch."""
 
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from resnext.config.parts import parse_options
-from resnext.config.types import STRICT, BelowOne, Name, Options
+from resnext.config.types import STRICT, BelowOne, Name, NonNegative, Options, Positive
 from resnext.registry import find_part, register_loss
 
-OURS = ("cross_entropy", "binary_cross_entropy")  # their options are the other keys of recipe.loss
+OURS = ("cross_entropy", "binary_cross_entropy", "focal")  # their options are the other keys of recipe.loss
+SOFTMAX = ("cross_entropy", "focal")
+GAMMA = 2.0  # the best one in the paper of the focal loss
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LossConfig:
-    """Softmax cross-entropy, or binary cross-entropy of each class, as a mean over images and classes.
+    """Softmax cross-entropy, the focal loss, or binary cross-entropy of each class, a mean over images and classes.
 
-    `label_smoothing` is as in torch. `target_threshold`, for binary cross-entropy: soft targets above it are 1, the
-    others 0, so that both classes of a mixed image have target 1 (Wightman et al. 2021). A registered loss instead has
-    `options`: the fields of its options class (docs/extending.md).
+    The focal loss multiplies each class's part of the cross-entropy by (1 - p)^`gamma`, where p is the softmax
+    probability of the class (Lin et al. 2017); `gamma` null: 2. `class_weights` are the `weight` of torch's
+    cross-entropy: one for each class in the order of their names, or balanced: the training images divided by
+    (classes · images of the class), as in scikit-learn. `label_smoothing` is as in torch. `target_threshold`, for
+    binary cross-entropy: soft targets above it are 1, the others 0, so that both classes of a mixed image have target 1
+    (Wightman et al. 2021). A registered loss instead has `options`, the fields of its options class.
     """
 
     name: Name = "cross_entropy"
+    gamma: NonNegative | None = None
+    class_weights: Literal["balanced"] | Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     label_smoothing: BelowOne = 0.0
     target_threshold: BelowOne | None = None
     options: Options = None
@@ -32,6 +39,13 @@ class LossConfig:
         options = parse_options("loss", self.name, self.options, name_key="recipe.loss.name", key="recipe.loss.options")
         if self.target_threshold is not None and self.name != "binary_cross_entropy":
             raise ValueError("recipe.loss.target_threshold needs recipe.loss.name=binary_cross_entropy")
+        if self.gamma is not None and self.name != "focal":
+            raise ValueError(f"recipe.loss.gamma={self.gamma:g} needs recipe.loss.name=focal")
+        if self.class_weights is not None and self.name not in SOFTMAX:
+            raise ValueError(
+                f"recipe.loss.class_weights needs recipe.loss.name={' or '.join(SOFTMAX)}, not {self.name}; "
+                "give recipe.loss.class_weights=null"
+            )
         if self.label_smoothing and self.name not in OURS:
             raise ValueError(
                 f"recipe.loss.label_smoothing needs recipe.loss.name={' or '.join(OURS)}; "
@@ -56,9 +70,17 @@ class LossConfig:
 
 
 def _describe_ours(config: LossConfig) -> str:
-    name = "BCE" if config.name == "binary_cross_entropy" else "cross-entropy"
+    gamma = GAMMA if config.gamma is None else config.gamma
+    names = {"binary_cross_entropy": "BCE", "focal": f"focal loss, gamma {gamma:g}"}
     threshold = f" of targets above {config.target_threshold:g}" if config.target_threshold is not None else ""
-    return name + threshold + (f", smoothing {config.label_smoothing:g}" if config.label_smoothing else "")
+    smoothing = f", smoothing {config.label_smoothing:g}" if config.label_smoothing else ""
+    return names.get(config.name, "cross-entropy") + threshold + smoothing + _describe_weights(config.class_weights)
+
+
+def _describe_weights(class_weights: str | tuple[float, ...] | None) -> str:
+    if class_weights is None or isinstance(class_weights, str):
+        return f", {class_weights} class weights" if class_weights else ""
+    return f", class weights {min(class_weights):g} to {max(class_weights):g}"
 
 
 # task/loss.py has the functions that build them, because this module must not import torch.

@@ -1,7 +1,7 @@
 """The network part of the configuration: name, weights and options. Imports no torch."""
 
 import re
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,13 +66,16 @@ register_variant = {name: register_network(name) for name in VARIANTS}
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelConfig:
-    """A network by its registered name, or `timm/NAME`. `weights` is a file, `torchvision:NAME` or `timm:NAME`.
+    """A network by its registered name, or `timm/NAME`.
 
-    `options` are those registered with the name; for a network of timm, scalars that its constructor takes.
+    `weights` is a file, a folder of `export --format timm`, `torchvision:NAME` or `timm:NAME`. `freeze`: names of parts
+    of the network, such as layer1, that are not trained. `options` are those registered with the name; for a network
+    of timm, scalars that its constructor takes.
     """
 
     name: Name
     weights: Name | None = None
+    freeze: Annotated[tuple[Name, ...], Field(strict=False)] = ()  # `_move_structure` passes on a list
     options: Options = None
 
     @model_validator(mode="before")
@@ -89,6 +92,11 @@ class ModelConfig:
             options = parse_options("network", self.name, self.options, name_key="model.name", key="model.options")
         object.__setattr__(self, "options", options)
         return self
+
+    @property
+    def network(self) -> Self:
+        """The network alone: its name and options."""
+        return replace(self, weights=None, freeze=())
 
 
 def move_structure(model: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnext.config.checkpoint_metadata import peek_metadata
 from resnext.config.parts import select
 from resnext.config.schema import Config, ModelConfig, to_dict
+from resnext.config.weights_file import find_weights_file
 from resnext.errors import UserError
 
 ZIP_START = b"PK\x03\x04"
@@ -25,7 +26,7 @@ def check_weights(config: Config) -> None:
         ("recipe.teacher.weights", teacher.weights if teacher.name else None),
     ):
         if weights is not None and not weights.startswith(("torchvision:", "timm:")):
-            _check_file(f"{key}={weights}", Path(weights))
+            _check_file(f"{key}={weights}", find_weights_file(f"{key}={weights}", Path(weights)))
 
 
 def without_weights(config: Config) -> Config:
@@ -39,20 +40,31 @@ def use_network_of_weights(tree: DictConfig, overrides: Sequence[Override]) -> N
     The metadata of our checkpoints has their network. This network replaces the network of the experiment's file.
     """
     weights = select(tree, "model.weights")
-    chosen = {each.key_or_group for each in overrides} - {"model.weights"}
+    chosen = {each.key_or_group for each in overrides} - {"model.weights", "model.freeze"}
     if not isinstance(weights, str) or any(key == "model" or key.startswith("model.") for key in chosen):
         return
     if (metadata := peek_metadata(Path(weights).expanduser())) is not None:
-        OmegaConf.update(tree, "model", to_dict(metadata.model) | {"weights": weights}, merge=False, force_add=True)
+        kept = {"weights": weights, "freeze": select(tree, "model.freeze") or []}
+        OmegaConf.update(tree, "model", to_dict(metadata.model) | kept, merge=False, force_add=True)
 
 
 def describe_network_of_weights(config: Config) -> str | None:
     """A line if the network of `config` is that of the checkpoint in model.weights."""
     weights = config.model.weights
     metadata = peek_metadata(Path(weights)) if weights is not None else None
-    if metadata is None or metadata.model != replace(config.model, weights=None):
+    if metadata is None or metadata.model != config.model.network:
         return None
     return f"network   {_describe(metadata.model)}: from model.weights"
+
+
+def normalization_warning(config: Config) -> str | None:
+    """A warning if the images are not normalized as the metadata of model.weights say."""
+    weights, data = config.model.weights, config.data
+    metadata = peek_metadata(Path(weights)) if weights is not None else None
+    if metadata is None or (metadata.mean, metadata.std) == (data.mean, data.std):
+        return None
+    mean, std = (",".join(f"{value:g}" for value in values) for values in (metadata.mean, metadata.std))
+    return f"model.weights was trained with another normalization: data.mean=[{mean}] data.std=[{std}]"
 
 
 def _describe(model: ModelConfig) -> str:
@@ -64,8 +76,6 @@ def _describe(model: ModelConfig) -> str:
 
 def _check_file(asked: str, path: Path) -> None:
     try:
-        if not path.is_file():
-            raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
         with path.open("rb") as file:
             start = file.read(len(ZIP_START))
             if start == ZIP_START:  # torch.save writes a zip archive

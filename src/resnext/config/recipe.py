@@ -124,8 +124,8 @@ class TeacherConfig:
 
     `weights` as in model.weights; null: timm's own weights. The loss is (1 - weight) · loss + weight ·
     temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
-    weights use their own normalisation. Weights from a file use data.mean and data.std, unless `name` has a tag
-    (timm/NETWORK.TAG), which selects the normalisation of these weights.
+    weights and exports use their own normalisation. Weights from another file use data.mean and data.std, unless `name`
+    has a tag (timm/NETWORK.TAG), which selects the normalisation of these weights.
     """
 
     name: Name | None = None

@@ -44,6 +44,6 @@ def evaluate(work: Pass, processes: int = 1) -> list[SetResult]:
 def _join(images: ImageSet, parts: dict[str, list[Answers]]) -> SetResult:
     answers = {name: Answers.join(each) for name, each in parts.items()}
     for each in answers.values():
-        if len(each.losses) != len(images.index):
-            raise RunFailed(f"{len(images.index):,} images were listed, but {len(each.losses):,} were evaluated")
+        if len(each.losses) != len(images.listed):
+            raise RunFailed(f"{len(images.listed):,} images were listed, but {len(each.losses):,} were evaluated")
     return SetResult(images, answers, {name: measure(each, images.accepted) for name, each in answers.items()})

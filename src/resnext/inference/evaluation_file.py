@@ -53,9 +53,9 @@ def _rows(results: list[SetResult]) -> dict[str, np.ndarray]:
     `ema_probabilities` float32 [N, 5], or `raw_…`: the likeliest classes, and their probabilities.
     """
     paths = [
-        (f"{each.images.name}/".encode() if each.images.name else b"") + each.images.index.relative_path(image)
+        (f"{each.images.name}/".encode() if each.images.name else b"") + each.images.listed.relative_path(image)
         for each in results
-        for image in range(len(each.images.index))
+        for image in range(len(each.images.listed))
     ]
     rows = {"paths": np.array(paths), "targets": np.concatenate([each.images.targets for each in results])}
     for name in results[0].answers:

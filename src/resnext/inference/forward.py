@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import queue
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -61,9 +61,9 @@ class Pass(NamedTuple):
     def batches(self) -> list[tuple[int, range]]:
         """The number of the set and the images of each batch."""
         return [
-            (number, range(first, min(first + self.batch_size, len(each.index))))
+            (number, range(first, min(first + self.batch_size, len(each.listed))))
             for number, each in enumerate(self.sets)
-            for first in range(0, len(each.index), self.batch_size)
+            for first in range(0, len(each.listed), self.batch_size)
         ]
 
 
@@ -111,7 +111,7 @@ class _Images(Dataset[Any]):
 
     def __init__(self, work: Pass) -> None:
         transform = build_eval_transform(work.metadata.evaluation, work.metadata.image_size)
-        self.sets = [EvalImages(each.index, None, transform) for each in work.sets]
+        self.sets = [EvalImages(each.listed, None, transform) for each in work.sets]
 
     def __getitems__(self, images: list[tuple[int, int]]) -> Batch | Exception:
         return self.sets[images[0][0]].__getitems__([Sample(0, image) for _, image in images])
@@ -146,7 +146,7 @@ def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
         results.cancel_join_thread()
 
 
-def _receive(results: Any, parts: list[BaseProcess]) -> Numbered:
+def _receive(results: Any, parts: Sequence[BaseProcess]) -> Numbered:
     """The next result. Raises the error of a process, or RunFailed if a process ended without its results."""
     while True:
         dead = [part for part in parts if part.exitcode]

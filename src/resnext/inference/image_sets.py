@@ -20,13 +20,13 @@ class ImageSet(NamedTuple):
     """Images to evaluate. `name` tells the sets of a suite apart; it is empty for a single set.
 
     Attributes:
-        index: its labels are not used.
+        listed: its labels are not used.
         accepted: int64 [images, K], the right classes of each image, filled up with UNKNOWN.
         allowed: int64 [M], the only classes that can be answered; None for all.
     """
 
     name: str
-    index: ImageIndex
+    listed: ImageIndex
     accepted: np.ndarray
     allowed: np.ndarray | None = None
 

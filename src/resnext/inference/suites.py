@@ -77,7 +77,7 @@ def _load_real(root: Path, classes: tuple[str, ...]) -> list[ImageSet]:
     """ImageNet's validation images with the labels of Beyer et al. 2020. Images without a label do not count."""
     val = find_val(root)
     images = as_set(scan_class_folders(val if val.is_dir() else root, root), classes, "ImageNet")
-    return [images._replace(accepted=_real_labels(images.index))]
+    return [images._replace(accepted=_real_labels(images.listed))]
 
 
 def _real_labels(index: ImageIndex) -> np.ndarray:

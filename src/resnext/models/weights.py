@@ -1,4 +1,4 @@
-"""Loads weights as a flat dict of tensors: a file, `torchvision:NAME` or `timm:NAME`. Runs no code from a file."""
+"""Loads weights as a flat dict of tensors: a file or folder, `torchvision:NAME` or `timm:NAME`. Runs no code."""
 
 import hashlib
 import logging
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from resnext.config.errors import nearest
+from resnext.config.weights_file import find_weights_file, is_safetensors
 from resnext.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -159,18 +160,22 @@ def _fetch(asked: _Asked, get: Callable[[], T]) -> T:
 
 
 def _read_file(asked: _Asked) -> dict[str, Tensor]:
-    path = Path(asked.name)
-    if not path.is_file():
-        raise UserError(f"{asked} is not a file, and neither torchvision:NAME nor timm:NAME")
+    path = find_weights_file(asked, Path(asked.name))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on how to read a file that it refuses
-            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            content = load_file(path) if is_safetensors(path) else _load_tensors(path)
     except pickle.UnpicklingError:
         raise UserError(f"{asked} holds more than tensors and is not read: it could run code") from None
     except Exception as error:  # truncated, empty, or not a checkpoint: torch raises many types
         raise UserError(f"{asked} cannot be read as weights ({type(error).__name__})") from error
     return _network_weights(asked, content)
+
+
+def _load_tensors(path: Path) -> Any:
+    """From an open file: by its path, torch would take a file for safetensors because of its name."""
+    with path.open("rb") as file:
+        return torch.load(file, "cpu", weights_only=True)
 
 
 def network_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:

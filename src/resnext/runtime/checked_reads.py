@@ -1,6 +1,7 @@
 """CheckedReads: a checkpoint file for torch.load. It checks the bytes that torch reads, and keeps none of them.
 
-check_memory tells too little memory from damage: torch raises a RuntimeError for both.
+check_memory tells too little memory from damage: torch raises a RuntimeError for both. is_pickle tells a pickle from
+both.
 """
 
 import os
@@ -58,3 +59,9 @@ def check_memory(path: Path) -> None:
         torch.empty(size, dtype=torch.uint8)
     except RuntimeError as error:
         raise MemoryError(f"{path} needs {size / 1e6:,.0f} MB of memory, which are not free") from error
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file begins like a pickle of protocol 2 to 5. Before version 1.6, torch.save wrote such files."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")

@@ -22,7 +22,7 @@ from torch.utils.serialization import config as serialization_config
 from resnext.errors import UserError, first_line
 from resnext.files import check_regular
 from resnext.run.identity import RunMark, check_mark
-from resnext.runtime.checked_reads import CheckedReads, check_memory
+from resnext.runtime.checked_reads import CheckedReads, check_memory, is_pickle
 
 STORAGE_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -209,12 +209,12 @@ def _naming_damage(path: Path) -> Iterator[None]:
         yield
     except (FileNotFoundError, PermissionError, UserError, MemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values, and loading it could run code: it was not written "
-            "by a training; remove it"
-        ) from error
     except Exception as error:  # truncated, empty or altered: zipfile and torch raise many types
+        if isinstance(error, pickle.UnpicklingError) or is_pickle(path):
+            raise UserError(
+                f"{path} holds more than tensors and plain values, and loading it could run code: it was not written "
+                "by a training; remove it"
+            ) from error
         for each in (error, error.__context__):  # zipfile replaces an OSError by its own error
             if isinstance(each, OSError) and each.errno in STORAGE_ERRORS:
                 raise each from None  # the file may be intact

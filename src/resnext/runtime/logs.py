@@ -18,6 +18,7 @@ HARMLESS = (
     r"No positive samples in targets",  # auroc of a class without validation images, which the first lines name
     r"Average precision score for one or more classes was `nan`",  # the same, for average_precision
     r"The `srun` command is available",  # on a login node
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # the parts in model.freeze
 )
 
 console = Console(highlight=False, soft_wrap=True)

@@ -1,8 +1,8 @@
 """ClassificationTask: the LightningModule, with one network, one loss and their metrics."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 import torch.distributed
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from resnext.config.recipe import RecipeConfig
 from resnext.data.sampler import derive_seeds
+from resnext.models.freezing import find_frozen_modules
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.early_stopping import EarlyStop
 from resnext.task.finite import FiniteGuard
@@ -36,6 +37,7 @@ class ClassificationTask(LightningModule):
         loss, optimizer: of the training; None for a task that only validates.
         teacher: a network whose logits are learned in addition to the targets.
         num_classes: of the network, for recipe.evaluation.metrics; None: these are not computed.
+        frozen: names of parts of the network, which stay in evaluation mode.
         skip_nonfinite: whether a step whose loss is not finite is skipped instead of ending the training.
     """
 
@@ -50,6 +52,7 @@ class ClassificationTask(LightningModule):
         optimizer: Optimizer | None = None,
         teacher: Teacher | None = None,
         num_classes: int | None = None,
+        frozen: Sequence[str] = (),
         skip_nonfinite: bool = False,
     ) -> None:
         super().__init__()
@@ -66,6 +69,17 @@ class ClassificationTask(LightningModule):
         self.early_stop: EarlyStop | None = None
         self._mixing_seed = 0
         self._losses: list[Tensor] = []  # of this step's micro-steps; empty between two steps, so never in a checkpoint
+        self._frozen = find_frozen_modules(network, frozen)
+        self._hold_frozen()  # Lightning does not call `train` before the first step
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self._hold_frozen()
+        return self
+
+    def _hold_frozen(self) -> None:
+        for module in self._frozen:
+            module.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)

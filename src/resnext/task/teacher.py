@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from resnext.config.checkpoint_metadata import peek_metadata
 from resnext.config.data import DataConfig
 from resnext.config.recipe import TeacherConfig
 from resnext.config.schema import ModelConfig
@@ -56,8 +57,8 @@ class Teacher:
 def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> Teacher | None:
     """Builds the teacher, or returns None if the recipe has no teacher.
 
-    Weights from timm use the normalisation that they were trained with. Weights from a file do the same if the name
-    has a tag (timm/NETWORK.TAG). Other files, and checkpoints of ours (.ckpt), use the normalisation of `data`.
+    Weights from timm, and exports, use the normalisation that they were trained with. Weights from another file do the
+    same if the name has a tag (timm/NETWORK.TAG). Other files, and checkpoints of ours (.ckpt), use that of `data`.
 
     Raises:
         UserError: if the name is unknown, or the weights cannot be loaded or are not for `num_classes` classes.
@@ -69,7 +70,9 @@ def build_teacher(config: TeacherConfig, num_classes: int, data: DataConfig) -> 
     network = build_model(replace(model, weights=None), num_classes)
     load_into(network, load_weights(str(model.weights), SECTION), model, new_head=False, section=SECTION)
     weights = Path(str(model.weights))
-    trained_with_data = weights.is_file() and ("." not in config.name or weights.suffix == ".ckpt")
+    if weights.suffix != ".ckpt" and (export := peek_metadata(weights)) is not None:
+        return Teacher(network, config, data, export.mean, export.std)
+    trained_with_data = weights.exists() and ("." not in config.name or weights.suffix == ".ckpt")
     pretrained = {} if trained_with_data else getattr(network, "pretrained_cfg", None) or {}
     return Teacher(network, config, data, pretrained.get("mean", data.mean), pretrained.get("std", data.std))
 

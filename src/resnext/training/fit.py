@@ -113,6 +113,7 @@ def build_task(plan: TrainingPlan) -> ClassificationTask:
         optimizer=plan.parts.optimizer,
         teacher=plan.parts.teacher,
         num_classes=len(plan.parts.train.classes),
+        frozen=config.model.freeze,
         skip_nonfinite=config.trainer.on_nonfinite == "skip",
     )
 

@@ -2,15 +2,18 @@
 
 import logging
 import shlex
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from resnext.config.batch import describe_split, describe_steps
 from resnext.config.describe import describe_image_sizes, describe_recipe, lr_warning
+from resnext.config.pretrained import normalization_warning
 from resnext.config.schema import to_dict
 from resnext.data.index import ImageIndex
 from resnext.data.scan import describe_unread
 from resnext.models.complexity import describe_network
+from resnext.models.freezing import describe_frozen
 from resnext.run.directory import Run
 from resnext.runtime.slurm_job import SlurmJob
 from resnext.runtime.world import World
@@ -31,6 +34,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         run=run.path,
         model=f"{config.model.name}: {describe_network(plan.parts.network, recipe.image_size)}",
         weights=config.model.weights,
+        frozen=describe_frozen(plan.parts.network, config.model.freeze),
         data=f"{len(train):,} + {len(val):,} images, {classes} in {config.data.root}",
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
@@ -47,11 +51,21 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         log.warning(
             "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
         )
-    if (warning := lr_warning(recipe)) is not None:
+    for warning in _configuration_warnings(plan):
         log.warning(warning)
+
+
+def _configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
+    """Warnings of values that are allowed, but are a mistake in most runs."""
+    config, recipe = plan.config, plan.config.recipe
+    yield from filter(None, [lr_warning(recipe), normalization_warning(config)])
     warmup = recipe.schedule.warmup_epochs
     if warmup * plan.steps_per_epoch >= plan.steps:
-        log.warning("recipe.schedule.warmup_epochs=%g: the training ends before its warm-up does", warmup)
+        yield f"recipe.schedule.warmup_epochs={warmup:g}: the training ends before its warm-up does"
+    if config.model.freeze and config.model.weights is None:  # a registered network may load weights itself
+        yield "model.freeze without model.weights: the frozen parts keep their initial values"
+    if recipe.loss.class_weights is not None and plan.split.micro == 1:
+        yield "recipe.loss.class_weights has no effect on micro-batches of one image: raise trainer.micro_batch_size"
 
 
 def _warn_of_unused(train: ImageIndex, val: ImageIndex) -> None:

@@ -5,6 +5,7 @@ Only loggers are built later, because they need the run.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
@@ -14,6 +15,7 @@ from resnext.config.schema import Config, ModelConfig
 from resnext.data.augment import Transform, build_train_transforms
 from resnext.data.index import ImageIndex
 from resnext.models.factory import build_model
+from resnext.models.freezing import freeze
 from resnext.registry import build_named
 from resnext.task.loss import Loss, build_loss
 from resnext.task.optimization import build_optimizer
@@ -45,13 +47,14 @@ def build_parts(config: Config, train: ImageIndex, val: ImageIndex) -> Parts:
     transforms = build_train_transforms(recipe, config.data)
     torch.manual_seed(config.seed)
     network = build_model(config.model, num_classes, drop_path_rate=recipe.drop_path_rate, init=recipe.init)
+    freeze(network, config.model)
     return Parts(
         model=config.model,
         train=train,
         val=val,
         transforms=transforms,
         network=network,
-        loss=build_loss(recipe.loss),
+        loss=build_loss(recipe.loss, np.bincount(train.labels, minlength=num_classes)),
         optimizer=build_optimizer(network, recipe.optimizer),
         teacher=build_teacher(recipe.teacher, num_classes, config.data),
         callbacks=build_named("callback", config.callbacks.options),
