@@ -31,10 +31,9 @@ TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not i
 class DataConfig:
     """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
 
-    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
-    DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
-    `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
-    `mean` and `std` are of RGB in [0, 1].
+    `num_classes` null: counted. `workers` null: set from the number of cores. The run fails if a worker returns no
+    batch for `worker_timeout` s. `cache` ram: keep decoded images in memory. `max_skipped`: how many unreadable
+    training images may be left out. Every validation image must be readable. `mean` and `std` are of RGB in [0, 1].
     """
 
     name: Name
@@ -87,11 +86,12 @@ class TrainerConfig:
 class CheckpointConfig:
     """When to write last.ckpt, in addition to the end of every epoch. `every_steps` counts optimizer steps.
 
-    A failed save gives a warning; after `max_failures` failed saves in a row, the training ends.
+    `keep_every_epochs`: keep that of every Nth epoch. After `max_failures` failed saves in a row, the training ends.
     """
 
     every_minutes: Positive | None = 15.0
     every_steps: Count | None = None
+    keep_every_epochs: Count | None = None
     max_failures: Count = 10
 
 
