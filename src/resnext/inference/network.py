@@ -42,12 +42,16 @@ def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     if path.is_file():
         return load_network(path, weights)
     run = Run.open(path)
-    best = find_checkpoint(run.path, "best")
-    content = load_checkpoint(best)
-    check_mark(best, content, run.mark, required=False)
+    return load_own_network(run, find_checkpoint(run.path, "best"), weights)
+
+
+def load_own_network(run: Run, path: Path, weights: Weights = "ema") -> TrainedNetwork:
+    """Like `load_network`, for a checkpoint that `run` wrote; also raises UserError if another run wrote it."""
+    content = load_checkpoint(path)
+    check_mark(path, content, run.mark, required=False)
     if METADATA not in content:  # an earlier release wrote it
         content[METADATA] = CheckpointMetadata.of(run.config, run.data_identity.classes).to_plain()
-    return _build(best, content, weights)
+    return _build(path, content, weights)
 
 
 def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
