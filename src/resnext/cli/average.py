@@ -1,8 +1,8 @@
 """resnext average RUN [RUN …]: average checkpoints of one run, or the best checkpoints of several runs."""
 
 import argparse
-import os
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser, positive
@@ -107,9 +107,14 @@ def _check_output(output: Path, runs: "list[Run]") -> None:
         raise UserError(f"--output {output} is not a file: give the name of a file")
     if output.resolve().parent in [run.checkpoints.resolve() for run in runs]:
         raise UserError(f"--output {output}: only the training writes to checkpoints/; choose another folder")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise UserError(f"--output {output}: the folder {output.parent} cannot be written: choose another folder")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=output.parent):  # for root, every folder has the permission to write
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: the folder cannot be written ({error.strerror}): choose another"
+        ) from error
 
 
 def _print_images(root: Path, count: int, runs: "list[Run]") -> None:

@@ -201,16 +201,23 @@ def greedy_soup(
 
 
 def write_average(trained: TrainedNetwork, output: Path, parts: Sequence[Part]) -> None:
-    """Writes the file that `load_network` reads, with the names of the parts. It appears when it is complete."""
+    """Writes the file that `load_network` reads, with the names of the parts. It appears when it is complete.
+
+    Raises:
+        UserError: if it cannot be written, for example on a full disk.
+    """
     state = {name: value.cpu().contiguous() for name, value in trained.network.state_dict().items()}
     content: dict[str, Any] = {
         "state_dict": state,
         METADATA: trained.metadata.to_plain(),
         "average_of": [f"{part.run.path.name}/{part.path.name}" for part in parts],
     }
-    with atomic_file(output) as file:
-        save(content, file)
-    sync_folder(output.parent)
+    try:
+        with atomic_file(output) as file:
+            save(content, file)
+        sync_folder(output.parent)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}; give another --output") from error
 
 
 @contextmanager
