@@ -31,7 +31,7 @@ $(error predict needs images: make predict RUN=runs/NAME DATA=PATH)
 endif
 endif
 ifeq ($(RUN),)
-ifneq ($(filter predict export publish,$(MAKECMDGOALS)),)
+ifneq ($(filter predict export publish average,$(MAKECMDGOALS)),)
 $(error give a run: make $(firstword $(MAKECMDGOALS)) RUN=runs/NAME)
 endif
 endif
@@ -40,7 +40,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train slurm status resume evaluate predict export publish models prepare bench \
+.PHONY: help train slurm status resume evaluate predict export publish average models prepare bench \
 	test test-processes test-faults test-slurm lint format docs
 
 help:
@@ -59,6 +59,8 @@ help:
 	@echo "                             the network for timm, torchvision, ONNX Runtime …"
 	@echo "make publish RUN=runs/NAME ARGS='--repo OWNER/NAME [--send]'"
 	@echo "                             show what the Hugging Face hub would get, or send it"
+	@echo "make average RUN=runs/NAME [ARGS='--last N']"
+	@echo "                             the mean of the checkpoints that the run has kept"
 	@echo "make models                  our networks: parameters, MACs, the paper's error"
 	@echo "make prepare ARGS='imagenet SRC DST'    write a data set; also 'pack SRC DST',"
 	@echo "                             cifar10, cifar100"
@@ -91,6 +93,9 @@ export: $(READY)
 
 publish: $(READY)
 	@$(RESNEXT) publish "$$RUN" $(ARGS)
+
+average: $(READY)
+	@$(RESNEXT) average "$$RUN" $(ARGS)
 
 models: $(READY)
 	@$(RESNEXT) models $(ARGS)

@@ -21,6 +21,7 @@ VERBS = {
     "predict": "write the likeliest classes of images",
     "export": "write the trained network for timm, torchvision, ONNX Runtime …",
     "publish": "send the trained network to the Hugging Face hub",
+    "average": "average checkpoints of a run, or the best ones of several runs",
     "models": "list our networks with their cost, or compare them with torchvision and timm",
     "recipes": "list the recipes, show the training plan of one, or compare two",
     "prepare": "prepare images for training: ImageNet, CIFAR, packed shards",
@@ -98,7 +99,7 @@ def _complete(arguments: list[str]) -> list[str] | None:
     if not space:
         print(" ".join(VERBS))
         return None
-    if verb in ("resume", "status", "evaluate", "compare"):
+    if verb in ("resume", "status", "evaluate", "average", "compare"):
         print(" ".join(sorted(str(path.parent) for path in Path("runs").glob("[!.]*/config.yaml"))))
         return None
     if verb == "recipes":

@@ -113,15 +113,28 @@ def link_or_move(path: Path, other: Path) -> None:
 
     The file always has at least one of the two names.
     """
+    if not _link(path, other):
+        os.replace(path, other)
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """Like `link_or_move`, but without hard links, copies the file. Raises OSError if there is no space for it."""
+    if not _link(path, other):
+        with open(path, "rb") as content, atomic_file(other) as file:
+            shutil.copyfileobj(content, file)
+
+
+def _link(path: Path, other: Path) -> bool:
+    """Returns False on a file system without hard links."""
     aside = other.with_name(f".{other.name}.partial")
     aside.unlink(missing_ok=True)
     try:
         os.link(path, aside)
-    except OSError:  # a file system without hard links
-        os.replace(path, other)
-        return
+    except OSError:
+        return False
     os.replace(aside, other)
     aside.unlink(missing_ok=True)  # if both are already names of one file, os.replace does nothing
+    return True
 
 
 @contextmanager

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.small_run import make_run, small_config, write_images
-
-RESNET = {"name": "resnext", "options": {"layers": [1, 1, 1, 1], "cardinality": 2, "base_width": 8}}
+from support.small_run import RESNET, make_run, small_config, write_images
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from resnext.models.factory import build_model
 from resnext.run.directory import Run
 from resnext.task.teacher import build_teacher
 from resnext.training.fit import fit
-from support.small_run import make_run, small_config
+from support.small_run import RESNET, make_run, small_config
 
 BATCHES = (1, 3, 8)
 SIZE, CLASSES = 32, ["cat", "dog", "éléphant"]  # of the fixture `trained`

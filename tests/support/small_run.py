@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from resnext.run.directory import Run
     from resnext.task.classification import ClassificationTask
 
+RESNET = {"name": "resnext", "options": {"layers": [1, 1, 1, 1], "cardinality": 2, "base_width": 8}}
+
 
 def write_images(root: Path, counts: dict[str, int]) -> None:
     """Writes random PNG images: the given number in each folder."""

@@ -13,6 +13,7 @@ from resnext.config.schema import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
+from resnext.run.kept_checkpoints import kept_name
 from resnext.runtime.checkpoint_io import AtomicCheckpointIO
 from resnext.runtime.collectives import MaxOverRanks
 from resnext.runtime.signals import StopRequest
@@ -31,6 +32,9 @@ class LastCheckpoint(Checkpoint):
     It also runs the validation, after the end of the epoch. Lightning would validate before the end of the epoch, and
     a run cannot continue exactly from a checkpoint of that moment. If a training stops between the last step of an
     epoch and the end of its validation, the resumed training begins with that validation.
+
+    The save after a validation also keeps the file under the name of its epoch, if `config.keep_every_epochs` asks for
+    it. That needs no second write: both names belong to one file.
 
     Args:
         path: the path of last.ckpt.
@@ -123,19 +127,24 @@ class LastCheckpoint(Checkpoint):
         trainer.fit_loop.epoch_loop.val_loop.run()
         trainer.training = True
         self._validated = True
-        self._save(trainer, task)
+        self._save(trainer, task, kept=self._find_kept_path(task.epoch))
         if not task.is_done:
             self._stop_if_asked()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_saved(trainer, allowed=1)
 
-    def _save(self, trainer: Trainer, task: LightningModule) -> None:
-        """Raises NonFiniteLoss if the weights must not be saved."""
+    def _find_kept_path(self, epoch: int) -> Path | None:
+        """None if the checkpoint of this epoch is not kept."""
+        every = self.config.keep_every_epochs
+        return self.path.with_name(kept_name(epoch)) if every is not None and epoch % every == 0 else None
+
+    def _save(self, trainer: Trainer, task: LightningModule, kept: Path | None = None) -> None:
+        """`kept` is a second name for the file. Raises NonFiniteLoss if the weights must not be saved."""
         assert isinstance(task, ClassificationTask)
         task.guard.check(trainer.global_step)
         began = time.monotonic()
-        trainer.save_checkpoint(self.path)
+        trainer.save_checkpoint(self.path, storage_options=kept)
         self._saved_at = time.monotonic()
         self.longest_save = max(self.longest_save, self._saved_at - began)
         self._check_saved(trainer, allowed=self.config.max_failures)

@@ -55,11 +55,12 @@ class TrainerConfig:
 class CheckpointConfig:
     """When to write last.ckpt, in addition to the end of every epoch. `every_steps` counts optimizer steps.
 
-    A failed save gives a warning; after `max_failures` failed saves in a row, the training ends.
+    `keep_every_epochs`: keep that of every Nth epoch. After `max_failures` failed saves in a row, the training ends.
     """
 
     every_minutes: Positive | None = 15.0
     every_steps: Count | None = None
+    keep_every_epochs: Count | None = None
     max_failures: Count = 10
 
 

@@ -45,13 +45,17 @@ def open_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     if path.is_file():
         return load_network(path, weights)
     run = Run.open(path)
-    best = find_checkpoint(run.path, "best")
-    content = read_weights(best)
-    check_mark(best, content, run.mark, required=False)
+    return load_own_network(run, find_checkpoint(run.path, "best"), weights)
+
+
+def load_own_network(run: Run, path: Path, weights: Weights = "ema") -> TrainedNetwork:
+    """Like `load_network`, for a checkpoint that `run` wrote; also raises UserError if another run wrote it."""
+    content = read_weights(path)
+    check_mark(path, content, run.mark, required=False)
     # an earlier release wrote no metadata
     known = METADATA in content
-    metadata = parse_metadata(best, content) if known else CheckpointMetadata.of(run.config, run.data_identity.classes)
-    return _trained(build_networks(best, content, metadata, weights), metadata, content)
+    metadata = parse_metadata(path, content) if known else CheckpointMetadata.of(run.config, run.data_identity.classes)
+    return _trained(build_networks(path, content, metadata, weights), metadata, content)
 
 
 def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:

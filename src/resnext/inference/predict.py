@@ -116,7 +116,7 @@ class Predictor:
             worker_timeout=SECONDS_PER_BATCH,
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_reader,
         )
         try:
             for paths_of_batch, pixels, errors in loader:
@@ -149,7 +149,7 @@ class _Files(Dataset[Any]):
         return paths, torch.stack(pixels) if pixels else torch.empty(0), errors
 
 
-def _prepare_worker(worker: int) -> None:
+def prepare_reader(worker: int) -> None:
     """A worker of a training ignores SIGTERM. Here, it must end when this process ends after an error."""
     prepare_worker(worker)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 from torch.utils._pytree import tree_leaves
 
 from resnext.errors import UserError
-from resnext.files import atomic_file, link_or_move, sync, sync_folder
+from resnext.files import atomic_file, link_or_copy, link_or_move, sync, sync_folder
 from resnext.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     A best.ckpt that cannot be written stays in memory and is written before any other file. So no last.ckpt refers to
     a best.ckpt that does not exist. If the run is killed before that, the resumed run validates that epoch again.
+
+    The `storage_options` of a save are the path of a second name that the file gets, or None.
 
     Args:
         loaded: the checkpoint from which the training resumes. Its file is not read a second time.
@@ -46,14 +48,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         assert self._loaded.path == Path(path)
         return self._loaded.take_content()
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Path | None = None
+    ) -> None:
         target = Path(path)
         if target.name == BEST:
             self._kept_best = None  # an earlier epoch is no longer the best
         try:
             self.before_save()
             self._write_kept_best()
-            _write(checkpoint, target)
+            _write(checkpoint, target, storage_options)
             self.failures = 0
         except OSError as error:
             self.failures += 1
@@ -78,19 +82,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         log.info("%s is saved now", path)
 
 
-def _write(checkpoint: dict[str, Any] | bytes, target: Path) -> None:
-    """Writes `checkpoint` to `target`. Writes the bytes from `_to_bytes` unchanged."""
+def _write(checkpoint: dict[str, Any] | bytes, target: Path, kept: Path | None = None) -> None:
+    """Writes `checkpoint` to `target`. Writes the bytes from `_to_bytes` unchanged. `kept` is a second name for it."""
     with atomic_file(target) as file:  # the run's lock allows only one writer
         _check_free_space(checkpoint, target.parent)  # after atomic_file removed the file of a killed save
         if isinstance(checkpoint, bytes):
             file.write(checkpoint)
         else:
-            _save(checkpoint, file)
+            save(checkpoint, file)
         _check_loadable(file)
         if target.name == LAST and target.exists():
             sync(file)  # before the rename: if this fails, previous.ckpt must stay
             link_or_move(target, target.with_name(PREVIOUS))
+        if kept is not None:
+            _keep(file, kept)
     sync_folder(target.parent)
+
+
+def _keep(file: IO[bytes], kept: Path) -> None:
+    """Before the file gets its own name: after a kill in between, the resumed run writes both again."""
+    sync(file)
+    try:
+        link_or_copy(Path(file.name), kept)
+    except OSError as error:  # of the copy: the file itself has space
+        log.warning("%s could not be saved: %s; the training continues", kept, error.strerror or error)
 
 
 def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
@@ -100,7 +115,7 @@ def _to_bytes(checkpoint: dict[str, Any]) -> bytes:
     return content.getvalue()
 
 
-def _save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
+def save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
     """Like torch.save, but raises the OSError that torch hides behind a RuntimeError about the file position."""
     try:
         torch.save(checkpoint, file)

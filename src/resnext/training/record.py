@@ -8,6 +8,7 @@ from resnext.callbacks.best_checkpoint import check_best
 from resnext.callbacks.summary import summarize
 from resnext.loggers.csv import restore_metrics
 from resnext.run.directory import Run
+from resnext.run.kept_checkpoints import set_aside_later
 from resnext.run.metrics import parse_rows
 from resnext.runtime.device import describe_device, resolved_values
 from resnext.runtime.world import World
@@ -17,9 +18,12 @@ from resnext.training.plan import TrainingPlan
 
 
 def restore_record(run: Run, plan: TrainingPlan, world: World) -> None:
-    """Restores the rows that metrics.csv has lost since the checkpoint was written."""
-    if world.rank == 0 and plan.checkpoint is not None:
+    """Restores the rows that metrics.csv has lost since the checkpoint was written, and renames later checkpoints."""
+    if world.rank > 0:
+        return
+    if plan.checkpoint is not None:
         restore_metrics(run.path / "metrics.csv", plan.checkpoint.metrics, plan.checkpoint.path.name)
+    set_aside_later(run.checkpoints, plan.steps_done // plan.steps_per_epoch)
 
 
 def announce(run: Run, plan: TrainingPlan, world: World) -> None:
