@@ -36,6 +36,8 @@ VERBS = {
     "export a run": ("best.ckpt", ["export", "runs/test", "--format", "torch", "--output", "x.pt"]),
     "evaluate": ("best.ckpt", ["evaluate", "runs/test"]),
     "evaluate the last": ("last.ckpt", ["evaluate", "runs/test", "--checkpoint", "last"]),
+    "publish": ("best.ckpt", ["publish", "runs/test", "--repo", "owner/name"]),
+    "average": ("best.ckpt", ["average", "runs/test", "runs/other"]),
     "compare": ("best.ckpt", ["compare", "runs/test", "runs/test"]),
     "resume from last.ckpt": ("last.ckpt", ["resume", "runs/test"]),
     "resume from previous.ckpt": ("previous.ckpt", ["resume", "runs/test"]),
@@ -64,6 +66,7 @@ def poison(request: pytest.FixtureRequest) -> Callable[[Any, Path], Any]:
 @pytest.fixture
 def run(interrupted: Path) -> Path:
     shutil.copytree(interrupted, ".", dirs_exist_ok=True)
+    shutil.copytree("runs/test", "runs/other")
     return Path("runs/test")
 
 
@@ -106,19 +109,23 @@ def test_a_training_from_weights_runs_no_code(run: Path, capsys: pytest.CaptureF
     assert_refused([*arguments, "model.weights=w.pt"], capsys, f"w.pt {problem}")
     teacher = ["recipe.teacher.name=resnext50_32x4d", "recipe.teacher.weights=w.pt", "model.weights=null"]
     assert_refused([*arguments, *teacher], capsys, f"w.pt {problem}")
-    assert len(list(Path("runs").iterdir())) == 1
+    assert len(list(Path("runs").iterdir())) == 2
 
 
-@pytest.mark.parametrize("verb", ["predict", "export"])
+@pytest.mark.parametrize("verb", ["predict", "export", "evaluate"])
 def test_a_file_given_to_a_verb_runs_no_code(
     poison: Callable, verb: str, run: Path, capsys: pytest.CaptureFixture[str]
 ):
     content = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
-    arguments = {"predict": ["photo.png"], "export": ["--format", "torch", "--output", "x.pt"]}[verb]
+    more = {
+        "predict": ["photo.png"],
+        "export": ["--format", "torch", "--output", "x.pt"],
+        "evaluate": ["--data", "images"],
+    }
     for name in ("w.pt", "w.safetensors"):
         poisoned(content, Path(name), poison)
         problem = "holds more than tensors" if poison is FORMS["zip"] else "is neither a run, a checkpoint nor a safet"
-        assert_refused([verb, name, *arguments], capsys, f"{name} {problem}")
+        assert_refused([verb, name, *more[verb]], capsys, f"{name} {problem}")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -198,6 +198,14 @@ def test_dropout_is_off_while_statistics_are_recomputed():
     torch.testing.assert_close(network[1].running_mean, images.mean((0, 2, 3)))
 
 
+def test_frozen_batch_norms_keep_their_statistics():
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    images = torch.randn(8, 3, 4, 4)
+    recompute_statistics(network, [images], ["0"])
+    assert torch.equal(network[0].running_mean, torch.zeros(3))
+    torch.testing.assert_close(network[1].running_mean, images.mean((0, 2, 3)))
+
+
 def test_the_table_has_the_accuracies_of_the_training_and_the_file_those_of_the_average(
     runs: tuple[Run, Run], capsys: pytest.CaptureFixture[str]
 ):

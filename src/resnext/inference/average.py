@@ -120,8 +120,9 @@ class RunImages:
             return measure_accuracy(network, self.metadata, self.val, self.config.data, self.device, advance)
 
     def recompute(self, trained: TrainedNetwork) -> int:
-        """Recomputes the batch statistics; returns the number of images, 0 for a network without batch norms."""
-        if not find_batch_norms(trained.network):
+        """Recomputes the batch statistics; returns the number of images, 0 if the training had no batch norm."""
+        frozen = self.config.model.freeze
+        if not find_batch_norms(trained.network, frozen):
             return 0
         images = 0
 
@@ -132,7 +133,7 @@ class RunImages:
 
         network = self._on_device(trained)
         with _naming_memory(self.device), progress("batch statistics", None) as advance:
-            recompute_statistics(network, training_batches(self.config, self.train, self.device, count))
+            recompute_statistics(network, training_batches(self.config, self.train, self.device, count), frozen)
         return images
 
     def _on_device(self, trained: TrainedNetwork) -> nn.Module:

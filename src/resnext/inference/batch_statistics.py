@@ -5,7 +5,7 @@ over training images as the training gives them to the network, and the plain me
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +20,26 @@ from resnext.data.index import ImageIndex
 from resnext.data.loader import ImageLoader
 from resnext.data.sampler import RankBatches, derive_seed
 from resnext.inference.predict import prepare_reader
+from resnext.models.freezing import find_frozen_modules
 from resnext.task.mixing import draw_mix, mix_images
 
 MAX_IMAGES = 50_000  # all of CIFAR; of ImageNet, as many as its validation images, so that the pass takes as long
 
 
-def find_batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """The batch norms that hold statistics."""
-    norms = (module for module in network.modules() if isinstance(module, _BatchNorm))
+def find_batch_norms(network: nn.Module, frozen: Sequence[str] = ()) -> list[_BatchNorm]:
+    """The batch norms that hold statistics, without those in parts that `frozen` names: a training keeps theirs."""
+    kept = {id(module) for module in find_frozen_modules(network, frozen)}
+    norms = (module for module in network.modules() if isinstance(module, _BatchNorm) and id(module) not in kept)
     return [norm for norm in norms if norm.running_mean is not None]
 
 
 @torch.no_grad()
-def recompute_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Sets the statistics of all batch norms to their mean over `batches`. Leaves `network` in evaluation mode.
+def recompute_statistics(network: nn.Module, batches: Iterable[Tensor], frozen: Sequence[str] = ()) -> None:
+    """Sets the statistics of the batch norms to their mean over `batches`. Leaves `network` in evaluation mode.
 
     Only the batch norms are in training mode meanwhile: dropout stays off, as in the evaluation.
     """
-    norms = find_batch_norms(network.eval())
+    norms = find_batch_norms(network.eval(), frozen)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
