@@ -1,12 +1,11 @@
 """Runs networks over sets of images, in this process or in one process for each device."""
 
-import contextlib
 import multiprocessing
 import os
-import queue
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,17 +18,17 @@ from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.config.schema import TrainerConfig
 from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.dataset import Batch, EvalImages
-from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.data.loader import ImageLoader
 from resnext.data.sampler import Sample
 from resnext.errors import RunFailed, UserError, describe_error
 from resnext.inference.answers import Answers
 from resnext.inference.image_sets import ImageSet
 from resnext.inference.network import Choice, build_networks, read_weights
+from resnext.inference.predict import prepare_reader
 from resnext.registry import load_extensions
 from resnext.runtime.parent_death import die_with_parent
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-SECONDS_BETWEEN_CHECKS = 1.0
 
 Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the answers of each network
 
@@ -95,7 +94,7 @@ def _answer_part(work: Pass, process: int, processes: int) -> Iterator[Numbered]
         worker_timeout=work.worker_timeout,
         num_workers=work.workers,
         pin_memory=gpu,
-        worker_init_fn=prepare_worker,
+        worker_init_fn=prepare_reader,
     )
     dtype = AUTOCAST.get(work.trainer.precision)
     autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
@@ -127,56 +126,55 @@ def _logits(network: nn.Module, pixels: Tensor, work: Pass) -> Tensor:
 
 
 def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
+    """Each process has a pipe of its own: the end of a killed process ends its pipe, even within a message."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    results, parent = context.Queue(), os.getpid()
-    parts = [
-        context.Process(target=_send_part, args=(work, number, processes, parent, results))
-        for number in range(processes)
-    ]
+    parts: dict[Any, BaseProcess] = {}
     try:
-        for part in parts:
+        for number in range(processes):
+            reader, writer = context.Pipe(duplex=False)
+            part = context.Process(target=_send_part, args=(work, number, processes, os.getpid(), writer))
             part.start()
-        for _ in range(len(work.batches())):
-            yield _receive(results, parts)
+            writer.close()
+            parts[reader] = part
+        unfinished = dict(parts)
+        while unfinished:
+            for reader in connection.wait(list(unfinished)):
+                if (found := _receive(reader, unfinished)) is not None:
+                    yield found
     finally:
-        for part in parts:
+        for reader, part in parts.items():
             part.kill()
             part.join()
-        results.close()
-        results.cancel_join_thread()
+            reader.close()
 
 
-def _receive(results: Any, parts: Sequence[BaseProcess]) -> Numbered:
-    """The next result. Raises the error of a process, or RunFailed if a process ended without its results."""
-    while True:
-        dead = [part for part in parts if part.exitcode]
-        with contextlib.suppress(queue.Empty):
-            found = results.get(timeout=SECONDS_BETWEEN_CHECKS)
-            if isinstance(found, Exception):
-                raise found
-            return found
-        if dead:
-            code = dead[0].exitcode or 0
+def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None:
+    """The next answers of a process; None at its end. Raises its error, or RunFailed if it was killed."""
+    try:
+        found = reader.recv()
+    except (EOFError, OSError):
+        part = unfinished.pop(reader)
+        part.join()
+        if code := part.exitcode:
             ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            raise RunFailed(
-                f"process {parts.index(dead[0])} of the evaluation {ended}: if memory ran out, give fewer --devices"
-            )
+            raise RunFailed(f"a process of the evaluation {ended}: if memory ran out, give fewer --devices") from None
+        return None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
-def _send_part(work: Pass, process: int, processes: int, parent: int, results: Any) -> None:
+def _send_part(work: Pass, process: int, processes: int, parent: int, writer: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and kills this process
     die_with_parent(parent)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
         load_extensions()
         for found in _answer_part(work, process, processes):
-            results.put(found)
-    except (UserError, RunFailed) as error:
-        results.put(_as_ours(error))
+            writer.send(found)
+    except UserError as error:
+        writer.send(UserError(str(error)))  # a subclass may have arguments that cannot be pickled
+    except RunFailed as error:
+        writer.send(RunFailed(str(error)))
     except Exception as error:
-        results.put(RunFailed(f"a process of the evaluation failed: {describe_error(error)}"))
-
-
-def _as_ours(error: UserError | RunFailed) -> UserError | RunFailed:
-    """A subclass may have other arguments, which cannot be pickled."""
-    return (UserError if isinstance(error, UserError) else RunFailed)(str(error))
+        writer.send(RunFailed(f"a process of the evaluation failed: {describe_error(error)}"))
