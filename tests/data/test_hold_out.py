@@ -158,13 +158,23 @@ def test_the_fraction_is_part_of_the_identity_and_older_runs_have_none(unsplit: 
         ({"a": 2, "b": 2, "val/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has val/: remove one of the two$"),
         ({"photos/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has one class folder, photos/: is "),
         ({"a": 1, "b": 1}, 0.1, "data.val_fraction=0.1, but no class of ROOT has two images: .* add images"),
+        (
+            {"car": 2, "train/ice": 2, "train/old": 2},
+            0.1,
+            "splits ROOT/train, but ROOT has other folders with images .car.: ",
+        ),
+        (
+            {"a": 2, "b": 2, "test": 3},
+            0.1,
+            "ROOT/test has images and no class folders: rename it if it is a class, or ",
+        ),
         ({".": 3}, 0.1, "ROOT has 3 images and no class folders: sort the images into one folder for each class"),
     ],
 )
 def test_a_folder_that_cannot_be_split_gives_one_line(tmp_path: Path, folders: dict, fraction: float, message: str):
     root = tmp_path / "root"
     write_images(root, folders)
-    with pytest.raises(UserError, match=f"^{message.replace('ROOT', re.escape(str(root)))}") as error:
+    with pytest.raises(UserError, match=message.replace("ROOT", re.escape(str(root)))) as error:
         load_images(config_of(root, fraction))
     assert "\n" not in str(error.value)
 
@@ -203,6 +213,11 @@ def test_images_elsewhere_are_those_of_val_or_else_the_ones_held_out(unsplit: Pa
     shutil.rmtree(image_folder / "train")
     train, val = load_other_images(config_of(image_folder))
     assert (train, len(val)) == (None, 5)
+
+
+def test_a_pack_elsewhere_has_its_own_split(image_folder: Path, tmp_path: Path):
+    prepare_pack(image_folder, tmp_path / "pack", short_side=None, shard_bytes=4096)
+    assert len(load_other_images(config_of(tmp_path / "pack", 0.3))[1]) == 5
 
 
 @pytest.mark.parametrize("fraction", [None, 0.3])

@@ -30,7 +30,7 @@ from support.small_run import make_run, small_config, write_images
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CHANGES = {
     "recipe__batch_size": 16,
-    "recipe__evaluation": {"image_size": 12, "crop_pct": 0.75, "interpolation": "bicubic"},
+    "recipe__evaluation": {"image_size": 12, "crop_pct": 0.75, "interpolation": "bicubic", "metrics": ["recall"]},
     "data__mean": [0.3, 0.4, 0.5],
     "recipe__ema": {"decay": 0.9},
 }
@@ -255,6 +255,9 @@ def test_only_recipe_evaluation_may_be_given(run: Run, capsys: pytest.CaptureFix
     assert losses[0] != losses[1]
     assert losses[1] == evaluated(capsys, "runs/test", "--image-size", "8", changes[1])["networks"]["ema"]["loss"]
     assert "recipe.image_size was 8 and is now 12" in refusal(capsys, "runs/test", "recipe.image_size=12")
+    assert "recipe.evaluation.metrics is for the validations of a training" in refusal(
+        capsys, "runs/test", "recipe.evaluation.metrics=[f1]"
+    )
     names = sorted(path.stem for path in (run.path / "evaluations").glob("*.json"))
     assert names == ["best-val", "best-val-8px-crop_pct=1.0"]
 

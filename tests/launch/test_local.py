@@ -151,7 +151,7 @@ def test_fewer_validation_images_than_ranks_are_refused(resnext, tmp_path: Path)
         "trainer.devices=2",
     )
     result = train(resnext, *options, "run=few", code=2)
-    assert "has 1 image, but each of trainer.devices=2 needs one: add images" in result.stderr
+    assert "has 1 image, and each of the 2 ranks needs one: add images, or use fewer devices" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from resnext.config.schema import ModelConfig
 from resnext.errors import UserError
 from resnext.models.factory import build_model
-from resnext.models.freezing import describe_frozen, freeze
+from resnext.models.freezing import describe_frozen, find_frozen_modules, freeze
 from resnext.task.classification import ClassificationTask
 from resnext.task.optimization import build_optimizer
 from support.small_run import small_config
@@ -86,6 +86,13 @@ def test_modes_follow_each_call_of_train():
         training = {name.partition(".")[0]: module.training for name, module in task.network.named_modules() if name}
         assert training["layer1"] is False
         assert {training[name] for name in ("conv1", "bn1", "layer2", "fc")} == {mode}
+
+
+def test_a_shared_module_is_frozen_by_each_of_its_names():
+    network = nn.Module()
+    network.a = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    network.b = network.a
+    assert network.a[1] in find_frozen_modules(network, ["b"])
 
 
 @pytest.mark.parametrize(

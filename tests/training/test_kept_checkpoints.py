@@ -36,9 +36,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def keeping_run(images: Path, name: str = "parts", every: int | None = 1) -> Run:
+def keeping_run(images: Path, name: str = "parts", every: int | None = 1, **more: object) -> Run:
     options: dict[str, Any] = {"optimizer": "sgd", "features": "plain", "micro": None, "workers": 0}
-    changes = {"recipe__ema": {"decay": 0.9}, "checkpoint__keep_every_epochs": every}
+    changes = {"recipe__ema": {"decay": 0.9}, "checkpoint__keep_every_epochs": every, **more}
     return build_run(images, name, **options, **changes)
 
 
@@ -85,6 +85,17 @@ def test_a_stop_and_a_resume_keep_the_same_files_and_write_none_twice(images: Pa
     fit(run)
     assert_kept(run, copied, [1, 2, 3])
     assert (run.checkpoints / "epoch-003.ckpt").samefile(run.checkpoints / "last.ckpt")
+
+
+def test_the_checkpoint_of_an_incomplete_last_epoch_stays(images: Path):
+    """As after a kill between the last save and the last status."""
+    run = keeping_run(images, recipe__max_steps=STEPS + 1)
+    fit(run)
+    before = {path.name: path.stat().st_ino for path in run.checkpoints.iterdir()}
+    assert list(find_kept(run.checkpoints)) == [1, 2]
+    run.update_summary(status="running")
+    fit(run)
+    assert {path.name: path.stat().st_ino for path in run.checkpoints.iterdir()} == before
 
 
 def test_keep_every_epochs_may_change_at_each_start(images: Path, copied: Path):

@@ -9,7 +9,7 @@ from resnext.task.early_stopping import History, find_early_stop
 
 
 class EarlyStopping(Callback):
-    """Every rank decides for itself: all have the same values, which are sums over the ranks.
+    """Every rank decides for itself, by the same values.
 
     Args:
         history: the validations until the loaded checkpoint.

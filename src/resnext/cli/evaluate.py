@@ -112,6 +112,8 @@ def _open_run(options: argparse.Namespace) -> "Subject":
     config = apply_overrides(run.config, options.overrides)
     own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # recipe.evaluation may change
     run.check_identity(replace(config, recipe=own), run.data_identity)
+    if config.recipe.evaluation.metrics != run.config.recipe.evaluation.metrics:
+        raise UserError("recipe.evaluation.metrics is for the validations of a training: leave it out")
     find_checkpoint(run.path, options.checkpoint)
     if options.data is not None:
         config = replace(config, data=replace(config.data, root=options.data))

@@ -7,9 +7,8 @@ from resnext.config.compose import run_with_hydra
 from resnext.config.pretrained import check_weights, describe_network_of_weights
 from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import identify_data
+from resnext.data.index import check_enough, identify_data
 from resnext.data.sampler import steps_per_epoch
-from resnext.errors import UserError
 from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
 from resnext.run.directory import RUNS, Run
 from resnext.run.run_files import has_checkpoint
@@ -40,11 +39,7 @@ def schedule(config: Config, command: list[str]) -> None:
     if (network := describe_network_of_weights(config)) is not None:
         print(network)
     steps_per_epoch(len(train), config.recipe.batch_size)
-    if len(val) < slurm.world_size:
-        raise UserError(
-            f"{val.root} has {pluralize(len(val), 'image')}, and each of the {slurm.world_size} ranks needs one: "
-            "add images"
-        )
+    check_enough(val, slurm.world_size)
     accelerator = "gpu" if slurm.gpus_per_node else "cpu"
     config = replace(config, trainer=replace(config.trainer, accelerator=accelerator))
     run = Run.create(config, identify_data(train, val), command)

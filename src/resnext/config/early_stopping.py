@@ -35,7 +35,11 @@ class EarlyStoppingConfig:
     def check(self, known: list[str]) -> None:
         """Raises KeyMistake if `monitor` is not in `known`, or null although another key is given."""
         if self.monitor is None and self != EarlyStoppingConfig():
-            raise KeyMistake(f"{KEY} needs {KEY}.monitor, such as val/top1: without it, no training ends early", KEY)
+            raise KeyMistake(
+                f"{KEY} needs {KEY}.monitor, such as val/top1; without early stopping, leave {KEY}.patience=10 and "
+                "min_delta=0 as they are",
+                KEY,
+            )
         if self.monitor is not None and self.monitor not in known:
             hint = nearest(self.monitor, known)
             raise KeyMistake(

@@ -47,9 +47,19 @@ def find_unsplit(root: Path, val_fraction: float) -> Path:
     train, val, asked = root / "train", find_val(root), f"data.val_fraction={val_fraction:g}"
     if val.is_dir() and (_holds_folders(train) or _holds_folders(val)):
         raise UserError(f"{asked}, but {root} has {val.name}/: remove one of the two")
-    if _holds_folders(train):
-        return train
     names = _folder_names(root, root, [])
+    if _holds_folders(train):
+        if others := [name for name in names if name != "train" and _holds_images(root / name)]:
+            raise UserError(
+                f"{asked} splits {train}, but {root} has other folders with images ({_first_three(others)}): move them "
+                "into train/, or away"
+            )
+        return train
+    if loose := [name for name in names if name in SPLITS and name != "train"]:
+        raise UserError(
+            f"{asked}, but {root / loose[0]} has images and no class folders: rename it if it is a class, or move it "
+            "away"
+        )
     if len(names) == 1:
         raise UserError(f"{asked}, but {root} has one class folder, {names[0]}/: is data.root={root / names[0]} meant?")
     return root
@@ -130,6 +140,10 @@ def _can_be_split(root: Path) -> bool:
         return bool(names) and all(_may_hold_images(unsplit / name) for name in names)
     except UserError:
         return False
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(is_image(entry.name) for entry in list_entries(folder, []))
 
 
 def _may_hold_images(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 An image is for validation if a hash of its path is below the fraction. So its split depends on no other image, and new
 images move no image to the other split. A class with at least two images needs one in each split: if the hashes give
-it none, the image with the nearest hash changes its split. Only this image may move back when its class grows.
+it none, the image with the nearest hash changes its split. So only images of such small classes may move.
 """
 
 import hashlib

@@ -67,17 +67,19 @@ def load_split(config: DataConfig, split: Split) -> ImageIndex:
 def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex]:
     """Images of any number of classes to validate on. A folder of images needs no train/: then the first is None.
 
-    If the folder has a val/, data.val_fraction has no effect. If not, it holds out the same images as in a training:
-    the folder may be a copy of the run's own, and no image of the training may be counted.
+    If the folder has a val/ or is a pack, data.val_fraction has no effect. If not, it holds out the same images as in
+    a training: the folder may be a copy of the run's own, and no image of the training may be counted.
 
     Raises:
         UserError: if there are no images, or the folder is not valid.
     """
     root, config = Path(config.root), replace(config, num_classes=None)
-    if config.name not in register_ours or not root.is_dir() or is_pack(root):
+    if config.name not in register_ours or not root.is_dir():
         return load_images(config)
-    if has_val := find_val(root).is_dir():
+    if (has_val := find_val(root).is_dir()) or is_pack(root):
         config = replace(config, val_fraction=None)
+    if is_pack(root):
+        return load_images(config)
     if config.val_fraction is not None or (root / "train").exists():
         return load_images(config)
     if not has_val:

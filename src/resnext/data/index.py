@@ -10,7 +10,9 @@ import numpy as np
 
 from resnext.data.decode import decode_image, unreadable
 from resnext.data.image_file import read_image_file
+from resnext.errors import UserError
 from resnext.run.identity import DataIdentity
+from resnext.terminal import pluralize
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ class ImageIndex:
 
 def identify_data(train: ImageIndex, val: ImageIndex) -> DataIdentity:
     return DataIdentity(train.classes, f"{train.fingerprint}-{val.fingerprint}")
+
+
+def check_enough(val: ImageIndex, ranks: int) -> None:
+    """Raises UserError if there is no validation image for each rank."""
+    if len(val) < ranks:
+        raise UserError(
+            f"{val.root} has {pluralize(len(val), 'image')}, and each of the {ranks} ranks needs one: add images, or "
+            "use fewer devices"
+        )
 
 
 def printable(path: bytes) -> str:

@@ -85,7 +85,7 @@ def name_result(subject: Subject, checkpoint: str, asked: Asked, *, flip: bool) 
     own = None if subject.run is None else subject.run.config.recipe
     changes = []
     if own is not None:
-        made = dataclasses.replace(own.evaluation, image_size=own.eval_image_size)
+        made = dataclasses.replace(own.evaluation, image_size=own.eval_image_size, metrics=())
         given: dict[str, Any] = to_dict(subject.metadata.evaluation)
         changes = [f"{key}={given[key]}" for key, value in to_dict(made).items() if given[key] != value]
     changes = [f"{each.removeprefix('image_size=')}px" if each.startswith("image_size=") else each for each in changes]

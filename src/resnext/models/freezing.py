@@ -39,7 +39,8 @@ def find_frozen_modules(network: nn.Module, prefixes: Sequence[str]) -> list[nn.
     dropout and stochastic depth are off, as in mmpretrain's frozen stages: a frozen part computes what it computes in
     an evaluation.
     """
-    return [module for name, module in network.named_modules() if _is_below(name, prefixes)]
+    modules = network.named_modules(remove_duplicate=False)
+    return [module for name, module in modules if _is_below(name, prefixes)]
 
 
 def describe_frozen(network: nn.Module, prefixes: Sequence[str]) -> str | None:

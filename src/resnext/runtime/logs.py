@@ -15,10 +15,9 @@ HARMLESS = (
     r"It is recommended to use `self.log\(.*sync_dist=True",  # the values are already sums over the ranks
     r"Checkpoint directory .* exists and is not empty",  # a resumed run
     r"Be aware that when using `ckpt_path`",  # an evaluation does not have the callbacks of the training
-    r"No positive samples in targets",  # auroc of a class without validation images, which the first lines name
+    r"No positive samples in targets",  # auroc of a class without validation images, which it leaves out
     r"Average precision score for one or more classes was `nan`",  # the same, for average_precision
     r"The `srun` command is available",  # on a login node
-    r"Found \d+ module\(s\) in eval mode at the start of training",  # the parts in model.freeze
 )
 
 console = Console(highlight=False, soft_wrap=True)

@@ -202,6 +202,8 @@ class ClassificationTask(LightningModule):
             named = self._named_metrics(prefix)
             metrics |= {f"{prefix}/{name}": value for name, value in named.compute_floats().items()}
             named.reset()
+        if self.recipe.evaluation.metrics and self.trainer.world_size > 1:
+            metrics = self.trainer.strategy.broadcast(metrics)  # a GPU adds in any order: all ranks decide by these
         self.last_metrics = metrics
         self.log_dict(metrics, logger=False)  # for callbacks, such as the progress bar
         self.log_metrics(metrics, self.global_step)

@@ -15,13 +15,25 @@ from torchmetrics.classification import (
     MulticlassRecall,
     MulticlassSpecificity,
 )
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+class _AUROC(MulticlassAUROC):
+    """Leaves out a class without images. torchmetrics' own mean counts it as 0."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(average="none", **options)
+
+    def compute(self) -> Tensor:
+        return super().compute()[dim_zero_cat(self.target).unique()].mean()
+
 
 CLASSES: dict[str, type[Metric]] = {
     "f1": MulticlassF1Score,
     "precision": MulticlassPrecision,
     "recall": MulticlassRecall,
     "specificity": MulticlassSpecificity,
-    "auroc": MulticlassAUROC,
+    "auroc": _AUROC,
     "average_precision": MulticlassAveragePrecision,
     "cohen_kappa": MulticlassCohenKappa,
     "matthews_corrcoef": MulticlassMatthewsCorrCoef,

@@ -6,7 +6,7 @@ from pathlib import Path
 from resnext.config.batch import BatchSplit
 from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import identify_data
+from resnext.data.index import check_enough, identify_data
 from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.models.weights import NETWORK_PREFIX
@@ -92,6 +92,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
     split = config.split_batch(world.size)  # may raise, on all ranks: so before any rank waits for another
     train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
     run.check_data(identify_data(train, val))
+    check_enough(val, world.size)
     checkpoint = find_latest(run.checkpoints, run.mark, set_aside=world.rank == 0)
     model = config.model if checkpoint is None else replace(config.model, weights=None)  # they are in the checkpoint
     if parts is None or (checkpoint is None and parts.model != model):

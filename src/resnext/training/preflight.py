@@ -7,7 +7,7 @@ from torch import nn
 
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import Config
-from resnext.data.index import ImageIndex
+from resnext.data.index import ImageIndex, check_enough
 from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
 from resnext.run.directory import Run
@@ -15,7 +15,6 @@ from resnext.runtime.checkpoint import find_positions
 from resnext.runtime.device import count_devices, resolve_auto
 from resnext.runtime.slurm_job import is_slurm_rank
 from resnext.task.optimization import lr_at
-from resnext.terminal import pluralize
 from resnext.training.parts import Parts, build_parts
 
 
@@ -36,11 +35,7 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
     devices = count_devices(config.trainer)
     config.split_batch(devices)
     lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
-    if len(val) < devices:
-        raise UserError(
-            f"{val.root} has {pluralize(len(val), 'image')}, but each of trainer.devices={devices} needs one: "
-            "add images"
-        )
+    check_enough(val, devices)
     resolve_auto(config.trainer)
     parts = build_parts(config, train, val)
     _check_image_sizes(config.recipe, parts)

@@ -1,5 +1,6 @@
 """Rank 0 logs a training, and records it in the run directory, before the first step and after the last step."""
 
+import math
 import time
 
 from lightning.pytorch import Trainer
@@ -23,7 +24,9 @@ def restore_record(run: Run, plan: TrainingPlan, world: World) -> None:
         return
     if plan.checkpoint is not None:
         restore_metrics(run.path / "metrics.csv", plan.checkpoint.metrics, plan.checkpoint.path.name)
-    set_aside_later(run.checkpoints, plan.steps_done // plan.steps_per_epoch)
+    # the last epoch may be incomplete: recipe.max_steps
+    epochs = math.ceil if plan.steps_done >= plan.steps else math.floor
+    set_aside_later(run.checkpoints, epochs(plan.steps_done / plan.steps_per_epoch))
 
 
 def announce(run: Run, plan: TrainingPlan, world: World) -> None:
