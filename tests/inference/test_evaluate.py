@@ -327,7 +327,7 @@ def test_a_killed_evaluation_leaves_no_process_and_no_result(run: Run, tmp_path:
         assert process.returncode == 130
     else:
         assert process.returncode == 1
-        assert "of the evaluation was killed by SIGKILL: if memory ran out, give fewer --devices" in error
+        assert "of the evaluation was killed by SIGKILL: if memory ran out, give a lower --devices" in error
     assert "Traceback" not in error
     assert not [pid for pid in parts if is_alive(pid)]
     assert not (run.path / "evaluations").exists()

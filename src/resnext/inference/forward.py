@@ -31,7 +31,7 @@ from resnext.runtime.parent_death import die_with_parent
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 SECONDS_BETWEEN_CHECKS = 1.0
 
-Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the answers of each network
+Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the predictions of each network
 
 
 class Pass(NamedTuple):
@@ -68,7 +68,7 @@ class Pass(NamedTuple):
 
 
 def answer(work: Pass, processes: int) -> Iterator[Numbered]:
-    """Yields the answers to each batch, in any order.
+    """Yields the predictions for each batch, in any order.
 
     Raises:
         UserError: if the weights do not fit, an image cannot be read, or a batch does not fit in memory.
@@ -159,7 +159,7 @@ def _receive(results: Any, parts: Sequence[BaseProcess]) -> Numbered:
             code = dead[0].exitcode or 0
             ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
             raise RunFailed(
-                f"process {parts.index(dead[0])} of the evaluation {ended}: if memory ran out, give fewer --devices"
+                f"process {parts.index(dead[0])} of the evaluation {ended}: if memory ran out, give a lower --devices"
             )
 
 
