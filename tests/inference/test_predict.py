@@ -139,7 +139,7 @@ def test_mistakes_give_one_line(trained: Path, photos: Path, tmp_path: Path, cap
     for arguments, message in {
         (trained, "nowhere.jpg"): "'nowhere.jpg' does not exist: give image files, folders, patterns",
         (trained, f"{photos}/*.tif"): f"'{photos}/*.tif' does not exist: give image files",
-        (trained, tmp_path / "empty"): f"{tmp_path}/empty has no images (.jpg, ",
+        (trained, tmp_path / "empty"): f"{tmp_path}/empty and its subfolders have no images (.jpg, ",
         (trained, photos, "--topk", "0"): "argument --topk: 0 is not a positive integer",
         (trained,): "the following arguments are required: PATH",
         (photos / "b/01.png", photos): f"{photos}/b/01.png is neither a run, a checkpoint nor a safetensors file",

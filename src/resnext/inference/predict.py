@@ -70,7 +70,7 @@ class Predictor:
             UserError: for an image that cannot be read, an array of another kind, and a `topk` below 1.
         """
         if isinstance(images, str | Path) or topk < 1:
-            raise UserError("give a list of images, and a topk of at least 1")
+            raise UserError("give a list of images, and a topk of 1 or more")
         if not images:
             return []
         try:
