@@ -60,7 +60,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "resnext average",
         description="Average the weights of the checkpoints that a run has kept (checkpoint.keep_every_epochs), or of "
         "the best.ckpt of several runs with the same network and classes. Each checkpoint and the average are "
-        "validated. Give the file to predict, export or model.weights.",
+        "validated. Give the file to predict, export, evaluate or model.weights.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="runs/NAME; the first gives the images")
     chosen = parser.add_mutually_exclusive_group()

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     kind = "validation images of the run" if are_own else "random images"
     print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
     print(f"weights   {'EMA weights' if trained.is_average else 'trained weights'}")
-    print(f"takes     images float32 [batch, 3, {size}, {size}], normalized; gives logits [batch, {classes}]")
+    print(f"takes     images float32 [batch, 3, {size}, {size}], normalised; gives logits [batch, {classes}]")
     print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
     if card is not None:
         print(f"card      {result.path / CARD}: {describe_card(card)}")
