@@ -62,7 +62,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "the best.ckpt of several runs with the same network and classes. Each checkpoint and the average are "
         "validated. Give the file to predict, export, evaluate or model.weights.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="runs/NAME; the first gives the images")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="runs/NAME; the first run's images are used")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--last", type=positive, metavar="N", help="only the newest N kept checkpoints")
     chosen.add_argument("--best", type=positive, metavar="N", help="only the N most accurate, by metrics.csv")

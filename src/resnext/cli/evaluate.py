@@ -85,7 +85,11 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--devices", type=positive, metavar="N", help="processes, one for each GPU (default: all GPUs, or one process)"
     )
     parser.add_argument(
-        "--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help=f"per device (default: {BATCH_SIZE})"
+        "--batch-size",
+        type=positive,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"images per device (default: {BATCH_SIZE})",
     )
     parser.add_argument("--json", action="store_true", help="print the content of the result's JSON file")
     parser.add_argument(
