@@ -86,7 +86,7 @@ def test_weights_that_cannot_be_read_are_reported_first(key: str, content: bytes
 
 
 @pytest.mark.parametrize("key", ["model.weights", "recipe.teacher.weights"])
-def test_a_folder_that_is_no_export_is_refused(key: str, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_that_is_not_an_export_is_refused(key: str, capsys: pytest.CaptureFixture[str]):
     Path("photos").mkdir()
     Path("runs/own/checkpoints").mkdir(parents=True)
     Path("runs/own/checkpoints/best.ckpt").touch()
@@ -105,7 +105,9 @@ def test_images_in_another_normalization_than_that_of_the_weights_give_a_warning
     assert normalization_warning(own) is None
     other = small_config(tmp_path, model__weights=str(weights), data__mean=[0.5, 0.5, 0.5])
     found = "data.mean=[0.485,0.456,0.406] data.std=[0.229,0.224,0.225]"
-    assert normalization_warning(other) == f"model.weights was trained with another normalization: {found}"
+    assert (
+        normalization_warning(other) == f"model.weights was trained with another normalisation: to use it, set {found}"
+    )
     assert normalization_warning(small_config(tmp_path, data__mean=[0.5, 0.5, 0.5])) is None
 
 

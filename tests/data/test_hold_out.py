@@ -153,9 +153,9 @@ def test_the_fraction_is_part_of_the_identity_and_older_runs_have_none(unsplit: 
         ({"val/a": 2, "val/b": 2}, None, "ROOT/train does not exist: .* it has val$"),
         ({"photos/a": 2}, None, "ROOT/train does not exist: .* it has photos$"),
         ({"a": 2, "b": 0}, None, "ROOT/train does not exist: .* it has a, b$"),
-        ({"train/a": 2, "val/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has val/: remove one of the two$"),
-        ({"train/a": 2, "valid/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has valid/: remove one of the two$"),
-        ({"a": 2, "b": 2, "val/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has val/: remove one of the two$"),
+        ({"train/a": 2, "val/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has val/: leave out data.val_fraction$"),
+        ({"train/a": 2, "valid/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has valid/: leave out data.val_fraction$"),
+        ({"a": 2, "b": 2, "val/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has val/: leave out data.val_fraction$"),
         ({"photos/a": 2}, 0.1, "data.val_fraction=0.1, but ROOT has one class folder, photos/: is "),
         ({"a": 1, "b": 1}, 0.1, "data.val_fraction=0.1, but no class of ROOT has two images: .* add images"),
         (

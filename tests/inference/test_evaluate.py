@@ -330,7 +330,7 @@ def test_a_killed_evaluation_leaves_no_process_and_no_result(run: Run, tmp_path:
         assert process.returncode == 130
     else:
         assert process.returncode == 1
-        assert "of the evaluation was killed by SIGKILL: if memory ran out, give fewer --devices" in error
+        assert "of the evaluation was killed by SIGKILL: if memory ran out, give a lower --devices" in error
     assert "Traceback" not in error
     deadline = time.monotonic() + 20  # multiprocessing's tracker notices the end of the command
     while any(map(is_alive, parts)):

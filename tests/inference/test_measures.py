@@ -1,4 +1,4 @@
-"""The measures of an evaluation, compared with torch, torchmetrics, an optimizer and closed forms."""
+"""The metrics of an evaluation, compared with torch, torchmetrics, an optimizer and closed forms."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_each_class_is_counted(logits: torch.Tensor, targets: torch.Tensor):
     assert hits.tolist() == expected.diagonal().tolist()
 
 
-def test_only_allowed_classes_are_answered(logits: torch.Tensor):
+def test_only_allowed_classes_are_predicted(logits: torch.Tensor):
     allowed = torch.tensor([1, 4, 5, 9])
     targets = allowed[torch.arange(IMAGES) % 4]
     found = Answers.of(logits, targets, allowed)
@@ -87,7 +87,7 @@ def test_only_allowed_classes_are_answered(logits: torch.Tensor):
         assert np.array_equal(one, other)
 
 
-def test_an_image_may_have_several_right_classes_or_none(logits: torch.Tensor):
+def test_an_image_may_have_several_correct_classes_or_none(logits: torch.Tensor):
     accepted = np.full((IMAGES, 2), UNKNOWN)
     accepted[: IMAGES // 2, 1] = logits[: IMAGES // 2].argmin(1)
     accepted[: IMAGES // 4, 0] = logits[: IMAGES // 4].argmax(1)

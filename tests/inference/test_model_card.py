@@ -221,11 +221,11 @@ def test_a_folder_with_hostile_class_names_opens_in_timm(trained: Path):
 def test_a_file_without_its_run_gives_a_card_of_its_metadata(trained: Path):
     shutil.copy(trained / "checkpoints/best.ckpt", "copy.ckpt")
     card = exported(Path("copy.ckpt"))
-    assert "It is not known for these weights." in card
+    assert "The accuracy of these weights is not known." in card
     assert "The run is not known: this card has only what the file of the weights says." in card
     assert "3 classes: cat, dog, éléphant" in card
     assert "model-index" not in front_matter(card)
-    assert "Weights: the average (EMA) of the training, after " in card
+    assert "Weights: EMA weights (exponential moving average), after " in card
 
 
 def test_a_card_of_an_exported_file_does_not_guess_which_weights_it_has(trained: Path):

@@ -139,8 +139,8 @@ def test_mistakes_give_one_line(trained: Path, photos: Path, tmp_path: Path, cap
     for arguments, message in {
         (trained, "nowhere.jpg"): "'nowhere.jpg' does not exist: give image files, folders, patterns",
         (trained, f"{photos}/*.tif"): f"'{photos}/*.tif' does not exist: give image files",
-        (trained, tmp_path / "empty"): f"{tmp_path}/empty has no images (.jpg, ",
-        (trained, photos, "--topk", "0"): "argument --topk: 0 is not a positive number",
+        (trained, tmp_path / "empty"): f"{tmp_path}/empty and its subfolders have no images (.jpg, ",
+        (trained, photos, "--topk", "0"): "argument --topk: 0 is not a positive integer",
         (trained,): "the following arguments are required: PATH",
         (photos / "b/01.png", photos): f"{photos}/b/01.png is neither a run, a checkpoint nor a safetensors file",
         (tmp_path / "empty", photos): f"{tmp_path}/empty is not a run directory",
@@ -191,7 +191,7 @@ def test_the_predictor_takes_paths_pictures_and_arrays(trained: Path, photos: Pa
         assert predictor([]) == []
     mistakes = {
         r"^nowhere.png cannot be read as an image: No such file": lambda: predictor(["nowhere.png"]),
-        r"^an image is uint8 \[height, width, 3\], not float32 \[3, 9, 9\]": lambda: predictor([FLOATS]),
+        r"^an image array must be uint8 \[height, width, 3\], not float32 \[3, 9, 9\]": lambda: predictor([FLOATS]),
         r"^give a list of images": lambda: predictor("nowhere.png"),
         r"and a topk of 1 or more$": lambda: predictor([path], topk=0),
     }
@@ -244,7 +244,7 @@ def test_a_pattern_of_subfolders_gives_each_file_once(trained: Path, photos: Pat
 
 def test_an_empty_list_is_an_error(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
-    message = "resnext predict: no image was given: standard input has no path\n"
+    message = "resnext predict: standard input is empty: give one path per line\n"
     assert predict(capsys, trained, "-") == (2, [], message)
 
 

@@ -85,7 +85,9 @@ def test_a_run_arrives_as_a_folder_that_opens_in_timm(hub: StandIn, trained: Pat
     assert "hf_writes" not in output.out + output.err
 
 
-def test_the_dry_run_shows_the_files_and_asks_nobody(hub: StandIn, trained: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_dry_run_shows_the_files_and_sends_no_request(
+    hub: StandIn, trained: Path, capsys: pytest.CaptureFixture[str]
+):
     assert publish(trained, "--repo", "me/pets", "--private") == 0
     output = capsys.readouterr().out
     assert hub.calls == []
@@ -102,7 +104,7 @@ def test_the_dry_run_shows_the_files_and_asks_nobody(hub: StandIn, trained: Path
     assert all(f"file        {name}, {size:,} bytes" in output for name, size in sizes.items())
 
 
-def test_the_dry_run_needs_neither_token_nor_network(
+def test_the_dry_run_needs_neither_token_nor_connection(
     hub: StandIn, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.delenv("HF_TOKEN")
@@ -182,8 +184,8 @@ def test_what_is_missing_here_is_said_before_anything_is_written(
     for token, message in (
         (None, "--send needs a token of the hub: set HF_TOKEN"),
         ("  ", "--send needs a token of the hub: set HF_TOKEN"),
-        ("hf_\x01secret", "has a character that no token has: set HF_TOKEN"),
-        ("hf_sécret", "has a character that no token has: set HF_TOKEN"),
+        ("hf_\x01secret", "has a character that is not allowed: set HF_TOKEN"),
+        ("hf_sécret", "has a character that is not allowed: set HF_TOKEN"),
     ):
         monkeypatch.delenv("HF_TOKEN", raising=False)
         if token is not None:
@@ -194,7 +196,7 @@ def test_what_is_missing_here_is_said_before_anything_is_written(
         assert "cret" not in line
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert publish(folder, "--repo", "me/pets", "--send") == 2
-    assert "--send needs the network, and HF_HUB_OFFLINE is set: unset it" in error_of(capsys)
+    assert "--send needs an internet connection, but HF_HUB_OFFLINE is set: unset it" in error_of(capsys)
     assert hub.calls == []
 
 
@@ -303,7 +305,7 @@ def cut_weights(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors: write the folder again"),
         (cut_weights, "is damaged (SafetensorError: "),
         (lambda folder: (folder / "config.json").write_text("{"), "is damaged (JSONDecodeError: "),
-        (lambda folder: (folder / "config.json").write_text("{}"), "config.json names no architecture"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "config.json does not name an architecture"),
         (lambda folder: (folder / "README.md").write_text("---\na: [\n---\n"), "has front matter that cannot be read"),
         (lambda folder: (folder / "config.json").unlink(), "is not a run directory"),
     ],

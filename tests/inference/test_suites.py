@@ -1,4 +1,4 @@
-"""The test sets for networks of ImageNet, with timm's own labels, and the folders that are none of them."""
+"""The test sets for networks of ImageNet, with timm's own labels, and folders of other data."""
 
 import json
 import pkgutil
@@ -76,7 +76,7 @@ def test_the_folders_of_v2_are_labels(network_file: Path, tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize("suite", ["imagenet-r", "imagenet-a"])
-def test_only_the_200_classes_of_r_and_a_can_be_answered(
+def test_only_the_200_classes_of_r_and_a_can_be_predicted(
     network_file: Path, tmp_path: Path, suite: str, capsys: pytest.CaptureFixture[str]
 ):
     """timm has their positions in one file and their names in another; the package reads only the names."""
@@ -110,7 +110,7 @@ def test_the_real_labels_are_timms(network_file: Path, tmp_path: Path, capsys: p
     assert (found["loss"], found["temperature"], "per_class" in found) == (None, None, False)
 
 
-def test_the_right_answer_may_be_any_of_the_real_labels(
+def test_any_of_the_real_labels_is_correct(
     network_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     paths = write_images(tmp_path, ["val/n01440764", "val/n01443537"], "ILSVRC2012_val_{:08}.JPEG")
@@ -147,8 +147,8 @@ def test_each_corruption_and_severity_is_a_set(network_file: Path, tmp_path: Pat
         ("imagenet-v2", "n01440764", "has a folder n01440764: the folders of imagenet-v2 are 0 to 999"),
         ("imagenet-v2", "1000", "has a folder 1000"),
         ("imagenet-sketch", "tench", "has 1 class that imagenet-sketch does not have (tench)"),
-        ("imagenet-a", "n01440764", "has a folder n01440764, which is none of the 200 classes of imagenet-a"),
-        ("imagenet-real", "val/n01440764", "is not named as in ImageNet: ILSVRC2012_val_00000001.JPEG"),
+        ("imagenet-a", "n01440764", "has a folder n01440764, which is not one of the 200 classes of imagenet-a"),
+        ("imagenet-real", "val/n01440764", "is not named as in ImageNet, such as ILSVRC2012_val_00000001.JPEG"),
         ("imagenet-c", "n01440764", "has no CORRUPTION/SEVERITY/CLASS folders"),
     ],
 )

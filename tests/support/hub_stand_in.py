@@ -1,4 +1,4 @@
-"""A local server with the endpoints of the Hugging Face hub that publishing calls; it is not the hub."""
+"""A local server with the endpoints of the Hugging Face Hub that publishing calls; it is not the hub."""
 
 import base64
 import hashlib

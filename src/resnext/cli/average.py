@@ -60,14 +60,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "resnext average",
         description="Average the weights of the checkpoints that a run has kept (checkpoint.keep_every_epochs), or of "
         "the best.ckpt of several runs with the same network and classes. Each checkpoint and the average are "
-        "validated. The file is for predict, export and model.weights.",
+        "validated. Give the file to predict, export, evaluate or model.weights.",
     )
-    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="runs/NAME; its images are used, if several")
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="runs/NAME; the first run's images are used")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--last", type=positive, metavar="N", help="only the newest N kept checkpoints")
     chosen.add_argument("--best", type=positive, metavar="N", help="only the N most accurate, by metrics.csv")
     parser.add_argument(
-        "--weights", choices=("ema", "raw"), default="ema", help="the average (EMA) if there is one, or as trained"
+        "--weights", choices=("ema", "raw"), default="ema", help="the EMA weights if any (default), or the trained ones"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: a file in runs/NAME/averages/")
     parser.add_argument(
@@ -83,12 +83,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _default_output(runs: "list[Run]", options: argparse.Namespace) -> Path:
-    """In the first run's directory; the name tells what is averaged."""
+    """A file in the directory of the first run. Its name tells what is averaged."""
     name = "+".join(run.path.name for run in runs)
     if len(runs) == 1:
         name = f"last-{options.last}" if options.last else f"best-{options.best}" if options.best else "all"
     elif len(name) > MAX_NAME:
-        raise UserError(f"{len(runs)} runs are averaged: give the file a name with --output FILE")
+        raise UserError(f"the names of {len(runs)} runs are too long for a file name: give --output FILE")
     ending = "".join(
         text
         for text, is_on in {
@@ -102,14 +102,14 @@ def _default_output(runs: "list[Run]", options: argparse.Namespace) -> Path:
 
 
 def _check_output(output: Path, runs: "list[Run]") -> None:
-    """Before the long work. Makes the folder."""
+    """Raises UserError if `output` cannot be written, before the long work. Creates its folder."""
     if output.is_dir() or (output.exists() and not output.is_file()):
         raise UserError(f"--output {output} is not a file: give the name of a file")
     if output.resolve().parent in [run.checkpoints.resolve() for run in runs]:
         raise UserError(f"--output {output}: only the training writes to checkpoints/; choose another folder")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=output.parent):  # for root, every folder has the permission to write
+        with TemporaryFile(dir=output.parent):  # a test write: root has every permission
             pass
     except OSError as error:
         raise UserError(
@@ -141,5 +141,5 @@ def _width(parts: "list[Part]") -> int:
 
 def _describe_weights(averages: int, count: int) -> str:
     if averages in (0, count):
-        return "the averages (EMA)" if averages else "as trained"
-    return f"the average (EMA) of {averages}, and as trained of {count - averages}"
+        return "EMA weights" if averages else "trained weights"
+    return f"EMA weights of {averages} checkpoints, trained weights of {count - averages}"

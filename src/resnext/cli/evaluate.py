@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUITES = ("imagenet-v2", "imagenet-r", "imagenet-a", "imagenet-sketch", "imagenet-real", "imagenet-c")
 BATCH_SIZE = 128
-NAMES = {"ema": "average (EMA)", "raw": "weights"}
+NAMES = {"ema": "EMA weights", "raw": "trained weights"}
 
 
 def main(arguments: list[str]) -> int:
@@ -72,20 +72,24 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--weights",
         choices=("ema", "raw", "both"),
         default="both",
-        help="the average (EMA), the trained weights, or both (default)",
+        help="the EMA weights, the trained weights, or both (default)",
     )
     parser.add_argument(
-        "--data", metavar="PATH", help="other images: PATH/val/CLASS/, with all or some of the classes of the network"
+        "--data", metavar="PATH", help="other images: PATH/val/CLASS/, with all or some of the network's classes"
     )
     parser.add_argument("--split", choices=("val", "test"), default="val", help="test: DATA/test/CLASS/ (default: val)")
-    parser.add_argument("--suite", choices=SUITES, help="a test set for networks of ImageNet; --data is its folder")
-    parser.add_argument("--image-size", type=positive, metavar="N", help="pixels (default: of the run's evaluation)")
+    parser.add_argument("--suite", choices=SUITES, help="a test set for ImageNet networks; --data is its folder")
+    parser.add_argument("--image-size", type=positive, metavar="N", help="image size in pixels (default: the run's)")
     parser.add_argument("--tta", choices=("flip",), help="average the logits of each image and of its mirror image")
     parser.add_argument(
-        "--devices", type=positive, metavar="N", help="processes, each with a GPU (default: every GPU, or one process)"
+        "--devices", type=positive, metavar="N", help="processes, one for each GPU (default: all GPUs, or one process)"
     )
     parser.add_argument(
-        "--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help=f"of a device (default: {BATCH_SIZE})"
+        "--batch-size",
+        type=positive,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"images per device (default: {BATCH_SIZE})",
     )
     parser.add_argument("--json", action="store_true", help="print the content of the result's JSON file")
     parser.add_argument(
@@ -93,7 +97,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="for a run: recipe.evaluation.crop_pct=1, trainer.precision=32-true, data.workers=8 and so on",
+        help="for a run, such as recipe.evaluation.crop_pct=1, trainer.precision=32-true or data.workers=8",
     )
     options = parser.parse_intermixed_args(arguments)
     if options.suite is not None and options.data is None:
@@ -125,7 +129,9 @@ def _open_run(options: argparse.Namespace) -> "Subject":
 
 def _open_file(options: argparse.Namespace) -> "Subject":
     if options.overrides:
-        raise UserError(f"{options.overrides[0]} is for a run: {options.run} is a file, which has no configuration")
+        raise UserError(
+            f"{options.overrides[0]} is for a run, but {options.run} is a file: leave out {options.overrides[0]}"
+        )
     if options.data is None:
         raise UserError(f"{options.run} is a file, so give its images: --data PATH, with PATH/val/CLASS/")
 
@@ -144,12 +150,14 @@ def _count_processes(subject: "Subject", devices: int | None) -> int:
         return devices or 1
     gpus = count_devices(replace(subject.trainer, devices="auto"))
     if devices is not None and devices > gpus:
-        raise UserError(f"--devices {devices}, but this machine has {pluralize(gpus, 'GPU')}")
+        raise UserError(
+            f"--devices {devices}, but this machine has {pluralize(gpus, 'GPU')}: give --devices {gpus} or less"
+        )
     return devices or gpus
 
 
 def _describe(options: argparse.Namespace, subject: "Subject", asked: "Asked") -> dict[str, Any]:
-    """The content of the JSON file that is known before the evaluation."""
+    """The part of the JSON file that is known before the evaluation."""
     from resnext.config.schema import to_dict
     from resnext.run.provenance import describe_code
 
@@ -188,8 +196,8 @@ def _print_network(name: str, found: "Measures") -> None:
     print(f"  top-5   {_percent(found.top5)}")
     if found.loss is not None:
         print(f"  loss    {found.loss:.4f}")
-    mended = "" if found.temperature is None else f"; a temperature of {found.temperature:.3g} gives the lowest loss"
-    print(f"  calibration error {100 * found.calibration_error:.2f} %{mended}")
+    hint = "" if found.temperature is None else f"; a temperature of {found.temperature:.3g} gives the lowest loss"
+    print(f"  calibration error {100 * found.calibration_error:.2f} %{hint}")
 
 
 def _print_mean(name: str, measures: "list[Measures]") -> None:

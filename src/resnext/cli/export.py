@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> int:
     size, classes = trained.metadata.image_size, len(trained.metadata.classes)
     kind = "validation images of the run" if are_own else "random images"
     print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
-    print(f"weights   {'the average (EMA)' if trained.is_average else 'as trained'}")
-    print(f"takes     images float32 [batch, 3, {size}, {size}], normalized; gives logits [batch, {classes}]")
+    print(f"weights   {'EMA weights' if trained.is_average else 'trained weights'}")
+    print(f"takes     images float32 [batch, 3, {size}, {size}], normalised; gives logits [batch, {classes}]")
     print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
     if card is not None:
         print(f"card      {result.path / CARD}: {describe_card(card)}")
@@ -58,18 +58,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
     parser.add_argument("--format", required=True, choices=NAMES, help="timm writes a folder, the others write a file")
     parser.add_argument(
-        "--weights", choices=("ema", "raw"), default="ema", help="the average if there is one, or the trained weights"
+        "--weights", choices=("ema", "raw"), default="ema", help="the EMA weights if any (default), or the trained ones"
     )
     parser.add_argument("--output", type=Path, metavar="PATH", help="default: runs/NAME/exports/, or beside FILE")
     parser.add_argument(
         "--fold-batchnorm", action="store_true", help="torchexport only: merge batch norms into convolutions"
     )
-    parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the operators")
-    parser.add_argument("--license", metavar="ID", help="timm only: for the model card, such as apache-2.0")
+    parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the ONNX operators")
+    parser.add_argument("--license", metavar="ID", help="timm only: the licence in the model card, such as apache-2.0")
     options = parser.parse_args(arguments)
     if options.license is not None and options.format != "timm":
         raise UserError(
-            f"--license is for --format timm, and not for --format {options.format}: it is in the model card"
+            f"--license is for --format timm, and not for --format {options.format}: only timm has a model card"
         )
     return options
 

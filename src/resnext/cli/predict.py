@@ -1,4 +1,4 @@
-"""resnext predict RUN PATH …: write the likeliest classes of images as CSV or JSON lines."""
+"""resnext predict RUN PATH …: write the most likely classes of images as CSV or JSON lines."""
 
 import argparse
 import itertools
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
     paths = find_images(options.paths)  # a wrong path is reported before torch is imported
     if not (first := list(itertools.islice(paths, options.batch_size))):
-        raise UserError("no image was given: standard input has no path")
+        raise UserError("standard input is empty: give one path per line")
 
     from resnext.data.cores import count_cores
     from resnext.data.datamodule import MAX_WORKERS
@@ -72,19 +72,17 @@ def _write_batch(batch: "list[Prediction]", write: "Write") -> int:
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = ArgumentParser(
         "resnext predict",
-        description="Write the likeliest classes of images, with the classes and the preprocessing of the run. A file "
-        "that cannot be read is named on stderr and left out, and the exit code is 1.",
+        description="Write the most likely classes of images, with the classes and the preprocessing of the run. A "
+        "file that cannot be read is named on stderr and left out, and the exit code is 1.",
     )
     parser.add_argument("run", metavar="RUN|FILE", type=Path, help="runs/NAME (its best.ckpt), or a checkpoint file")
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="image files, folders, patterns, or - for a list on standard input"
     )
-    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes of each image (default: 5)")
+    parser.add_argument("--topk", type=positive, default=5, metavar="N", help="classes per image (default: 5)")
     parser.add_argument("--format", choices=FORMATS, help="default: jsonl for an output FILE.jsonl, else csv")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: standard output")
-    parser.add_argument(
-        "--batch-size", type=positive, default=64, metavar="N", help="images in memory at a time (default: 64)"
-    )
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per batch (default: 64)")
     parser.add_argument("--allow-unreadable", action="store_true", help="exit code 0 even if some files cannot be read")
     options = parser.parse_args(arguments)
     output: Path | None = options.output

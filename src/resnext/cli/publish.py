@@ -1,4 +1,4 @@
-"""resnext publish RUN|FOLDER --repo OWNER/NAME: send the trained network to the Hugging Face hub."""
+"""resnext publish RUN|FOLDER --repo OWNER/NAME: send the trained network to the Hugging Face Hub."""
 
 import argparse
 import shlex
@@ -15,17 +15,17 @@ from resnext.errors import UserError
 def main(arguments: list[str]) -> int:
     parser = ArgumentParser(
         "resnext publish",
-        description="Send the trained network to the Hugging Face hub, as a folder that timm opens, with a model card. "
+        description="Send the trained network to the Hugging Face Hub, as a folder that timm opens, with a model card. "
         "Without --send, only show what would be sent.",
     )
     parser.add_argument(
         "run", metavar="RUN|FOLDER", type=Path, help="runs/NAME (its best.ckpt), or a folder of export --format timm"
     )
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; made if it does not exist")
-    parser.add_argument("--private", action="store_true", help="only its owner sees the repository")
-    parser.add_argument("--license", metavar="ID", help="RUN only: for the model card, such as apache-2.0")
-    parser.add_argument("--revision", metavar="BRANCH", help="send to this branch; made if it does not exist")
-    parser.add_argument("--send", action="store_true", help="send the files")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--license", metavar="ID", help="RUN only: the licence in the model card, such as apache-2.0")
+    parser.add_argument("--revision", metavar="BRANCH", help="send to this branch; created if it does not exist")
+    parser.add_argument("--send", action="store_true", help="send the files; without it, nothing is sent")
     options = parser.parse_args(arguments)
 
     from resnext.inference.publish import Target, check_login, check_target, find_files, find_license, send
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 @contextmanager
 def _folder(options: argparse.Namespace) -> Iterator[Path]:
-    """The folder to send: the one that was given, or a temporary one, written from the run's best.ckpt."""
+    """The folder to send: the given one, or a temporary export of the run's best.ckpt."""
     from resnext.run.directory import Run
     from resnext.run.run_files import is_run
 
@@ -89,11 +89,11 @@ def _folder(options: argparse.Namespace) -> Iterator[Path]:
 def _remedy(options: argparse.Namespace, folder: Path) -> str:
     if folder == options.run:
         return f"write `license: ID` into {folder}/README.md"
-    return "give --license ID, such as apache-2.0, that the images and the weights of the start allow"
+    return "give --license ID, such as apache-2.0, if the training images and the initial weights allow it"
 
 
 def _quiet_unless_terminal() -> None:
-    """Without progress bars of the hub's client in a file."""
+    """Turns off the progress bars of the hub's client if stderr is not a terminal."""
     from huggingface_hub.utils import disable_progress_bars
 
     if not sys.stderr.isatty():

@@ -17,7 +17,7 @@ from resnext.errors import UserError
 from resnext.files import check_regular, read_text
 
 METADATA = "metadata"  # its key in a checkpoint
-SET_ELSEWHERE = ("num_classes", "in_chans")  # arguments that timm writes for every network
+SET_ELSEWHERE = ("num_classes", "in_chans")  # of timm's model_args; the metadata has them elsewhere
 
 
 class CheckpointMetadata(NamedTuple):
@@ -59,7 +59,7 @@ class CheckpointMetadata(NamedTuple):
         """Dicts, lists and scalars, which torch loads with weights_only=True."""
         model = {key: value for key, value in to_dict(self.model).items() if key != "freeze"}  # earlier releases' keys
         plain = {"model": model, "evaluation": to_dict(self.evaluation)}
-        del plain["evaluation"]["metrics"]  # not of the preprocessing, and earlier releases do not know it
+        del plain["evaluation"]["metrics"]  # not part of the preprocessing, and earlier releases refuse it
         lists = {name: list(getattr(self, name)) for name in ("classes", "mean", "std")}
         return {**self._asdict(), **plain, **lists}
 

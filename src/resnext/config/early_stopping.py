@@ -14,7 +14,7 @@ LOWER_IS_BETTER = ("loss", "calibration_error")
 class EarlyStoppingConfig:
     """The training ends after `patience` validations in a row without a better `monitor`; null: after all epochs.
 
-    Better is more than `min_delta` above the best value so far; below it for a loss or an error.
+    A value is better if it is more than `min_delta` above the best value so far; for a loss or an error, below it.
     """
 
     monitor: Name | None = None

@@ -12,7 +12,7 @@ from resnext.registry import find_part, register_loss
 
 OURS = ("cross_entropy", "binary_cross_entropy", "focal")  # their options are the other keys of recipe.loss
 SOFTMAX = ("cross_entropy", "focal")
-GAMMA = 2.0  # the best one in the paper of the focal loss
+GAMMA = 2.0  # the best value in the focal-loss paper (Lin et al. 2017)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -21,7 +21,7 @@ class LossConfig:
 
     The focal loss multiplies each class's part of the cross-entropy by (1 - p)^`gamma`, where p is the softmax
     probability of the class (Lin et al. 2017); `gamma` null: 2. `class_weights` are the `weight` of torch's
-    cross-entropy: one for each class in the order of their names, or balanced: the training images divided by
+    cross-entropy: one for each class in the order of the class names, or balanced: the training images divided by
     (classes · images of the class), as in scikit-learn. `label_smoothing` is as in torch. `target_threshold`, for
     binary cross-entropy: soft targets above it are 1, the others 0, so that both classes of a mixed image have target 1
     (Wightman et al. 2021). A registered loss instead has `options`, the fields of its options class.

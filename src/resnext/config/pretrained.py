@@ -58,13 +58,13 @@ def describe_network_of_weights(config: Config) -> str | None:
 
 
 def normalization_warning(config: Config) -> str | None:
-    """A warning if the images are not normalized as the metadata of model.weights say."""
+    """A warning if data.mean or data.std differs from the metadata of model.weights."""
     weights, data = config.model.weights, config.data
     metadata = peek_metadata(Path(weights)) if weights is not None else None
     if metadata is None or (metadata.mean, metadata.std) == (data.mean, data.std):
         return None
     mean, std = (",".join(f"{value:g}" for value in values) for values in (metadata.mean, metadata.std))
-    return f"model.weights was trained with another normalization: data.mean=[{mean}] data.std=[{std}]"
+    return f"model.weights was trained with another normalisation: to use it, set data.mean=[{mean}] data.std=[{std}]"
 
 
 def _describe(model: ModelConfig) -> str:

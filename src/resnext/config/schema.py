@@ -55,7 +55,8 @@ class TrainerConfig:
 class CheckpointConfig:
     """When to write last.ckpt, in addition to the end of every epoch. `every_steps` counts optimizer steps.
 
-    `keep_every_epochs`: keep that of every Nth epoch. After `max_failures` failed saves in a row, the training ends.
+    `keep_every_epochs` N: also keep the last.ckpt of every Nth epoch. After `max_failures` failed saves in a row, the
+    training ends.
     """
 
     every_minutes: Positive | None = 15.0

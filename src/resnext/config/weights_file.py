@@ -1,4 +1,4 @@
-"""Files of weights: which file a folder of timm means, and what kind of file it is. Imports no torch."""
+"""Files of weights: the one in a folder of `export --format timm`, and the kind of a file. Imports no torch."""
 
 import json
 from pathlib import Path

@@ -46,7 +46,7 @@ def find_unsplit(root: Path, val_fraction: float) -> Path:
     """
     train, val, asked = root / "train", find_val(root), f"data.val_fraction={val_fraction:g}"
     if val.is_dir() and (_holds_folders(train) or _holds_folders(val)):
-        raise UserError(f"{asked}, but {root} has {val.name}/: remove one of the two")
+        raise UserError(f"{asked}, but {root} has {val.name}/: leave out data.val_fraction")
     names = _folder_names(root, root, [])
     if _holds_folders(train):
         if others := [name for name in names if name != "train" and _holds_images(root / name)]:

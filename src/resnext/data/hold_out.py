@@ -1,8 +1,9 @@
 """hold_out: the validation images that `data.val_fraction` takes from images without a split.
 
 An image is for validation if a hash of its path is below the fraction. So its split depends on no other image, and new
-images move no image to the other split. A class with at least two images needs one in each split: if the hashes give
-it none, the image with the nearest hash changes its split. So only images of such small classes may move.
+images move no image to the other split. A class with at least two images needs one in each split. If the hashes put
+all of them in one split, the image with the nearest hash moves to the other one. Only images of such classes may move
+later.
 """
 
 import hashlib

@@ -57,7 +57,7 @@ def load_split(config: DataConfig, split: Split) -> ImageIndex:
         return load_images(config)[1]
     root = Path(config.root)
     if config.name not in register_ours:
-        raise UserError(f"data.name={config.name} has no test split: only folders of images have one")
+        raise UserError(f"data.name={config.name} has no test split: evaluate the split val")
     _check_folder(root, config.name)
     if is_pack(root):
         raise UserError(f"{root} is a pack, which has no test split: give the folder that holds test/CLASS/")

@@ -1,4 +1,4 @@
-"""What a network answers to images: its likeliest classes, and sums from which a temperature is found."""
+"""The predictions of a network for images: the most likely classes, and sums to which a temperature is fitted."""
 
 from typing import NamedTuple, Self
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from torch.nn import functional
 
 TOP = 5
-UNKNOWN = -1  # the target of an image with several right classes
+UNKNOWN = -1  # the target of an image with several correct classes
 SCALES = 2.0 ** (np.arange(-16, 17) / 4)  # 1 / temperature: from 1/16 to 16
 
 
 class Answers(NamedTuple):
-    """The answers to N images, in the order of the images.
+    """The predictions for N images, in the order of the images.
 
     Attributes:
-        labels: int64 [N, 5], the likeliest classes, the likeliest first; fewer columns if there are fewer classes.
+        labels: int64 [N, 5], the most likely classes, in this order; fewer columns if there are fewer classes.
         probabilities: float32 [N, 5], of these classes.
         losses: float64 [N], cross-entropy in nats; NaN without a target.
-        curve: float64 [33, 2], for logits times each of SCALES, the sum of the losses, and of their derivatives.
+        curve: float64 [33, 2]: for logits times each of SCALES, the sum of the losses, and that of their derivatives.
     """
 
     labels: np.ndarray
@@ -29,9 +29,10 @@ class Answers(NamedTuple):
 
     @classmethod
     def of(cls, logits: Tensor, targets: Tensor, allowed: Tensor | None = None) -> Self:
-        """From logits [N, classes] and targets int64 [N]. With `allowed` int64 [M], only these classes can be answered.
+        """From logits [N, classes] and targets int64 [N].
 
-        A target is a position in all classes, or UNKNOWN.
+        With `allowed` int64 [M], only these classes can be predicted. A target is a position in all classes, or
+        UNKNOWN.
         """
         logits = logits.float()
         if allowed is not None:
@@ -47,7 +48,7 @@ class Answers(NamedTuple):
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
-        """The answers of consecutive batches. The sums are added in this order, whoever computed them."""
+        """The predictions for consecutive batches. The sums are added in this order, on any number of processes."""
         labels, probabilities, losses = (np.concatenate([part[field] for part in parts]) for field in range(3))
         return cls(labels, probabilities, losses, np.sum([part.curve for part in parts], axis=0))
 
@@ -59,7 +60,7 @@ def _position(targets: Tensor, allowed: Tensor) -> Tensor:
 
 
 def _curve(logits: Tensor, targets: Tensor) -> Tensor:
-    """float64 [33, 2]: sum of losses of scaled logits, and of their derivatives by the scale."""
+    """float64 [33, 2]: the sum of the losses of the scaled logits, and of their derivatives by the scale."""
     shifted = logits - logits.amax(dim=1, keepdim=True)
     right = shifted.gather(1, targets[:, None]).squeeze(1)
     rows = []

@@ -1,4 +1,4 @@
-"""Means of checkpoints of one network: of one run (Izmailov et al. 2018) or of several (Wortsman et al. 2022)."""
+"""Means of the weights of checkpoints: of one run (Izmailov et al. 2018) or of several (Wortsman et al. 2022)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ class Trial(NamedTuple):
 class Soup(NamedTuple):
     """An averaged network, its parts in the order of the sum, and its scores.
 
-    `recomputed` is the number of images whose batch statistics it has; 0 if they are the parts' own.
+    `recomputed` is the number of images on which its batch statistics were computed; 0 if they are those of the parts.
     """
 
     trained: TrainedNetwork
@@ -59,7 +59,7 @@ def mean_of(parts: Sequence[Part], weights: Weights) -> TrainedNetwork:
     those of the last part. One checkpoint at a time is in memory, beside the sum.
 
     Raises:
-        UserError: if a file is damaged, is of another network, other classes or another preprocessing than the first,
+        UserError: if a file is damaged, has another network, other classes or another preprocessing than the first,
             or has weights that are not finite.
     """
     metadata: CheckpointMetadata | None = None
@@ -167,7 +167,7 @@ def measure_accuracy(
 
 
 def whole_soup(trained: TrainedNetwork, parts: list[Part], images: RunImages, *, recompute: bool) -> Soup:
-    """Validates `trained`, the mean of all parts, with the batch statistics recomputed if `recompute` says so."""
+    """Validates `trained`, the mean of all parts, with the batch statistics recomputed if `recompute` is set."""
     recomputed = images.recompute(trained) if recompute else 0
     return Soup(trained, parts, images.validate(trained, "the average"), recomputed)
 
@@ -183,8 +183,8 @@ def greedy_soup(
 ) -> Soup:
     """Adds each part, the most accurate first, if the top-1 accuracy of the mean does not fall.
 
-    `scores` are those of the parts. The first part stays as it is; of a mean, the batch statistics are recomputed if
-    `recompute` says so. `tell` gets each trial. (Wortsman et al. 2022, recipe 1)
+    `scores` are those of the parts. The first part stays as it is; the batch statistics of a mean are recomputed if
+    `recompute` is set. `tell` gets each trial. (Wortsman et al. 2022, recipe 1)
     """
     ranked = sorted(range(len(parts)), key=lambda at: -scores[at].top1)
     first = parts[ranked[0]]

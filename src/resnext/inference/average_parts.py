@@ -25,7 +25,7 @@ def find_parts(runs: list[Run], *, last: int | None = None, best: int | None = N
     Args:
         last: take only this number of kept checkpoints, the newest.
         best: take only this number, those with the highest validation accuracy in metrics.csv.
-        raw: for `best`, compare the accuracy of the trained weights even if the run has an average (EMA).
+        raw: for `best`, compare the accuracy of the trained weights even if the run has an EMA.
 
     Raises:
         UserError: if there are fewer than two, or fewer than `last` or `best`.
@@ -40,11 +40,11 @@ def find_parts(runs: list[Run], *, last: int | None = None, best: int | None = N
         )
     wanted = last or best or max(2, len(kept))
     if wanted < 2:
-        raise UserError("an average needs two checkpoints: give 2 or more")
+        raise UserError("an average needs at least two checkpoints: give 2 or more")
     if wanted > len(kept):
         raise UserError(
-            f"{run.path} has {pluralize(len(kept), 'kept checkpoint')}, and {wanted} are needed: choose fewer, or "
-            "train more epochs"
+            f"{run.path} has {pluralize(len(kept), 'kept checkpoint')}, and {wanted} are needed: choose a smaller "
+            "number, or train more epochs"
         )
     epochs = _best_epochs(run, list(kept), raw=raw)[:wanted] if best else list(kept)[-wanted:]
     return [Part(kept[epoch].stem, run, kept[epoch]) for epoch in sorted(epochs)]

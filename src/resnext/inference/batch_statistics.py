@@ -1,7 +1,7 @@
-"""Recomputes the batch statistics of a network: those of averaged weights are not the average of the statistics.
+"""Recomputes the batch statistics of a network: averaged statistics do not fit averaged weights.
 
 As in "Averaging Weights Leads to Wider Optima" (Izmailov et al. 2018) and torch.optim.swa_utils.update_bn: one pass
-over training images as the training gives them to the network, and the plain mean over the batches.
+over training images, augmented as in the training, and the plain mean over the batches.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def find_batch_norms(network: nn.Module, frozen: Sequence[str] = ()) -> list[_Ba
 def recompute_statistics(network: nn.Module, batches: Iterable[Tensor], frozen: Sequence[str] = ()) -> None:
     """Sets the statistics of the batch norms to their mean over `batches`. Leaves `network` in evaluation mode.
 
-    Only the batch norms are in training mode meanwhile: dropout stays off, as in the evaluation.
+    Only the batch norms are in training mode during this: dropout stays off, as in the evaluation.
     """
     norms = find_batch_norms(network.eval(), frozen)
     momenta = [norm.momentum for norm in norms]
@@ -57,9 +57,9 @@ def training_batches(
 ) -> Iterator[Tensor]:
     """Images float32 [N, 3, size, size] as the last epoch of the training has them, at most MAX_IMAGES.
 
-    The same order, augmentation, erasing and size; mixed (mixup, CutMix) with draws of their own. `config.seed`
-    determines them. A batch has the size of the global batch, at most MAX_EVAL_BATCH; the last one is left out if it is
-    incomplete.
+    They have the same order, augmentation, erasing and size. mixup and CutMix have other random draws, which follow
+    from `config.seed`. A batch has the size of the global batch, at most MAX_EVAL_BATCH; an incomplete last batch is
+    left out.
     """
     recipe, size = config.recipe, min(config.recipe.batch_size, MAX_EVAL_BATCH)
     order = RankBatches(config.seed, len(train), size, 0, 1, 1, recipe.augmentation.repeats)

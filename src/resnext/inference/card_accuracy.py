@@ -40,7 +40,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The part of an evaluation's file that a card needs; see inference/evaluate.py."""
+    """The part of an evaluation's file that a card needs; see inference/evaluation_file.py."""
 
     step: int
     split: str

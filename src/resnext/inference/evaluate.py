@@ -1,4 +1,4 @@
-"""evaluate(work): the answers of trained networks to sets of images, and their measures."""
+"""evaluate(work): the predictions of trained networks for sets of images, and their metrics."""
 
 from collections import defaultdict
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from resnext.terminal import progress
 
 
 class SetResult(NamedTuple):
-    """The answers to one set of images and their measures, for each network: `ema`, `raw` or both."""
+    """The predictions for one set of images and their metrics, for each network: `ema`, `raw` or both."""
 
     images: ImageSet
     answers: dict[str, Answers]

@@ -1,4 +1,4 @@
-"""An evaluation as files: NAME.json with all measures, and NAME.npz with the answer to each image."""
+"""An evaluation as files: NAME.json with all metrics, and NAME.npz with the predictions for each image."""
 
 import io
 import json
@@ -14,9 +14,9 @@ from resnext.inference.measures import Interval, Measures, class_hits, count_con
 
 
 def to_plain(about: dict[str, Any], results: list[SetResult], classes: tuple[str, ...]) -> dict[str, Any]:
-    """The content of NAME.json: `about`, and the measures of each network.
+    """The content of NAME.json: `about`, and the metrics of each network.
 
-    A suite of several sets has the measures of each set in `sets`, and the mean of their accuracies in `networks`.
+    A suite of several sets has the metrics of each set in `sets`, and the mean of their accuracies in `networks`.
     """
     if len(results) == 1:
         (result,) = results
@@ -49,8 +49,8 @@ def _rows(results: list[SetResult]) -> dict[str, np.ndarray]:
     """One row for each image, in the order of the sets and their images.
 
     `paths` are bytes, relative to the folder of the images; those of a suite of several sets begin with the set's name.
-    `targets` int64 [N] is -1 if an image has several right classes. For each network, `ema_classes` int64 [N, 5] and
-    `ema_probabilities` float32 [N, 5], or `raw_…`: the likeliest classes, and their probabilities.
+    `targets` int64 [N] is -1 if an image has several correct classes. For each network, `ema_classes` int64 [N, 5] and
+    `ema_probabilities` float32 [N, 5], or `raw_…`: the most likely classes, and their probabilities.
     """
     paths = [
         (f"{each.images.name}/".encode() if each.images.name else b"") + each.images.listed.relative_path(image)
@@ -80,7 +80,7 @@ def _number(value: Any) -> Any:
 
 
 def _by_class(result: SetResult, name: str, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The accuracy of each class, and [target, answered class, images] for each pair that occurs."""
+    """The accuracy of each class, and [target, predicted class, images] for each pair that occurs."""
     targets, answers = result.images.targets, result.answers[name]
     if result.images.accepted.shape[1] > 1:
         return {}

@@ -21,7 +21,7 @@ from resnext.errors import UserError
 from resnext.inference.network import TrainedNetwork
 from resnext.models.factory import build_model
 
-Logits = Callable[[Tensor], Tensor]  # normalized images float32 [N, 3, size, size] → float32 [N, classes]
+Logits = Callable[[Tensor], Tensor]  # normalised images float32 [N, 3, size, size] → float32 [N, classes]
 
 METADATA_FILE = "metadata.json"  # in the archive of torch.export
 

@@ -30,7 +30,7 @@ from resnext.runtime.parent_death import die_with_parent
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the answers of each network
+Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the predictions of each network
 
 
 class Pass(NamedTuple):
@@ -67,7 +67,7 @@ class Pass(NamedTuple):
 
 
 def answer(work: Pass, processes: int) -> Iterator[Numbered]:
-    """Yields the answers to each batch, in any order.
+    """Yields the predictions for each batch, in any order.
 
     Raises:
         UserError: if the weights do not fit, an image cannot be read, or a batch does not fit in memory.
@@ -157,7 +157,7 @@ def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None
         part.join()
         if code := part.exitcode:
             ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-            raise RunFailed(f"a process of the evaluation {ended}: if memory ran out, give fewer --devices") from None
+            raise RunFailed(f"a process of the evaluation {ended}: if memory ran out, give a lower --devices") from None
         return None
     if isinstance(found, Exception):
         raise found

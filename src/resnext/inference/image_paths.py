@@ -17,7 +17,7 @@ def find_images(arguments: list[str]) -> Iterator[str]:
 
     An argument is a file, whatever its suffix; a folder, which gives the images in it and in its subfolders, except
     hidden ones; a pattern such as `photos/*.jpg`; or `-`, which gives the files and folders in the lines of stdin. A
-    path that cannot be listed is yielded like a file: whoever reads it reports the reason.
+    path that cannot be listed is yielded like a file: the code that reads it reports the reason.
 
     Raises:
         UserError: for an argument that does not exist, and for a folder without images.
@@ -30,7 +30,7 @@ def find_images(arguments: list[str]) -> Iterator[str]:
                 f"'{argument}' does not exist: give image files, folders, patterns in quotes ('photos/*.jpg'), or -"
             )
         if os.path.isdir(argument) and next(_expand_path(argument), None) is None:  # noqa: PTH112 - as in _expand_path
-            raise UserError(f"{argument} has no images ({', '.join(IMAGE_SUFFIXES)}), nor have its subfolders")
+            raise UserError(f"{argument} and its subfolders have no images ({', '.join(IMAGE_SUFFIXES)})")
     return _expand(arguments)
 
 

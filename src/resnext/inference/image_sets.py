@@ -1,4 +1,4 @@
-"""ImageSet: images with their right classes, as positions in the classes of a network."""
+"""ImageSet: images with their correct classes, as positions in the classes of a network."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class ImageSet(NamedTuple):
 
     Attributes:
         listed: its labels are not used.
-        accepted: int64 [images, K], the right classes of each image, filled up with UNKNOWN.
-        allowed: int64 [M], the only classes that can be answered; None for all.
+        accepted: int64 [images, K], the correct classes of each image, padded with UNKNOWN.
+        allowed: int64 [M], the only classes that can be predicted; None for all.
     """
 
     name: str
@@ -32,7 +32,7 @@ class ImageSet(NamedTuple):
 
     @property
     def targets(self) -> np.ndarray:
-        """int64 [images]; UNKNOWN for all if an image has several right classes."""
+        """int64 [images]; UNKNOWN for all if an image has several correct classes."""
         single = self.accepted.shape[1] == 1
         return self.accepted[:, 0] if single else np.full(len(self.accepted), UNKNOWN)
 
@@ -53,8 +53,8 @@ def find_images(run: Run, data: DataConfig, split: Split) -> Found:
     """The images of a split below data.root, which may be another folder than the run's.
 
     Raises:
-        UserError: if there are no images, a class is none of the run's, or the images in the run's own data.root have
-            changed.
+        UserError: if there are no images, a class is not one of the run's, or the images in the run's own data.root
+            have changed.
     """
     is_own = data.root == run.config.data.root
     if split != "val":

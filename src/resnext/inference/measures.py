@@ -1,4 +1,4 @@
-"""The measures of an evaluation, from the answers to its images."""
+"""The metrics of an evaluation, from the predictions for its images."""
 
 from typing import NamedTuple
 
@@ -28,13 +28,14 @@ class Interval(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """`loss` and `temperature` are None if an image has several right classes.
+    """`loss` and `temperature` are None if an image has several correct classes.
 
     Attributes:
         images: the number of images.
         top1, top5: with fewer than five classes, top-5 is 1.
         loss: mean cross-entropy in nats.
-        calibration_error: expected calibration error of the first class, 15 bins (Guo et al. 2017, arXiv 1706.04599).
+        calibration_error: expected calibration error of the most likely class, with 15 bins (Guo et al. 2017,
+            arXiv 1706.04599).
         temperature: divides the logits so that their cross-entropy over these images is lowest; None also if it is
             outside 1/16 to 16.
     """
@@ -48,9 +49,9 @@ class Measures(NamedTuple):
 
 
 def measure(answers: Answers, accepted: np.ndarray) -> Measures:
-    """`accepted` int64 [N, K] holds the right classes of each image, filled up with UNKNOWN.
+    """`accepted` int64 [N, K] holds the correct classes of each image, padded with UNKNOWN.
 
-    An image without a right class does not count.
+    An image without a correct class does not count.
     """
     counted = (accepted != UNKNOWN).any(axis=1)
     images = int(counted.sum())
@@ -67,7 +68,7 @@ def measure(answers: Answers, accepted: np.ndarray) -> Measures:
 
 
 def calibration_error(confidences: np.ndarray, hits: np.ndarray) -> float:
-    """Mean over the images of the distance of accuracy and confidence in their bin."""
+    """The mean over the images of |accuracy - confidence| of their bin."""
     bins = np.clip(np.ceil(confidences.astype(np.float64) * BINS).astype(int) - 1, 0, BINS - 1)
     gaps = np.bincount(bins, hits.astype(np.float64) - confidences.astype(np.float64), BINS)
     return float(np.abs(gaps).sum() / len(hits))
@@ -94,13 +95,13 @@ def best_temperature(curve: np.ndarray) -> float | None:
 
 
 def count_confusions(answers: Answers, targets: np.ndarray) -> list[tuple[int, int, int]]:
-    """(target, answered class, images) for each pair that occurs."""
+    """(target, predicted class, images) for each pair that occurs."""
     pairs, counts = np.unique(np.stack([targets, answers.labels[:, 0]], axis=1), axis=0, return_counts=True)
     return [(int(target), int(answer), int(count)) for (target, answer), count in zip(pairs, counts, strict=True)]
 
 
 def class_hits(answers: Answers, targets: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [classes] each: the images of a class, and how many of them got the right first class."""
+    """int64 [classes] each: the images of a class, and how many of them were predicted correctly."""
     known = targets != UNKNOWN
     images = np.bincount(targets[known], minlength=classes)
     return images, np.bincount(targets[known & (answers.labels[:, 0] == targets)], minlength=classes)

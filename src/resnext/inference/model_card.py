@@ -1,4 +1,4 @@
-"""The model card of an exported folder: README.md with the front matter of the Hugging Face hub."""
+"""The model card of an exported folder: README.md with the front matter of the Hugging Face Hub."""
 
 import re
 import shlex
@@ -50,7 +50,7 @@ class Card(NamedTuple):
 
 
 def check_license(name: str) -> str:
-    """The hub's name of a license. Raises UserError if it cannot be one."""
+    """The hub's name of a licence. Raises UserError if it cannot be one."""
     if not LICENSE.fullmatch(name.lower()):
         raise UserError(
             f"--license={name} is not an identifier: give one of the hub's, such as apache-2.0 or cc-by-4.0"
@@ -63,7 +63,7 @@ def build_card(
 ) -> Card:
     """The card of `trained`, which is in the folder `name`, or in `repo` on the hub.
 
-    Without a `run`, it has what the metadata of the network has.
+    Without a `run`, it has only what the metadata of the network has.
 
     Raises:
         UserError: if a file of the run is damaged.
@@ -88,7 +88,7 @@ def build_card(
 
 
 def describe_card(card: Card) -> str:
-    """Where its accuracy is from, and its licence."""
+    """The source of its accuracy, and its licence."""
     accuracy = "of `resnext evaluate`" if card.accuracy and card.accuracy.is_evaluation else "of the training"
     known = f"with the accuracy {accuracy}" if card.accuracy else "without an accuracy"
     return f"{known}, {f'licence {card.license}' if card.license else 'no licence was given (--license ID)'}"
@@ -148,10 +148,10 @@ def _summary(trained: TrainedNetwork, config: Config | None, license: str | None
     yield f"- Network: {escape(metadata.model.name)}, {escape(describe_network(trained.network, size))}"
     short_side = f"{size / evaluation.crop_pct:.0f} pixels ({evaluation.interpolation})"
     yield f"- Images: {size}×{size} pixels. The short side is resized to {short_side}, and the centre is cropped."
-    if trained.step is None:  # an exported file does not say whether it has the average
+    if trained.step is None:  # an exported file does not say whether it has the EMA weights
         yield "- Weights: those of the exported file"
     else:
-        kind = "the average (EMA) of the training" if trained.is_average else "as trained"
+        kind = "EMA weights (exponential moving average)" if trained.is_average else "trained weights"
         yield f"- Weights: {kind}, after {trained.step:,} optimizer steps"
     if config is not None and (start := describe_start(config)) is not None:
         yield f"- Started from: {escape(start)}"
@@ -160,14 +160,14 @@ def _summary(trained: TrainedNetwork, config: Config | None, license: str | None
 
 def _describe_accuracy(accuracy: CardAccuracy | None, classes: int) -> Iterator[str]:
     if accuracy is None:
-        yield "It is not known for these weights."
+        yield "The accuracy of these weights is not known."
         return
     yield "| | value | 95 % interval |"
     yield "|---|---|---|"
     yield from (f"| {name} | {score} |" for name, score in _shown(accuracy, classes))
     if (error := accuracy.scores.calibration_error) is not None:
         yield f"| expected calibration error | {error:.4f} | |"
-    yield f"\n{accuracy.source} The intervals are Wilson's."
+    yield f"\n{accuracy.source} The intervals are Wilson score intervals."
 
 
 def _describe_usage(trained: TrainedNetwork, name: str, repo: str | None) -> str:

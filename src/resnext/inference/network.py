@@ -26,8 +26,7 @@ Choice = Literal["ema", "raw", "both"]
 class TrainedNetwork(NamedTuple):
     """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits.
 
-    `is_average` tells that its weights are the average (EMA) of a training, and `step` after how many optimizer steps;
-    None if the file does not say so.
+    `is_average`: whether these are EMA weights. `step`: after how many optimizer steps; None if the file does not say.
     """
 
     network: nn.Module
@@ -61,7 +60,7 @@ def load_own_network(run: Run, path: Path, weights: Weights = "ema") -> TrainedN
 def load_network(path: Path, weights: Weights = "ema") -> TrainedNetwork:
     """The network in the file at `path`: a checkpoint of a run, or an export as safetensors or torch.
 
-    If a checkpoint has averaged weights (EMA), takes them; `raw` takes those that were trained.
+    Takes the EMA weights of a checkpoint that has them; with `raw`, the trained weights.
 
     Raises:
         UserError: if the file is damaged, is another kind of file, or has no metadata.
@@ -89,7 +88,7 @@ def build_networks(
 ) -> dict[str, nn.Module]:
     """The networks with the weights in `content` of the file at `path`: `ema`, `raw`, or both, in this order.
 
-    Without averaged weights, only `raw`. Raises UserError if the weights do not fit.
+    Without EMA weights, only `raw`. Raises UserError if the weights do not fit.
     """
     states = {"ema": content.get(EMA_KEY), "raw": content["state_dict"]}
     chosen = [name for name in states if choice in (name, "both") and states[name]] or ["raw"]

@@ -1,4 +1,4 @@
-"""Predictor: the likeliest classes of images outside a data set, with their probabilities."""
+"""Predictor: the most likely classes of images outside a data set, with their probabilities."""
 
 import itertools
 import signal
@@ -34,7 +34,7 @@ class Guess(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """The likeliest classes of an image, the likeliest first; or the reason why the image cannot be read."""
+    """The most likely classes of an image, in this order; or the reason why the image cannot be read."""
 
     path: str
     guesses: list[Guess]
@@ -64,7 +64,7 @@ class Predictor:
         return cls(open_network(Path(path)), device)
 
     def __call__(self, images: Sequence[Picture], topk: int = 5) -> list[list[Guess]]:
-        """The `topk` likeliest classes of each image: a path, a PIL image, or an array uint8 [height, width, 3].
+        """The `topk` most likely classes of each image: a path, a PIL image, or a uint8 array [height, width, 3].
 
         Raises:
             UserError: for an image that cannot be read, an array of another kind, and a `topk` below 1.
@@ -90,7 +90,7 @@ class Predictor:
             images = normalize(pixels.to(self.device, non_blocking=True), self.metadata)
             return self.network(images).float().softmax(dim=1).cpu()
         except torch.OutOfMemoryError as error:
-            raise UserError(f"{len(pixels)} images do not fit in the memory of {self.device}: take fewer") from error
+            raise UserError(f"{len(pixels)} images do not fit in the memory of {self.device}: give fewer") from error
 
     def rank(self, probabilities: Tensor, topk: int) -> list[list[Guess]]:
         names = self.metadata.classes
@@ -127,7 +127,7 @@ class Predictor:
                 ]
         except LoaderFailed as error:
             raise RunFailed(
-                "a process that decodes images was killed: if memory ran out, take fewer images at a time"
+                "a process that decodes images was killed: if memory ran out, give a lower --batch-size"
             ) from error
 
 
@@ -158,7 +158,7 @@ def prepare_reader(worker: int) -> None:
 def _pixels(image: Picture) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"an image is uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
+            raise UserError(f"an image array must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
         return image
     if isinstance(image, Image.Image):
         try:

@@ -44,7 +44,7 @@ def _rounded(probability: float) -> float:
 
 
 def _path(path: str) -> str:
-    """The same file, by a name that no spreadsheet takes for a formula."""
+    """Another path to the same file, which no spreadsheet takes for a formula."""
     return f"./{path}" if path.startswith(FORMULA) else path
 
 

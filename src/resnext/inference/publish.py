@@ -1,4 +1,4 @@
-"""Sends an exported folder to the Hugging Face hub, as one commit. Imports no torch."""
+"""Sends an exported folder to the Hugging Face Hub, as one commit. Imports no torch."""
 
 import json
 import warnings
@@ -47,15 +47,15 @@ def check_target(target: Target) -> None:
 
 
 def check_login() -> None:
-    """Raises UserError if nothing can be sent from here. Sends nothing, except what a stored login needs to renew."""
+    """Raises UserError if nothing can be sent from here. Sends nothing, except to renew a stored login."""
     if constants.is_offline_mode():
-        raise UserError("--send needs the network, and HF_HUB_OFFLINE is set: unset it")
+        raise UserError("--send needs an internet connection, but HF_HUB_OFFLINE is set: unset it")
     with _explained(None, "nothing was sent"):
         token = huggingface_hub.get_token()
     if token is None:
         raise UserError(f"--send needs a token of the hub: {LOGIN}")
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise UserError(f"the token of the hub has a character that no token has: {LOGIN}")
+        raise UserError(f"the token of the hub has a character that is not allowed: {LOGIN}")
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -72,7 +72,7 @@ def find_files(folder: Path) -> list[Path]:
             raise UserError(f"{folder} has no {name}: {again}") from None
     try:
         if "architecture" not in json.loads(read_text(folder / CONFIG)):
-            raise UserError(f"{folder / CONFIG} names no architecture: {again}")
+            raise UserError(f"{folder / CONFIG} does not name an architecture: {again}")
         with safe_open(folder / WEIGHTS, "np"):
             pass
     except (SafetensorError, TypeError, ValueError) as error:
@@ -84,7 +84,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def find_license(folder: Path) -> str | None:
-    """The license in the front matter of README.md. Raises UserError if the front matter cannot be read."""
+    """The licence in the front matter of README.md. Raises UserError if the front matter cannot be read."""
     try:
         found = ModelCard(read_text(folder / CARD)).data.get("license")
     except Exception as error:  # yaml's, and the hub's about an entry of another type
@@ -93,7 +93,7 @@ def find_license(folder: Path) -> str | None:
 
 
 def send(folder: Path, files: list[Path], target: Target) -> str:
-    """Makes the repository if it does not exist, and adds or replaces `files` in one commit. Returns its address.
+    """Creates the repository if it does not exist, and adds or replaces `files` in one commit. Returns its address.
 
     Not `upload_folder`: with hf_xet installed, it may make several commits.
 

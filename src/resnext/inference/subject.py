@@ -1,4 +1,4 @@
-"""What is evaluated: the weights of a run or of a file, on a split, other images or a suite."""
+"""What is evaluated: the weights of a run or of a file, on a split of the run, on other images or on a suite."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The test sets made for networks of ImageNet's 1,000 classes. timm has their classes and labels."""
+"""Test sets for networks with ImageNet's 1,000 classes. timm has their classes and labels."""
 
 import json
 import pkgutil
@@ -63,13 +63,13 @@ def _load_r(root: Path, classes: tuple[str, ...]) -> list[ImageSet]:
 
 
 def _of_some_classes(root: Path, classes: tuple[str, ...], suite: str) -> ImageSet:
-    """Only the classes of the suite can be answered, as its authors and timm evaluate."""
+    """Only the classes of the suite can be predicted, as its authors and timm evaluate."""
     names = _timms_file(f"imagenet_{suite}_synsets.txt").split()
     images = _by_name(root, classes, f"imagenet-{suite}")
     allowed = np.sort(np.array([classes.index(name) for name in names]))
     wrong = sorted({classes[label] for label in np.unique(images.targets[~np.isin(images.targets, allowed)])})
     if wrong:
-        raise UserError(f"{root} has a folder {wrong[0]}, which is none of the 200 classes of imagenet-{suite}")
+        raise UserError(f"{root} has a folder {wrong[0]}, which is not one of the 200 classes of imagenet-{suite}")
     return images._replace(allowed=allowed)
 
 
@@ -86,9 +86,14 @@ def _real_labels(index: ImageIndex) -> np.ndarray:
     for image in range(len(index)):
         found = VAL_NAME.search(index.relative_path(image))
         if found is None or not 1 <= int(found[1]) <= len(labels):
-            raise UserError(f"{index.name(image)} is not named as in ImageNet: ILSVRC2012_val_00000001.JPEG")
+            raise UserError(
+                f"{index.name(image)} is not named as in ImageNet, such as ILSVRC2012_val_00000001.JPEG: restore the "
+                "names"
+            )
         accepted.append(labels[int(found[1]) - 1])
-    width = max(2, *map(len, accepted)) if accepted else 2  # two: several right classes, even if no image here has them
+    width = (
+        max(2, *map(len, accepted)) if accepted else 2
+    )  # at least two: several correct classes, even if no image here has them
     return np.array([[*each, *[UNKNOWN] * (width - len(each))] for each in accepted], np.int64)
 
 
@@ -96,7 +101,10 @@ def _load_c(root: Path, classes: tuple[str, ...]) -> list[ImageSet]:
     """ImageNet-C (Hendrycks and Dietterich 2019): a set for each CORRUPTION/SEVERITY."""
     folders = sorted(path for path in root.glob("*/[1-5]") if path.is_dir())
     if not folders:
-        raise UserError(f"{root} has no CORRUPTION/SEVERITY/CLASS folders, such as gaussian_noise/3/n01440764")
+        raise UserError(
+            f"{root} has no CORRUPTION/SEVERITY/CLASS folders, such as gaussian_noise/3/n01440764: give the folder "
+            "that holds them"
+        )
     names = [str(path.relative_to(root)) for path in folders]
     return [
         _by_name(path, classes, "imagenet-c")._replace(name=name) for path, name in zip(folders, names, strict=True)

@@ -191,7 +191,7 @@ def _network_weights(asked: _Asked, content: Any) -> dict[str, Tensor]:
     """
     if isinstance(content, dict):
         if isinstance(content.get(EMA_KEY), dict):
-            log.info("weights   the average (EMA) in %s", asked.name)
+            log.info("weights   EMA weights in %s", asked.name)
         for key in (EMA_KEY, "state_dict", "model"):
             content = content.get(key, content) if isinstance(content.get(key), dict) else content
         if any(str(key).startswith(NETWORK_PREFIX) for key in content):

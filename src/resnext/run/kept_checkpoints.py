@@ -26,8 +26,8 @@ def set_aside_later(folder: Path, epochs: int) -> None:
     """Renames the kept checkpoints of later epochs than `epochs`, the epochs done when a training starts.
 
     The training continues from an older checkpoint, because the newer ones were damaged or removed. It writes these
-    files again, and until then nobody must take the old ones for its own. They are not removed: they may be the only
-    copy of that training. Also removes the incomplete files of a killed save.
+    files again. Until then, no command may take the old files for those of this training. They are not removed: they
+    may be the only copy of that training. Also removes the incomplete files of a killed save.
     """
     later = [path for epoch, path in find_kept(folder).items() if epoch > epochs]
     ending = f".replaced-{time.strftime('%Y%m%d-%H%M%S')}.ckpt"

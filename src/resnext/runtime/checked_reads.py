@@ -1,7 +1,7 @@
 """CheckedReads: a checkpoint file for torch.load. It checks the bytes that torch reads, and keeps none of them.
 
 check_memory tells too little memory from damage: torch raises a RuntimeError for both. is_pickle tells a pickle from
-both.
+damage.
 """
 
 import os

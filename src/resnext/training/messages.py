@@ -56,7 +56,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
 
 
 def _configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
-    """Warnings of values that are allowed, but are a mistake in most runs."""
+    """Warnings about values that are allowed, but are a mistake in most runs."""
     config, recipe = plan.config, plan.config.recipe
     yield from filter(None, [lr_warning(recipe), normalization_warning(config)])
     warmup = recipe.schedule.warmup_epochs
@@ -121,7 +121,7 @@ def describe_best(run: Run) -> str:
 
 
 def _accuracies(results: dict[str, Any]) -> str:
-    """The accuracies of the average (EMA) and the top-1 without it; if there is no average, those of the weights."""
+    """The accuracies of the EMA and the top-1 without it; if there is no EMA, those of the weights."""
     if "val_ema/top1" not in results:
         return f"top-1 {100 * results['val/top1']:.2f} %, top-5 {100 * results['val/top5']:.2f} %"
     return (
