@@ -21,7 +21,7 @@ from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.schema import ModelConfig, TrainerConfig
 from resnext.data.scan import scan_class_folders
 from resnext.inference.evaluate import evaluate
-from resnext.inference.forward import Pass
+from resnext.inference.forward import EvaluationJob
 from resnext.inference.image_sets import as_set
 from resnext.models.factory import build_model
 
@@ -39,11 +39,13 @@ def main(images: Path, name: str) -> None:
         torch.save({"state_dict": network.state_dict(), METADATA: metadata.to_plain()}, path)
         trainer = TrainerConfig(accelerator="cpu", precision="32-true", channels_last=True)
         sets = [as_set(index, index.classes, "speed")]
-        work = Pass(path, "raw", metadata, sets, trainer, BATCH, flip=False, workers=WORKERS, worker_timeout=300.0)
+        job = EvaluationJob(
+            path, "raw", metadata, sets, trainer, BATCH, flip=False, workers=WORKERS, worker_timeout=300.0
+        )
         ours, theirs = [], []
         for _ in range(TURNS):
             began = time.perf_counter()
-            found = evaluate(work)[0].measures["raw"].top1.value
+            found = evaluate(job)[0].measures["raw"].top1.value
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             expected = validate(network, images)

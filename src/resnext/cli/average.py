@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     scores, averages = [], 0
     for part in parts:
         one = load_own_network(part.run, part.path, options.weights)
-        averages += one.is_average
+        averages += one.is_ema
         scores.append(images.validate(one, part.name))
         _print_row(part.name, scores[-1], parts)
     if options.greedy:

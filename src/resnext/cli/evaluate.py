@@ -12,8 +12,8 @@ from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
     from resnext.inference.evaluate import SetResult
-    from resnext.inference.measures import Interval, Measures
-    from resnext.inference.subject import Asked, Subject
+    from resnext.inference.evaluated_model import EvaluatedModel, EvaluationImages
+    from resnext.inference.evaluation_metrics import EvaluationMetrics, Interval
 
 SUITES = ("imagenet-v2", "imagenet-r", "imagenet-a", "imagenet-sketch", "imagenet-real", "imagenet-c")
 BATCH_SIZE = 128
@@ -22,36 +22,36 @@ NAMES = {"ema": "EMA weights", "raw": "trained weights"}
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
-    subject = _open_file(options) if options.run.is_file() else _open_run(options)
+    model = _open_file(options) if options.run.is_file() else _open_run(options)
 
     from resnext.data.datamodule import count_workers
     from resnext.inference.evaluate import evaluate
+    from resnext.inference.evaluated_model import find_evaluation_images, name_result
     from resnext.inference.evaluation_file import to_plain, write_evaluation
-    from resnext.inference.forward import Pass
-    from resnext.inference.subject import find_asked, name_result
+    from resnext.inference.forward import EvaluationJob
 
-    subject = subject.at_size(options.image_size)
-    asked = find_asked(subject, options.split, options.suite)
-    processes = _count_processes(subject, options.devices)
-    work = Pass(
-        subject.checkpoint,
+    model = model.at_size(options.image_size)
+    chosen = find_evaluation_images(model, options.split, options.suite)
+    processes = _count_processes(model, options.devices)
+    job = EvaluationJob(
+        model.checkpoint,
         options.weights,
-        subject.metadata,
-        asked.sets,
-        subject.trainer,
+        model.metadata,
+        chosen.sets,
+        model.trainer,
         batch_size=options.batch_size,
         flip=options.tta is not None,
-        workers=-(-count_workers(subject.data) // processes),
-        worker_timeout=subject.data.worker_timeout,
+        workers=-(-count_workers(model.data) // processes),
+        worker_timeout=model.data.worker_timeout,
     )
-    results = evaluate(work, processes)
-    content = to_plain(_describe(options, subject, asked), results, subject.metadata.classes)
-    folder = (subject.owner if subject.run else subject.owner.parent) / "evaluations"
-    path = folder / name_result(subject, options.checkpoint, asked, flip=work.flip)
+    results = evaluate(job, processes)
+    content = to_plain(_describe(options, model, chosen), results, model.metadata.classes)
+    folder = (model.owner if model.run else model.owner.parent) / "evaluations"
+    path = folder / name_result(model, options.checkpoint, chosen, flip=job.flip)
     if options.json:
         print(json.dumps(content))
     else:
-        _print(subject, asked, results)
+        _print(model, chosen, results)
     write_evaluation(path, content, results)
     if not options.json:
         print(f"wrote     {path}.json and .npz")
@@ -107,7 +107,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _open_run(options: argparse.Namespace) -> "Subject":
+def _open_run(options: argparse.Namespace) -> "EvaluatedModel":
     from resnext.config.compose import apply_overrides
     from resnext.run.directory import Run
     from resnext.run.run_files import find_checkpoint
@@ -122,12 +122,12 @@ def _open_run(options: argparse.Namespace) -> "Subject":
     if options.data is not None:
         config = replace(config, data=replace(config.data, root=options.data))
 
-    from resnext.inference.subject import Subject  # imports torch, so that a mistake is reported first
+    from resnext.inference.evaluated_model import EvaluatedModel  # imports torch, so that a mistake is reported first
 
-    return Subject.of_run(run, config, options.checkpoint)
+    return EvaluatedModel.of_run(run, config, options.checkpoint)
 
 
-def _open_file(options: argparse.Namespace) -> "Subject":
+def _open_file(options: argparse.Namespace) -> "EvaluatedModel":
     if options.overrides:
         raise UserError(
             f"{options.overrides[0]} is for a run, but {options.run} is a file: leave out {options.overrides[0]}"
@@ -137,18 +137,18 @@ def _open_file(options: argparse.Namespace) -> "Subject":
 
     from resnext.config.data import DataConfig
     from resnext.config.schema import TrainerConfig
-    from resnext.inference.subject import Subject
+    from resnext.inference.evaluated_model import EvaluatedModel
 
-    return Subject.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())
+    return EvaluatedModel.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())
 
 
-def _count_processes(subject: "Subject", devices: int | None) -> int:
+def _count_processes(model: "EvaluatedModel", devices: int | None) -> int:
     """Raises UserError if there are fewer GPUs."""
     from resnext.runtime.device import count_devices
 
-    if subject.trainer.accelerator == "cpu":
+    if model.trainer.accelerator == "cpu":
         return devices or 1
-    gpus = count_devices(replace(subject.trainer, devices="auto"))
+    gpus = count_devices(replace(model.trainer, devices="auto"))
     if devices is not None and devices > gpus:
         raise UserError(
             f"--devices {devices}, but this machine has {pluralize(gpus, 'GPU')}: give --devices {gpus} or less"
@@ -156,41 +156,41 @@ def _count_processes(subject: "Subject", devices: int | None) -> int:
     return devices or gpus
 
 
-def _describe(options: argparse.Namespace, subject: "Subject", asked: "Asked") -> dict[str, Any]:
+def _describe(options: argparse.Namespace, model: "EvaluatedModel", chosen: "EvaluationImages") -> dict[str, Any]:
     """The part of the JSON file that is known before the evaluation."""
     from resnext.config.schema import to_dict
     from resnext.run.provenance import describe_code
 
     return {
-        "run": str(subject.owner),
-        "checkpoint": options.checkpoint if subject.run else subject.owner.name,
-        "step": subject.step,
+        "run": str(model.owner),
+        "checkpoint": options.checkpoint if model.run else model.owner.name,
+        "step": model.step,
         "split": None if options.suite else options.split,
         "suite": options.suite,
-        "data": str(Path(subject.data.root).absolute()),
-        "is_own": subject.run is not None and asked.elsewhere is None,
-        "classes": max(len(each.listed.classes) for each in asked.sets),
-        "image_size": subject.metadata.image_size,
-        "evaluation": to_dict(subject.metadata.evaluation),
-        "precision": subject.trainer.precision,
+        "data": str(Path(model.data.root).absolute()),
+        "is_own": model.run is not None and chosen.elsewhere is None,
+        "classes": max(len(each.listed.classes) for each in chosen.sets),
+        "image_size": model.metadata.image_size,
+        "evaluation": to_dict(model.metadata.evaluation),
+        "precision": model.trainer.precision,
         "tta": options.tta,
         "code": describe_code(),
     }
 
 
-def _print(subject: "Subject", asked: "Asked", results: "list[SetResult]") -> None:
-    step = "" if subject.step is None else f", step {subject.step:,}"
+def _print(model: "EvaluatedModel", chosen: "EvaluationImages", results: "list[SetResult]") -> None:
+    step = "" if model.step is None else f", step {model.step:,}"
     images = pluralize(sum(next(iter(each.measures.values())).images for each in results), "image")
-    where = "" if asked.elsewhere is None else f" in {asked.elsewhere}"
-    note = ", which are not the run's own" if where and subject.run is not None else ""
-    print(f"evaluated {subject.checkpoint}{step}")
-    print(f"images    {images} of {subject.metadata.image_size} pixels{where}{note}")
+    where = "" if chosen.elsewhere is None else f" in {chosen.elsewhere}"
+    note = ", which are not the run's own" if where and model.run is not None else ""
+    print(f"evaluated {model.checkpoint}{step}")
+    print(f"images    {images} of {model.metadata.image_size} pixels{where}{note}")
     for name in results[0].measures:
         measures = [each.measures[name] for each in results]
         _print_mean(name, measures) if len(measures) > 1 else _print_network(name, measures[0])
 
 
-def _print_network(name: str, found: "Measures") -> None:
+def _print_network(name: str, found: "EvaluationMetrics") -> None:
     print(f"{NAMES[name]}")
     print(f"  top-1   {_percent(found.top1)}")
     print(f"  top-5   {_percent(found.top5)}")
@@ -200,7 +200,7 @@ def _print_network(name: str, found: "Measures") -> None:
     print(f"  calibration error {100 * found.calibration_error:.2f} %{hint}")
 
 
-def _print_mean(name: str, measures: "list[Measures]") -> None:
+def _print_mean(name: str, measures: "list[EvaluationMetrics]") -> None:
     tops = [sum(getattr(each, top).value for each in measures) / len(measures) for top in ("top1", "top5")]
     print(f"{NAMES[name]}, mean of {len(measures)} sets")
     print(f"  top-1   {100 * tops[0]:.2f} %")

@@ -78,7 +78,7 @@ def add_lighting(pixels: np.ndarray, std: float) -> np.ndarray:
     return np.clip(pixels + np.rint(255 * shift).astype(np.int16), 0, 255).astype(np.uint8)
 
 
-class Levels(Protocol):
+class Normalization(Protocol):
     """The mean and the standard deviation of RGB in [0, 1]: DataConfig, or the metadata of a checkpoint."""
 
     @property
@@ -87,7 +87,7 @@ class Levels(Protocol):
     def std(self) -> tuple[float, float, float]: ...
 
 
-def normalize(images: Tensor, levels: Levels) -> Tensor:
+def normalize(images: Tensor, levels: Normalization) -> Tensor:
     """uint8 [N, H, W, 3] → float32 [N, 3, H, W] in the channels-last memory format, (x / 255 - mean) / std."""
     images = images.permute(0, 3, 1, 2)
     return images.float().sub_(_levels(levels.mean, images.device)).div_(_levels(levels.std, images.device))

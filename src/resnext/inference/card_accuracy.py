@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 from resnext.config.types import Fraction
 from resnext.errors import UserError
 from resnext.files import read_text
-from resnext.inference import measures
+from resnext.inference import evaluation_metrics
 from resnext.inference.network import TrainedNetwork
 from resnext.run.directory import Run
 from resnext.run.metrics import read_rows
@@ -68,7 +68,7 @@ def find_accuracy(run: Run, trained: TrainedNetwork) -> CardAccuracy | None:
     """
     if trained.step is None:
         return None
-    name = "ema" if trained.is_average else "raw"
+    name = "ema" if trained.is_ema else "raw"
     evaluation = _read_evaluation(run.path / EVALUATION)
     if evaluation is not None and name in evaluation.networks and _describes(evaluation, trained):
         source = f"Measured by `resnext evaluate` on the {evaluation.images:,} validation images of the run."
@@ -96,13 +96,13 @@ def _read_evaluation(path: Path) -> Evaluation | None:
 
 
 def _from_training(run: Run, trained: TrainedNetwork) -> CardAccuracy | None:
-    prefix = "val_ema" if trained.is_average else "val"
+    prefix = "val_ema" if trained.is_ema else "val"
     images = run.summary.get("val_images")
     rows = (row for row in read_rows(run.path / "metrics.csv") if int(row["step"]) == trained.step)
     row = next((row for row in rows if row.get(f"{prefix}/top1")), None)
     if row is None or not images:
         return None
     hits = (round(float(row[f"{prefix}/{name}"]) * images) for name in ("top1", "top5"))
-    top1, top5 = (Interval(*measures.Interval.of(each, images)) for each in hits)
+    top1, top5 = (Interval(*evaluation_metrics.Interval.of(each, images)) for each in hits)
     source = f"From the validation during the training, after epoch {row['epoch']}, on {images:,} images."
     return CardAccuracy(Scores(top1, top5), images, source, is_evaluation=False)

@@ -1,13 +1,13 @@
-"""evaluate(work): the predictions of trained networks for sets of images, and their metrics."""
+"""evaluate(job): the predictions of trained networks for sets of images, and their metrics."""
 
 from collections import defaultdict
 from typing import NamedTuple
 
 from resnext.errors import RunFailed
-from resnext.inference.answers import Answers
-from resnext.inference.forward import Pass, answer
+from resnext.inference.evaluation_metrics import EvaluationMetrics, compute_metrics
+from resnext.inference.forward import EvaluationJob, compute_outputs
 from resnext.inference.image_sets import ImageSet
-from resnext.inference.measures import Measures, measure
+from resnext.inference.outputs import Outputs
 from resnext.runtime.signals import StopRequest
 from resnext.terminal import progress
 
@@ -16,34 +16,34 @@ class SetResult(NamedTuple):
     """The predictions for one set of images and their metrics, for each network: `ema`, `raw` or both."""
 
     images: ImageSet
-    answers: dict[str, Answers]
-    measures: dict[str, Measures]
+    outputs: dict[str, Outputs]
+    measures: dict[str, EvaluationMetrics]
 
 
-def evaluate(work: Pass, processes: int = 1) -> list[SetResult]:
+def evaluate(job: EvaluationJob, processes: int = 1) -> list[SetResult]:
     """Evaluates every image once, on any number of processes with the same result. Writes nothing.
 
     Raises:
-        UserError, RunFailed: see `answer`.
+        UserError, RunFailed: see `compute_outputs`.
         Interrupted: at a signal.
     """
-    batches = work.batches()
-    found: dict[int, dict[str, Answers]] = {}
+    batches = job.batches()
+    found: dict[int, dict[str, Outputs]] = {}
     images = sum(len(batch) for _, batch in batches)
     with StopRequest().received(deferred=False), progress("evaluating", images) as advance:
-        for number, answers in answer(work, min(processes, len(batches))):
-            found[number] = answers
+        for number, outputs in compute_outputs(job, min(processes, len(batches))):
+            found[number] = outputs
             advance(len(batches[number][1]))
-    parts: dict[int, dict[str, list[Answers]]] = defaultdict(lambda: defaultdict(list))
+    parts: dict[int, dict[str, list[Outputs]]] = defaultdict(lambda: defaultdict(list))
     for number, (which, _) in enumerate(batches):
-        for name, answers in found[number].items():
-            parts[which][name].append(answers)
-    return [_join(images, parts[number]) for number, images in enumerate(work.sets)]
+        for name, outputs in found[number].items():
+            parts[which][name].append(outputs)
+    return [_join(images, parts[number]) for number, images in enumerate(job.sets)]
 
 
-def _join(images: ImageSet, parts: dict[str, list[Answers]]) -> SetResult:
-    answers = {name: Answers.join(each) for name, each in parts.items()}
-    for each in answers.values():
+def _join(images: ImageSet, parts: dict[str, list[Outputs]]) -> SetResult:
+    outputs = {name: Outputs.join(each) for name, each in parts.items()}
+    for each in outputs.values():
         if len(each.losses) != len(images.listed):
             raise RunFailed(f"{len(images.listed):,} images were listed, but {len(each.losses):,} were evaluated")
-    return SetResult(images, answers, {name: measure(each, images.accepted) for name, each in answers.items()})
+    return SetResult(images, outputs, {name: compute_metrics(each, images.accepted) for name, each in outputs.items()})

@@ -10,7 +10,7 @@ import numpy as np
 
 from resnext.files import atomic_write
 from resnext.inference.evaluate import SetResult
-from resnext.inference.measures import Interval, Measures, class_hits, count_confusions
+from resnext.inference.evaluation_metrics import EvaluationMetrics, Interval, class_hits, count_confusions
 
 
 def to_plain(about: dict[str, Any], results: list[SetResult], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -58,9 +58,9 @@ def _rows(results: list[SetResult]) -> dict[str, np.ndarray]:
         for image in range(len(each.images.listed))
     ]
     rows = {"paths": np.array(paths), "targets": np.concatenate([each.images.targets for each in results])}
-    for name in results[0].answers:
-        rows[f"{name}_classes"] = np.concatenate([each.answers[name].labels for each in results])
-        rows[f"{name}_probabilities"] = np.concatenate([each.answers[name].probabilities for each in results])
+    for name in results[0].outputs:
+        rows[f"{name}_classes"] = np.concatenate([each.outputs[name].labels for each in results])
+        rows[f"{name}_probabilities"] = np.concatenate([each.outputs[name].probabilities for each in results])
     return rows
 
 
@@ -68,7 +68,7 @@ def _counted(result: SetResult) -> int:
     return next(iter(result.measures.values())).images
 
 
-def _plain(measures: Measures) -> dict[str, Any]:
+def _plain(measures: EvaluationMetrics) -> dict[str, Any]:
     return {name: _number(value) for name, value in measures._asdict().items()}
 
 
@@ -81,12 +81,12 @@ def _number(value: Any) -> Any:
 
 def _by_class(result: SetResult, name: str, classes: tuple[str, ...]) -> dict[str, Any]:
     """The accuracy of each class, and [target, predicted class, images] for each pair that occurs."""
-    targets, answers = result.images.targets, result.answers[name]
+    targets, outputs = result.images.targets, result.outputs[name]
     if result.images.accepted.shape[1] > 1:
         return {}
-    images, hits = class_hits(answers, targets, len(classes))
+    images, hits = class_hits(outputs, targets, len(classes))
     per_class = [
         {"class": each, "images": int(count), "top1": int(hit) / int(count) if count else None}
         for each, count, hit in zip(classes, images, hits, strict=True)
     ]
-    return {"per_class": per_class, "confusion": count_confusions(answers, targets)}
+    return {"per_class": per_class, "confusion": count_confusions(outputs, targets)}

@@ -21,19 +21,19 @@ from resnext.data.dataset import Batch, EvalImages
 from resnext.data.loader import ImageLoader
 from resnext.data.sampler import Sample
 from resnext.errors import RunFailed, UserError, describe_error
-from resnext.inference.answers import Answers
 from resnext.inference.image_sets import ImageSet
 from resnext.inference.network import Choice, build_networks, read_weights
+from resnext.inference.outputs import Outputs
 from resnext.inference.predict import prepare_reader
 from resnext.registry import load_extensions
 from resnext.runtime.parent_death import die_with_parent
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-Numbered = tuple[int, dict[str, Answers]]  # the number of a batch, and the predictions of each network
+Numbered = tuple[int, dict[str, Outputs]]  # the number of a batch, and the predictions of each network
 
 
-class Pass(NamedTuple):
+class EvaluationJob(NamedTuple):
     """All that a process needs to compute its batches.
 
     A batch has consecutive images of one set. The batches are the same for any number of processes, and so is what a
@@ -66,73 +66,73 @@ class Pass(NamedTuple):
         ]
 
 
-def answer(work: Pass, processes: int) -> Iterator[Numbered]:
+def compute_outputs(job: EvaluationJob, processes: int) -> Iterator[Numbered]:
     """Yields the predictions for each batch, in any order.
 
     Raises:
         UserError: if the weights do not fit, an image cannot be read, or a batch does not fit in memory.
         RunFailed: if a process was killed.
     """
-    return _answer_part(work, 0, 1) if processes == 1 else _answer_in_processes(work, processes)
+    return _compute_part(job, 0, 1) if processes == 1 else _compute_in_processes(job, processes)
 
 
 @torch.inference_mode()
-def _answer_part(work: Pass, process: int, processes: int) -> Iterator[Numbered]:
+def _compute_part(job: EvaluationJob, process: int, processes: int) -> Iterator[Numbered]:
     """The batches of one process: every `processes`-th, from its own number on."""
-    gpu = work.trainer.accelerator == "gpu"
+    gpu = job.trainer.accelerator == "gpu"
     device = torch.device("cuda", process) if gpu else torch.device("cpu")
-    torch.backends.cudnn.benchmark = gpu and not work.trainer.deterministic  # as in the training
-    networks = build_networks(work.checkpoint, read_weights(work.checkpoint), work.metadata, work.choice)
+    torch.backends.cudnn.benchmark = gpu and not job.trainer.deterministic  # as in the training
+    networks = build_networks(job.checkpoint, read_weights(job.checkpoint), job.metadata, job.choice)
     for network in networks.values():
         network.to(device)
-        if work.trainer.channels_last:
+        if job.trainer.channels_last:
             network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    numbered = list(enumerate(work.batches()))[process::processes]
+    numbered = list(enumerate(job.batches()))[process::processes]
     images = ImageLoader(
-        _Images(work),
+        _Images(job),
         batch_sampler=[[(number, image) for image in batch] for _, (number, batch) in numbered],
-        worker_timeout=work.worker_timeout,
-        num_workers=work.workers,
+        worker_timeout=job.worker_timeout,
+        num_workers=job.workers,
         pin_memory=gpu,
         worker_init_fn=prepare_reader,
     )
-    dtype = AUTOCAST.get(work.trainer.precision)
+    dtype = AUTOCAST.get(job.trainer.precision)
     autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
     for (batch_number, (number, batch)), (pixels, _) in zip(numbered, images, strict=True):
-        targets, allowed = work.sets[number].for_batch(batch, device)
+        targets, allowed = job.sets[number].for_batch(batch, device)
         with autocast:
-            found = {name: _logits(network, pixels.to(device), work) for name, network in networks.items()}
-        yield batch_number, {name: Answers.of(logits, targets, allowed) for name, logits in found.items()}
+            found = {name: _logits(network, pixels.to(device), job) for name, network in networks.items()}
+        yield batch_number, {name: Outputs.of(logits, targets, allowed) for name, logits in found.items()}
 
 
 class _Images(Dataset[Any]):
     """(set, image) of a batch → pixels uint8 [N, size, size, 3], labels int64 [N]."""
 
-    def __init__(self, work: Pass) -> None:
-        transform = build_eval_transform(work.metadata.evaluation, work.metadata.image_size)
-        self.sets = [EvalImages(each.listed, None, transform) for each in work.sets]
+    def __init__(self, job: EvaluationJob) -> None:
+        transform = build_eval_transform(job.metadata.evaluation, job.metadata.image_size)
+        self.sets = [EvalImages(each.listed, None, transform) for each in job.sets]
 
     def __getitems__(self, images: list[tuple[int, int]]) -> Batch | Exception:
         return self.sets[images[0][0]].__getitems__([Sample(0, image) for _, image in images])
 
 
-def _logits(network: nn.Module, pixels: Tensor, work: Pass) -> Tensor:
+def _logits(network: nn.Module, pixels: Tensor, job: EvaluationJob) -> Tensor:
     try:
-        images = normalize(pixels, work.metadata)
+        images = normalize(pixels, job.metadata)
         logits = network(images)
-        return (logits + network(images.flip(3))) / 2 if work.flip else logits
+        return (logits + network(images.flip(3))) / 2 if job.flip else logits
     except torch.OutOfMemoryError as error:
         raise UserError(f"{len(pixels)} images do not fit in the memory of a GPU: give a lower --batch-size") from error
 
 
-def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
+def _compute_in_processes(job: EvaluationJob, processes: int) -> Iterator[Numbered]:
     """Each process has a pipe of its own: the end of a killed process ends its pipe, even within a message."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     parts: dict[Any, BaseProcess] = {}
     try:
         for number in range(processes):
             reader, writer = context.Pipe(duplex=False)
-            part = context.Process(target=_send_part, args=(work, number, processes, os.getpid(), writer))
+            part = context.Process(target=_send_part, args=(job, number, processes, os.getpid(), writer))
             part.start()
             writer.close()
             parts[reader] = part
@@ -149,7 +149,7 @@ def _answer_in_processes(work: Pass, processes: int) -> Iterator[Numbered]:
 
 
 def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None:
-    """The next answers of a process; None at its end. Raises its error, or RunFailed if it was killed."""
+    """The next outputs of a process; None at its end. Raises its error, or RunFailed if it was killed."""
     try:
         found = reader.recv()
     except (EOFError, OSError):
@@ -164,13 +164,13 @@ def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None
     return found
 
 
-def _send_part(work: Pass, process: int, processes: int, parent: int, writer: Any) -> None:
+def _send_part(job: EvaluationJob, process: int, processes: int, parent: int, writer: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and kills this process
     die_with_parent(parent)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
         load_extensions()
-        for found in _answer_part(work, process, processes):
+        for found in _compute_part(job, process, processes):
             writer.send(found)
     except UserError as error:
         writer.send(UserError(str(error)))  # a subclass may have arguments that cannot be pickled

@@ -11,7 +11,7 @@ from resnext.config.data import DataConfig
 from resnext.data.images import Split, load_images, load_other_images, load_split
 from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
-from resnext.inference.answers import UNKNOWN
+from resnext.inference.outputs import UNKNOWN
 from resnext.run.directory import Run
 from resnext.terminal import pluralize
 

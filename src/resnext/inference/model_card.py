@@ -151,7 +151,7 @@ def _summary(trained: TrainedNetwork, config: Config | None, license: str | None
     if trained.step is None:  # an exported file does not say whether it has the EMA weights
         yield "- Weights: those of the exported file"
     else:
-        kind = "EMA weights (exponential moving average)" if trained.is_average else "trained weights"
+        kind = "EMA weights (exponential moving average)" if trained.is_ema else "trained weights"
         yield f"- Weights: {kind}, after {trained.step:,} optimizer steps"
     if config is not None and (start := describe_start(config)) is not None:
         yield f"- Started from: {escape(start)}"

@@ -1,7 +1,6 @@
 """The trained network of a run, a checkpoint or an exported file, with its class names and its preprocessing."""
 
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,12 +25,12 @@ Choice = Literal["ema", "raw", "both"]
 class TrainedNetwork(NamedTuple):
     """`network` is in evaluation mode, on the CPU; `metadata` describes its input images and its logits.
 
-    `is_average`: whether these are EMA weights. `step`: after how many optimizer steps; None if the file does not say.
+    `is_ema`: whether these are EMA weights. `step`: after how many optimizer steps; None if the file does not say.
     """
 
     network: nn.Module
     metadata: CheckpointMetadata
-    is_average: bool = False
+    is_ema: bool = False
     step: int | None = None
 
 
@@ -77,7 +76,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         UserError: if the file is damaged or of another kind.
     """
     check_regular(path)
-    content = load_checkpoint(path) if zipfile.is_zipfile(path) else _read_safetensors(path)
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"  # not zipfile.is_zipfile, which reads the end: it may be cut off
+    content = load_checkpoint(path) if is_zip else _read_safetensors(path)
     if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
         raise UserError(f"{path} is not a checkpoint: it has no state_dict of tensors")
     return content

@@ -23,10 +23,10 @@ from resnext.inference.network import TrainedNetwork, open_network
 
 SECONDS_PER_BATCH = 86_400.0  # the list of paths may come slowly, from another program
 
-Picture = str | Path | Image.Image | np.ndarray
+ImageLike = str | Path | Image.Image | np.ndarray
 
 
-class Guess(NamedTuple):
+class ClassProbability(NamedTuple):
     """A class and its probability, in [0, 1]."""
 
     name: str
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
     """The most likely classes of an image, in this order; or the reason why the image cannot be read."""
 
     path: str
-    guesses: list[Guess]
+    guesses: list[ClassProbability]
     error: str | None = None
 
 
@@ -63,7 +63,7 @@ class Predictor:
         """`path` is a run directory, whose best.ckpt is read, or a file of `load_network`. Raises UserError."""
         return cls(open_network(Path(path)), device)
 
-    def __call__(self, images: Sequence[Picture], topk: int = 5) -> list[list[Guess]]:
+    def __call__(self, images: Sequence[ImageLike], topk: int = 5) -> list[list[ClassProbability]]:
         """The `topk` most likely classes of each image: a path, a PIL image, or a uint8 array [height, width, 3].
 
         Raises:
@@ -92,11 +92,11 @@ class Predictor:
         except torch.OutOfMemoryError as error:
             raise UserError(f"{len(pixels)} images do not fit in the memory of {self.device}: give fewer") from error
 
-    def rank(self, probabilities: Tensor, topk: int) -> list[list[Guess]]:
+    def rank(self, probabilities: Tensor, topk: int) -> list[list[ClassProbability]]:
         names = self.metadata.classes
         values, labels = probabilities.topk(min(topk, len(names)), dim=1)
         return [
-            [Guess(names[label], value) for label, value in zip(*row, strict=True)]
+            [ClassProbability(names[label], value) for label, value in zip(*row, strict=True)]
             for row in zip(labels.tolist(), values.tolist(), strict=True)
         ]
 
@@ -155,7 +155,7 @@ def prepare_reader(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _pixels(image: Picture) -> np.ndarray:
+def _pixels(image: ImageLike) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(f"an image array must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")

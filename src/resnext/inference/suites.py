@@ -13,8 +13,8 @@ from resnext.data.class_folders import find_val
 from resnext.data.index import ImageIndex
 from resnext.data.scan import scan_class_folders
 from resnext.errors import UserError
-from resnext.inference.answers import UNKNOWN
 from resnext.inference.image_sets import ImageSet, as_set
+from resnext.inference.outputs import UNKNOWN
 from resnext.terminal import pluralize
 
 VAL_NAME = re.compile(rb"ILSVRC2012_val_(\d{8})\.\w+$")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resnext.inference.answers import SCALES, UNKNOWN, Answers
+from resnext.inference.outputs import SCALES, UNKNOWN, Outputs
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 Z = 1.959963984540054  # a normal variable is within ± Z with a probability of 95 %
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
         return cls(fraction, low, 1.0 if hits == images else float(centre + half))
 
 
-class Measures(NamedTuple):
+class EvaluationMetrics(NamedTuple):
     """`loss` and `temperature` are None if an image has several correct classes.
 
     Attributes:
@@ -48,22 +48,22 @@ class Measures(NamedTuple):
     temperature: float | None
 
 
-def measure(answers: Answers, accepted: np.ndarray) -> Measures:
+def compute_metrics(outputs: Outputs, accepted: np.ndarray) -> EvaluationMetrics:
     """`accepted` int64 [N, K] holds the correct classes of each image, padded with UNKNOWN.
 
     An image without a correct class does not count.
     """
     counted = (accepted != UNKNOWN).any(axis=1)
     images = int(counted.sum())
-    hits = (answers.labels[:, :, None] == accepted[:, None, :]).any(axis=2)[counted]
+    hits = (outputs.labels[:, :, None] == accepted[:, None, :]).any(axis=2)[counted]
     has_targets = accepted.shape[1] == 1
-    return Measures(
+    return EvaluationMetrics(
         images,
         Interval.of(int(hits[:, 0].sum()), images),
         Interval.of(int(hits.any(axis=1).sum()), images),
-        float(answers.losses.mean()) if has_targets else None,
-        calibration_error(answers.probabilities[counted, 0], hits[:, 0]),
-        best_temperature(answers.curve) if has_targets else None,
+        float(outputs.losses.mean()) if has_targets else None,
+        calibration_error(outputs.probabilities[counted, 0], hits[:, 0]),
+        best_temperature(outputs.curve) if has_targets else None,
     )
 
 
@@ -77,7 +77,7 @@ def calibration_error(confidences: np.ndarray, hits: np.ndarray) -> float:
 def best_temperature(curve: np.ndarray) -> float | None:
     """The minimum of the sum of losses, which is convex in the scale of the logits.
 
-    Between two scales, a cubic in the logarithm of the scale has the losses and the derivatives of `Answers.curve`.
+    Between two scales, a cubic in the logarithm of the scale has the losses and the derivatives of `Outputs.curve`.
     """
     at = np.log(SCALES)
     losses, slopes = curve[:, 0], curve[:, 1] * SCALES
@@ -94,14 +94,14 @@ def best_temperature(curve: np.ndarray) -> float | None:
     return float(np.exp(-(at[left] + root * width)))
 
 
-def count_confusions(answers: Answers, targets: np.ndarray) -> list[tuple[int, int, int]]:
+def count_confusions(outputs: Outputs, targets: np.ndarray) -> list[tuple[int, int, int]]:
     """(target, predicted class, images) for each pair that occurs."""
-    pairs, counts = np.unique(np.stack([targets, answers.labels[:, 0]], axis=1), axis=0, return_counts=True)
+    pairs, counts = np.unique(np.stack([targets, outputs.labels[:, 0]], axis=1), axis=0, return_counts=True)
     return [(int(target), int(answer), int(count)) for (target, answer), count in zip(pairs, counts, strict=True)]
 
 
-def class_hits(answers: Answers, targets: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def class_hits(outputs: Outputs, targets: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """int64 [classes] each: the images of a class, and how many of them were predicted correctly."""
     known = targets != UNKNOWN
     images = np.bincount(targets[known], minlength=classes)
-    return images, np.bincount(targets[known & (answers.labels[:, 0] == targets)], minlength=classes)
+    return images, np.bincount(targets[known & (outputs.labels[:, 0] == targets)], minlength=classes)

@@ -18,7 +18,7 @@ from resnext.runtime.checkpoint import parse_checkpoint
 from resnext.runtime.device import resolve_auto
 
 
-class Subject(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """`owner` is the run or the file; `step` is None if the file does not tell it. `trainer` has no `auto` values."""
 
     owner: Path
@@ -30,7 +30,7 @@ class Subject(NamedTuple):
     trainer: TrainerConfig
 
     @classmethod
-    def of_run(cls, run: Run, config: Config, checkpoint: str) -> "Subject":
+    def of_run(cls, run: Run, config: Config, checkpoint: str) -> "EvaluatedModel":
         """The checkpoint `best` or `last`, in the precision of the training. `config` may differ in its evaluation.
 
         Raises:
@@ -45,20 +45,20 @@ class Subject(NamedTuple):
         return cls(run.path, run, path, step, metadata, config.data, trainer)
 
     @classmethod
-    def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig) -> "Subject":
+    def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig) -> "EvaluatedModel":
         """A checkpoint file or an export, with the preprocessing in its metadata. Raises UserError without metadata."""
         content = read_weights(path)
         metadata = parse_metadata(path, content)
         return cls(path, None, path, content.get("global_step"), metadata, data, resolve_auto(trainer))
 
-    def at_size(self, image_size: int | None) -> "Subject":
+    def at_size(self, image_size: int | None) -> "EvaluatedModel":
         if image_size is None:
             return self
         evaluation = dataclasses.replace(self.metadata.evaluation, image_size=image_size)
         return self._replace(metadata=self.metadata._replace(evaluation=evaluation))
 
 
-class Asked(NamedTuple):
+class EvaluationImages(NamedTuple):
     """The images to evaluate, and a name for them in the name of the result."""
 
     sets: list[ImageSet]
@@ -66,28 +66,28 @@ class Asked(NamedTuple):
     name: str
 
 
-def find_asked(subject: Subject, split: Split, suite: str | None) -> Asked:
-    """The images of `split` below subject.data.root, or of a suite in this folder. Raises UserError."""
-    classes, owner = subject.metadata.classes, str(subject.owner)
+def find_evaluation_images(model: EvaluatedModel, split: Split, suite: str | None) -> EvaluationImages:
+    """The images of `split` below model.data.root, or of a suite in this folder. Raises UserError."""
+    classes, owner = model.metadata.classes, str(model.owner)
     if suite is not None:
-        root = Path(subject.data.root)
-        return Asked(load_suite(suite, root, classes, owner), root, suite)
-    if subject.run is not None:
-        images, elsewhere = find_images(subject.run, subject.data, split)
+        root = Path(model.data.root)
+        return EvaluationImages(load_suite(suite, root, classes, owner), root, suite)
+    if model.run is not None:
+        images, elsewhere = find_images(model.run, model.data, split)
     else:
-        images, elsewhere = find_other_images(subject.data, split, classes, owner)
-    foreign = subject.run is not None and elsewhere is not None
-    return Asked([images], elsewhere, split + (f"-{Path(subject.data.root).name}" if foreign else ""))
+        images, elsewhere = find_other_images(model.data, split, classes, owner)
+    foreign = model.run is not None and elsewhere is not None
+    return EvaluationImages([images], elsewhere, split + (f"-{Path(model.data.root).name}" if foreign else ""))
 
 
-def name_result(subject: Subject, checkpoint: str, asked: Asked, *, flip: bool) -> str:
+def name_result(model: EvaluatedModel, checkpoint: str, chosen: EvaluationImages, *, flip: bool) -> str:
     """`best-val`, with everything that differs from the run: `best-val-288px-flip`."""
-    own = None if subject.run is None else subject.run.config.recipe
+    own = None if model.run is None else model.run.config.recipe
     changes = []
     if own is not None:
         made = dataclasses.replace(own.evaluation, image_size=own.eval_image_size, metrics=())
-        given: dict[str, Any] = to_dict(subject.metadata.evaluation)
+        given: dict[str, Any] = to_dict(model.metadata.evaluation)
         changes = [f"{key}={given[key]}" for key, value in to_dict(made).items() if given[key] != value]
     changes = [f"{each.removeprefix('image_size=')}px" if each.startswith("image_size=") else each for each in changes]
-    first = checkpoint if subject.run is not None else subject.owner.stem
-    return "-".join([first, asked.name, *changes, *(["flip"] if flip else [])])
+    first = checkpoint if model.run is not None else model.owner.stem
+    return "-".join([first, chosen.name, *changes, *(["flip"] if flip else [])])

@@ -7,8 +7,14 @@ from scipy.stats import binomtest
 from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
-from resnext.inference.answers import UNKNOWN, Answers
-from resnext.inference.measures import Interval, best_temperature, class_hits, count_confusions, measure
+from resnext.inference.evaluation_metrics import (
+    Interval,
+    best_temperature,
+    class_hits,
+    compute_metrics,
+    count_confusions,
+)
+from resnext.inference.outputs import UNKNOWN, Outputs
 
 IMAGES, CLASSES = 500, 12
 
@@ -25,7 +31,7 @@ def targets(logits: torch.Tensor) -> torch.Tensor:
 
 
 def test_accuracies_and_loss_are_those_of_torch(logits: torch.Tensor, targets: torch.Tensor):
-    found = measure(Answers.of(logits, targets), targets.numpy()[:, None])
+    found = compute_metrics(Outputs.of(logits, targets), targets.numpy()[:, None])
     order = logits.argsort(dim=1, descending=True)
     assert found.images == IMAGES
     assert found.top1.value == (order[:, 0] == targets).double().mean().item()
@@ -34,7 +40,7 @@ def test_accuracies_and_loss_are_those_of_torch(logits: torch.Tensor, targets: t
 
 
 def test_the_calibration_error_is_that_of_torchmetrics(logits: torch.Tensor, targets: torch.Tensor):
-    found = measure(Answers.of(logits, targets), targets.numpy()[:, None]).calibration_error
+    found = compute_metrics(Outputs.of(logits, targets), targets.numpy()[:, None]).calibration_error
     assert found == pytest.approx(multiclass_calibration_error(logits, targets, CLASSES, n_bins=15).item(), rel=1e-5)
 
 
@@ -51,12 +57,12 @@ def test_the_temperature_is_that_of_an_optimizer(logits: torch.Tensor, targets: 
         return found
 
     optimizer.step(loss)
-    assert best_temperature(Answers.of(logits, targets).curve) == pytest.approx(1 / scale.item(), rel=1e-3)
+    assert best_temperature(Outputs.of(logits, targets).curve) == pytest.approx(1 / scale.item(), rel=1e-3)
 
 
 def test_a_network_without_a_mistake_has_no_best_temperature(logits: torch.Tensor):
     """The loss falls with each larger scale of the logits."""
-    assert best_temperature(Answers.of(10 * logits, logits.argmax(1)).curve) is None
+    assert best_temperature(Outputs.of(10 * logits, logits.argmax(1)).curve) is None
 
 
 @pytest.mark.parametrize(("hits", "images"), [(0, 20), (1, 10), (7, 10), (360, 500), (49_999, 50_000), (20, 20)])
@@ -66,13 +72,13 @@ def test_the_interval_is_wilsons_as_scipy_computes_it(hits: int, images: int):
 
 
 def test_each_class_is_counted(logits: torch.Tensor, targets: torch.Tensor):
-    answers = Answers.of(logits, targets)
+    outputs = Outputs.of(logits, targets)
     expected = multiclass_confusion_matrix(logits, targets, CLASSES)
     found = torch.zeros(CLASSES, CLASSES, dtype=torch.int64)
-    for target, answer, images in count_confusions(answers, targets.numpy()):
+    for target, answer, images in count_confusions(outputs, targets.numpy()):
         found[target, answer] = images
     assert torch.equal(found, expected)
-    images, hits = class_hits(answers, targets.numpy(), CLASSES)
+    images, hits = class_hits(outputs, targets.numpy(), CLASSES)
     assert images.tolist() == expected.sum(1).tolist()
     assert hits.tolist() == expected.diagonal().tolist()
 
@@ -80,8 +86,8 @@ def test_each_class_is_counted(logits: torch.Tensor, targets: torch.Tensor):
 def test_only_allowed_classes_are_predicted(logits: torch.Tensor):
     allowed = torch.tensor([1, 4, 5, 9])
     targets = allowed[torch.arange(IMAGES) % 4]
-    found = Answers.of(logits, targets, allowed)
-    alone = Answers.of(logits[:, allowed], torch.arange(IMAGES) % 4)
+    found = Outputs.of(logits, targets, allowed)
+    alone = Outputs.of(logits[:, allowed], torch.arange(IMAGES) % 4)
     assert found.labels.tolist() == allowed.numpy()[alone.labels].tolist()
     for one, other in zip(found[1:], alone[1:], strict=True):
         assert np.array_equal(one, other)
@@ -91,14 +97,14 @@ def test_an_image_may_have_several_correct_classes_or_none(logits: torch.Tensor)
     accepted = np.full((IMAGES, 2), UNKNOWN)
     accepted[: IMAGES // 2, 1] = logits[: IMAGES // 2].argmin(1)
     accepted[: IMAGES // 4, 0] = logits[: IMAGES // 4].argmax(1)
-    found = measure(Answers.of(logits, torch.full((IMAGES,), UNKNOWN)), accepted)
+    found = compute_metrics(Outputs.of(logits, torch.full((IMAGES,), UNKNOWN)), accepted)
     assert found.images == IMAGES // 2
     assert (found.top1.value, found.loss, found.temperature) == (0.5, None, None)
 
 
 def test_joined_batches_are_the_whole(logits: torch.Tensor, targets: torch.Tensor):
-    whole = Answers.of(logits, targets)
-    joined = Answers.join([Answers.of(*each) for each in zip(logits.split(64), targets.split(64), strict=True)])
+    whole = Outputs.of(logits, targets)
+    joined = Outputs.join([Outputs.of(*each) for each in zip(logits.split(64), targets.split(64), strict=True)])
     for one, other in zip(whole[:3], joined[:3], strict=True):
         assert np.array_equal(one, other)
     assert np.allclose(whole.curve, joined.curve, rtol=1e-12)
@@ -106,6 +112,6 @@ def test_joined_batches_are_the_whole(logits: torch.Tensor, targets: torch.Tenso
 
 def test_fewer_than_five_classes_are_all_in_the_top_5():
     logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
-    answers = Answers.of(logits, torch.tensor([0, 1, 2, 0, 1, 2, 0]))
-    assert answers.labels.shape == (7, 3)
-    assert measure(answers, np.array([[0], [1], [2], [0], [1], [2], [0]])).top5.value == 1
+    outputs = Outputs.of(logits, torch.tensor([0, 1, 2, 0, 1, 2, 0]))
+    assert outputs.labels.shape == (7, 3)
+    assert compute_metrics(outputs, np.array([[0], [1], [2], [0], [1], [2], [0]])).top5.value == 1

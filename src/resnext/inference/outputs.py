@@ -12,7 +12,7 @@ UNKNOWN = -1  # the target of an image with several correct classes
 SCALES = 2.0 ** (np.arange(-16, 17) / 4)  # 1 / temperature: from 1/16 to 16
 
 
-class Answers(NamedTuple):
+class Outputs(NamedTuple):
     """The predictions for N images, in the order of the images.
 
     Attributes:
