@@ -179,7 +179,10 @@ def test_the_options_of_a_part_are_shown_and_completed(
             == 0
         )
         shown = capsys.readouterr().out
-        assert "  name: mine\n  weights: null\n  options:\n    depth: 3\n    rate: 0.5\n    sizes:\n" in shown
+        assert (
+            "  name: mine\n  weights: null\n  freeze: []\n  options:\n    depth: 3\n    rate: 0.5\n    sizes:\n"
+            in shown
+        )
         network = "model=resnext50_32x4d model.name=mine model.options."
         assert complete(network)[:2] == ["model.options.depth=", "model.options.rate="]
         assert complete("callbacks.names=[call] callbacks.options.call.r") == ["callbacks.options.call.rate="]

@@ -84,6 +84,13 @@ def atomic_file(path: Path, *, several_writers: bool = False) -> Iterator[IO[byt
         raise
 
 
+def check_writable(folder: Path) -> None:
+    """Creates `folder`. Raises OSError if no file can be written to it, before the work whose result goes there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):  # root has every permission, so only writing shows it
+        pass
+
+
 def move_into_place(made: Path, target: Path) -> None:
     """Gives a finished file or folder its final name; a file replaces an earlier one. Raises OSError."""
     if made.is_file():

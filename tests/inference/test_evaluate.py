@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -197,7 +198,7 @@ def test_other_images_need_no_train_folder(run: Run, tmp_path: Path, capsys: pyt
     one, other = (evaluated(capsys, "runs/test", "--data", tmp_path / name) for name in ("other", "alone"))
     assert one["networks"] == other["networks"]
     assert not one["is_own"]
-    assert (run.path / "evaluations/best-val-alone.json").exists()
+    assert len(list((run.path / "evaluations").glob("best-val-alone-??????.json"))) == 1
     predicted = logits_of(run.checkpoints / "best.ckpt", validation_images(tmp_path / "other")).argmax(1)
     hits = (predicted == torch.tensor([0] * 5 + [1] * 7)).sum().item()
     assert one["networks"]["ema"]["top1"]["value"] == hits / 12
@@ -262,6 +263,54 @@ def test_only_recipe_evaluation_may_be_given(run: Run, capsys: pytest.CaptureFix
     assert names == ["best-val", "best-val-8px-crop_pct=1.0"]
 
 
+def test_each_setting_that_differs_is_in_the_name_of_the_result(run: Run, trained: Path, tmp_path: Path, capsys):
+    for name in ("one", "other"):
+        shutil.copytree(trained / "images", tmp_path / name / "photos")
+        evaluated(capsys, "runs/test", "--data", tmp_path / name / "photos", "--split", "val")
+        (tmp_path / name / "photos/val").rename(tmp_path / name / "photos/test")
+        evaluated(capsys, "runs/test", "--data", tmp_path / name / "photos", "--split", "test")
+    for more in (["--weights", "raw"], ["trainer.precision=bf16-mixed"], ["--image-size", "8", "--tta", "flip"]):
+        evaluated(capsys, "runs/test", *more)
+    names = {re.sub("photos-.{6}$", "photos-DIGEST", path.stem) for path in (run.path / "evaluations").glob("*.json")}
+    expected = {"best-val", "best-test-photos-DIGEST", "best-val-raw", "best-val-bf16-mixed", "best-val-8px-flip"}
+    assert names == expected
+    assert len(list((run.path / "evaluations").glob("best-test-*.json"))) == 2
+
+
+@pytest.mark.processes
+def test_an_unreadable_image_ends_the_command_with_loader_workers(run: Run, tmp_path: Path):
+    """It must not wait for the workers, which have prepared more images."""
+    write_images(tmp_path / "many", {"val/cat": 1})
+    for number in range(1, 2000):
+        os.link(tmp_path / "many/val/cat/0.png", tmp_path / f"many/val/cat/{number}.png")
+    (tmp_path / "many/val/cat/5.png").unlink()
+    (tmp_path / "many/val/cat/5.png").write_text("no image")
+    command = [sys.executable, "-m", "resnext", "evaluate", "runs/test", "--data", str(tmp_path / "many")]
+    done = subprocess.run(
+        [*command, "--batch-size", "4", "data.workers=2"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert "val/cat/5.png cannot be read as an image" in done.stderr
+
+
+def test_a_network_that_diverged_has_no_accuracy(run: Run, trained: Path, tmp_path: Path, capsys):
+    content = torch.load(run.checkpoints / "best.ckpt", weights_only=True)
+    for state in (content["state_dict"], content["state_dict_ema"]):
+        state["network.conv1.weight"].fill_(torch.nan)
+    torch.save(content, tmp_path / "nan.pt")
+    for verb in (["evaluate", "--data", trained / "images"], ["predict", trained / "images/val/cat/0.png"]):
+        assert run_verb([verb[0], str(tmp_path / "nan.pt"), *map(str, verb[1:])]) == 2
+        assert "gives logits that are not finite (NaN or infinity)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("evaluations/*"))
+
+
+def test_names_that_are_not_utf8_give_one_line(run: Run, trained: Path, tmp_path: Path, capsys):
+    path = tmp_path / os.fsdecode(b"\xe9.pt")
+    shutil.copy(run.checkpoints / "best.ckpt", path)
+    assert evaluated(capsys, path, "--data", trained / "images")["images"] == 17
+    assert "is not valid UTF-8: rename the folder" in refusal(capsys, path, "--data", os.fsdecode(b"im\xff"))
+
+
 def test_a_file_is_evaluated_like_its_run(run: Run, trained: Path, tmp_path: Path, capsys):
     exported = tmp_path / "exported.safetensors"
     export = ("export", "runs/test", "--format", "safetensors", "--weights", "raw", "--output", str(exported))
@@ -270,7 +319,8 @@ def test_a_file_is_evaluated_like_its_run(run: Run, trained: Path, tmp_path: Pat
     found = evaluated(capsys, exported, "--data", trained / "images")
     expected = evaluated(capsys, "runs/test", "--weights", "raw")
     assert found["networks"] == expected["networks"]
-    assert (tmp_path / "evaluations/exported-val.npz").exists()
+    assert len(list((tmp_path / "evaluations").glob("exported-val-images-??????.npz"))) == 1
+    assert "--checkpoint is for a run" in refusal(capsys, exported, "--checkpoint", "last", "--data", "x")
     assert "is a file, so give its images: --data PATH" in refusal(capsys, exported)
     assert "seed=1 is for a run" in refusal(capsys, exported, "--data", trained / "images", "seed=1")
 
@@ -336,7 +386,7 @@ def test_a_killed_evaluation_leaves_no_process_and_no_result(run: Run, tmp_path:
     while any(map(is_alive, parts)):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert not (run.path / "evaluations").exists()
+    assert not list((run.path / "evaluations").glob("*"))
 
 
 def wait_for_children(parent: int, count: int) -> list[int]:

@@ -85,7 +85,7 @@ def evaluation_of(run: Path, **changes: object) -> dict[str, Any]:
             "loss": 0.31,
             "calibration_error": 0.0234,
             "temperature": 1.3,
-            "per_class": [{"name": "cat", "accuracy": 1.0}],
+            "per_class": [{"class": "cat", "images": 8, "top1": 1.0}],
         }
         for network, top1 in (("ema", 0.625), ("raw", 0.5))
     }
@@ -97,6 +97,16 @@ def evaluation_of(run: Path, **changes: object) -> dict[str, Any]:
 def write_evaluation(run: Path, content: object) -> None:
     (run / "evaluations").mkdir(exist_ok=True)
     (run / "evaluations/best-val.json").write_text(json.dumps(content))
+
+
+def test_the_card_has_what_the_command_has_measured(run: Path):
+    assert run_verb(["evaluate", str(run)]) == 0
+    measured = json.loads((run / "evaluations/best-val.json").read_text())["networks"]["ema"]["top1"]
+    card = exported(run)
+    low, high = 100 * measured["low"], 100 * measured["high"]
+    assert f"| top-1 accuracy | {100 * measured['value']:.2f} % | {low:.2f} % to {high:.2f} % |" in card
+    (result,) = front_matter(card)["model-index"][0]["results"]
+    assert result["metrics"][0]["value"] == pytest.approx(measured["value"], abs=1e-6)
 
 
 def test_without_an_evaluation_the_card_has_the_accuracy_of_the_training(run: Path):

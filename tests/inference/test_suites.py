@@ -13,8 +13,10 @@ from timm.data.real_labels import RealLabelsImagenet
 from torchvision.transforms import v2
 
 from resnext.__main__ import run_verb
+from resnext.cli import evaluate
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.inference.network import load_network
+from resnext.inference.suites import SUITES
 from resnext.models.factory import build_model
 from support.small_run import small_config
 
@@ -158,6 +160,10 @@ def test_another_folder_is_refused(network_file: Path, tmp_path: Path, suite: st
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_the_command_lists_every_suite():
+    assert tuple(SUITES) == evaluate.SUITES
 
 
 def test_a_network_of_other_classes_is_refused(network_file: Path, tmp_path: Path, capsys):

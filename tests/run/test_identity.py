@@ -74,7 +74,7 @@ def test_a_moved_run_resumes_from_its_own_checkpoint(ours: Run):
 
 
 def test_weights_of_another_run_start_a_new_run(ours: Run, digits: Path):
-    weights = str(ours.checkpoints / "best.ckpt")
+    weights = str((ours.checkpoints / "best.ckpt").absolute())
     run = make_run(small_config(digits, run="new", recipe__batch_size=720, recipe__epochs=1, model__weights=weights))
     fit(run)
     assert evaluated(run)["step"] == 1

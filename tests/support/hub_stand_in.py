@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status <= 0:
             if status:
                 os.kill(os.getpid(), -status)
-                time.sleep(0.2)
+                time.sleep(5)  # until the client has noticed
             self.close_connection = True
             return
         try:

@@ -99,11 +99,11 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, *, after: int) -> list[int]:
     saves: list[int] = []
     write = checkpoint_io._write
 
-    def write_or_fail(content: Any, target: Path) -> None:
+    def write_or_fail(content: Any, target: Path, *kept: Any) -> None:
         saves.append(-1 if isinstance(content, bytes) else content["global_step"])
         if len(saves) > after:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(content, target)
+        write(content, target, *kept)
 
     monkeypatch.setattr(checkpoint_io, "_write", write_or_fail)
     return saves

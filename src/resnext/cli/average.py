@@ -2,11 +2,11 @@
 
 import argparse
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser, positive
 from resnext.errors import UserError
+from resnext.files import check_writable
 from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _default_output(runs: "list[Run]", options: argparse.Namespace) -> Path:
         for text, is_on in {
             "-greedy": options.greedy,
             "-raw": options.weights == "raw",
-            "-old-statistics": not options.recompute_batchnorm,
+            "-averaged-statistics": not options.recompute_batchnorm,
         }.items()
         if is_on
     )
@@ -108,9 +108,7 @@ def _check_output(output: Path, runs: "list[Run]") -> None:
     if output.resolve().parent in [run.checkpoints.resolve() for run in runs]:
         raise UserError(f"--output {output}: only the training writes to checkpoints/; choose another folder")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=output.parent):  # a test write: root has every permission
-            pass
+        check_writable(output.parent)
     except OSError as error:
         raise UserError(
             f"--output {output}: the folder cannot be written ({error.strerror}): choose another"

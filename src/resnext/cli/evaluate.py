@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnext.cli.arguments import ArgumentParser, positive
 from resnext.errors import UserError
+from resnext.files import check_writable
 from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ def main(arguments: list[str]) -> int:
     model = _open_file(options) if options.run.is_file() else _open_run(options)
 
     from resnext.data.datamodule import count_workers
+    from resnext.data.index import printable
     from resnext.inference.evaluate import evaluate
-    from resnext.inference.evaluated_model import find_evaluation_images, name_result
+    from resnext.inference.evaluated_model import find_evaluation_images, find_results, name_result
     from resnext.inference.evaluation_file import to_plain, write_evaluation
     from resnext.inference.forward import EvaluationJob
 
@@ -35,6 +38,7 @@ def main(arguments: list[str]) -> int:
     processes = _count_processes(model, options.devices)
     job = EvaluationJob(
         model.checkpoint,
+        model.step,
         options.weights,
         model.metadata,
         chosen.sets,
@@ -44,17 +48,16 @@ def main(arguments: list[str]) -> int:
         workers=-(-count_workers(model.data) // processes),
         worker_timeout=model.data.worker_timeout,
     )
+    path = find_results(model) / name_result(model, options.checkpoint, chosen, options.weights, flip=job.flip)
+    check_writable(path.parent)
     results = evaluate(job, processes)
     content = to_plain(_describe(options, model, chosen), results, model.metadata.classes)
-    folder = (model.owner if model.run else model.owner.parent) / "evaluations"
-    path = folder / name_result(model, options.checkpoint, chosen, flip=job.flip)
+    write_evaluation(path, content, results)
     if options.json:
         print(json.dumps(content))
     else:
         _print(model, chosen, results)
-    write_evaluation(path, content, results)
-    if not options.json:
-        print(f"wrote     {path}.json and .npz")
+        print(f"wrote     {printable(os.fsencode(path))}.json and .npz")
     return 0
 
 
@@ -65,9 +68,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "image counts once, on any number of devices. The result is written to RUN/evaluations/.",
     )
     parser.add_argument("run", type=Path, metavar="RUN|FILE", help="runs/NAME, or a checkpoint file with --data")
-    parser.add_argument(
-        "--checkpoint", choices=("best", "last"), default="best", help="which checkpoint of a run (default: best)"
-    )
+    parser.add_argument("--checkpoint", choices=("best", "last"), help="which checkpoint of a run (default: best)")
     parser.add_argument(
         "--weights",
         choices=("ema", "raw", "both"),
@@ -100,6 +101,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="for a run, such as recipe.evaluation.crop_pct=1, trainer.precision=32-true or data.workers=8",
     )
     options = parser.parse_intermixed_args(arguments)
+    if options.checkpoint is not None and options.run.is_file():
+        raise UserError(f"--checkpoint is for a run, and {options.run} is a file: leave it out")
+    options.checkpoint = options.checkpoint or "best"
+    if options.data is not None:
+        try:
+            options.data.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"--data {options.data!a} is not valid UTF-8: rename the folder, or link to it") from None
     if options.suite is not None and options.data is None:
         raise UserError(f"--suite {options.suite} needs --data PATH, the folder of its images")
     if options.suite is not None and options.split != "val":
@@ -179,11 +188,13 @@ def _describe(options: argparse.Namespace, model: "EvaluatedModel", chosen: "Eva
 
 
 def _print(model: "EvaluatedModel", chosen: "EvaluationImages", results: "list[SetResult]") -> None:
+    from resnext.data.index import printable
+
     step = "" if model.step is None else f", step {model.step:,}"
     images = pluralize(sum(next(iter(each.measures.values())).images for each in results), "image")
     where = "" if chosen.elsewhere is None else f" in {chosen.elsewhere}"
     note = ", which are not the run's own" if where and model.run is not None else ""
-    print(f"evaluated {model.checkpoint}{step}")
+    print(f"evaluated {printable(os.fsencode(model.checkpoint))}{step}")
     print(f"images    {images} of {model.metadata.image_size} pixels{where}{note}")
     for name in results[0].measures:
         measures = [each.measures[name] for each in results]

@@ -40,7 +40,8 @@ def main(arguments: list[str]) -> int:
     size, classes = trained.metadata.image_size, len(trained.metadata.classes)
     kind = "validation images of the run" if are_own else "random images"
     print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
-    print(f"weights   {'EMA weights' if trained.is_ema else 'trained weights'}")
+    kept = "those of the exported file" if trained.step is None else "trained weights"
+    print(f"weights   {'EMA weights' if trained.is_ema else kept}")
     print(f"takes     images float32 [batch, 3, {size}, {size}], normalised; gives logits [batch, {classes}]")
     print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
     if card is not None:

@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
 
     from resnext.data.cores import count_cores
     from resnext.data.datamodule import MAX_WORKERS
+    from resnext.data.index import printable
     from resnext.inference.predict import Predictor
     from resnext.inference.prediction_file import csv_writer, json_writer
 
@@ -50,7 +51,7 @@ def main(arguments: list[str]) -> int:
             total += len(batch)
             advance(len(batch))
     if options.output is not None:
-        print(f"wrote     {options.output}, {pluralize(total - unreadable, 'row')}")
+        print(f"wrote     {printable(os.fsencode(options.output))}, {pluralize(total - unreadable, 'row')}")
     if unreadable:
         print(f"resnext predict: {unreadable:,} of {pluralize(total, 'file')} cannot be read", file=sys.stderr)
     return 1 if unreadable and not options.allow_unreadable else 0
@@ -88,6 +89,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     output: Path | None = options.output
     if output is not None and output.is_dir():
         raise UserError(f"--output {output} is a folder: give the name of a file")
+    if output is not None and output.exists() and options.run.is_file() and output.samefile(options.run):
+        raise UserError(f"--output {output} would replace the weights: give the name of another file")
     if output is not None and not output.parent.is_dir():
         raise UserError(f"--output {output}: the folder {output.parent} does not exist; create it")
     if options.format is None:

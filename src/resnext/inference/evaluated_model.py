@@ -1,15 +1,18 @@
 """What is evaluated: the weights of a run or of a file, on a split of the run, on other images or on a suite."""
 
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from resnext.config.augmentation import EvaluationConfig
 from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata
 from resnext.config.data import DataConfig
 from resnext.config.schema import Config, TrainerConfig, to_dict
 from resnext.data.images import Split
 from resnext.inference.image_sets import ImageSet, find_images, find_other_images
-from resnext.inference.network import read_weights
+from resnext.inference.network import Choice, find_step, read_weights
 from resnext.inference.suites import load_suite
 from resnext.run.directory import Run
 from resnext.run.identity import check_mark
@@ -19,7 +22,14 @@ from resnext.runtime.device import resolve_auto
 
 
 class EvaluatedModel(NamedTuple):
-    """`owner` is the run or the file; `step` is None if the file does not tell it. `trainer` has no `auto` values."""
+    """The weights in `checkpoint`, and how they are evaluated.
+
+    Attributes:
+        owner: the run directory or the file.
+        step: optimizer steps done; None if the file does not tell it.
+        metadata, trainer: the preprocessing and the precision of this evaluation, without `auto` values.
+        made, precision: those of the training.
+    """
 
     owner: Path
     run: Run | None
@@ -28,28 +38,33 @@ class EvaluatedModel(NamedTuple):
     metadata: CheckpointMetadata
     data: DataConfig
     trainer: TrainerConfig
+    made: EvaluationConfig
+    precision: str
 
     @classmethod
     def of_run(cls, run: Run, config: Config, checkpoint: str) -> "EvaluatedModel":
-        """The checkpoint `best` or `last`, in the precision of the training. `config` may differ in its evaluation.
+        """The checkpoint `best` or `last`. `config` may differ from the run's in evaluation, trainer and data.
 
         Raises:
             UserError: if the checkpoint does not exist, is damaged, or belongs to another run.
         """
         path = find_checkpoint(run.path, checkpoint)
         content = read_weights(path)
-        step = parse_checkpoint(path, content).step
+        parse_checkpoint(path, content)
         check_mark(path, content, run.mark, required=False)
-        metadata = CheckpointMetadata.of(config, run.data_identity.classes)
-        trainer = resolve_auto(config.trainer, run.info.get("resolved"))
-        return cls(run.path, run, path, step, metadata, config.data, trainer)
+        metadata, made = (CheckpointMetadata.of(each, run.data_identity.classes) for each in (config, run.config))
+        resolved = run.info.get("resolved")
+        trainer, own = (resolve_auto(each.trainer, resolved) for each in (config, run.config))
+        step = find_step(content)
+        return cls(run.path, run, path, step, metadata, config.data, trainer, made.evaluation, own.precision)
 
     @classmethod
     def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig) -> "EvaluatedModel":
         """A checkpoint file or an export, with the preprocessing in its metadata. Raises UserError without metadata."""
         content = read_weights(path)
-        metadata = parse_metadata(path, content)
-        return cls(path, None, path, content.get("global_step"), metadata, data, resolve_auto(trainer))
+        metadata, trainer = parse_metadata(path, content), resolve_auto(trainer)
+        step = find_step(content)
+        return cls(path, None, path, step, metadata, data, trainer, metadata.evaluation, trainer.precision)
 
     def at_size(self, image_size: int | None) -> "EvaluatedModel":
         if image_size is None:
@@ -76,18 +91,33 @@ def find_evaluation_images(model: EvaluatedModel, split: Split, suite: str | Non
         images, elsewhere = find_images(model.run, model.data, split)
     else:
         images, elsewhere = find_other_images(model.data, split, classes, owner)
-    foreign = model.run is not None and elsewhere is not None
-    return EvaluationImages([images], elsewhere, split + (f"-{Path(model.data.root).name}" if foreign else ""))
+    name = split if model.run is not None and elsewhere is None else f"{split}-{_name_folder(Path(model.data.root))}"
+    return EvaluationImages([images], elsewhere, name)
 
 
-def name_result(model: EvaluatedModel, checkpoint: str, chosen: EvaluationImages, *, flip: bool) -> str:
-    """`best-val`, with everything that differs from the run: `best-val-288px-flip`."""
-    own = None if model.run is None else model.run.config.recipe
-    changes = []
-    if own is not None:
-        made = dataclasses.replace(own.evaluation, image_size=own.eval_image_size, metrics=())
-        given: dict[str, Any] = to_dict(model.metadata.evaluation)
-        changes = [f"{key}={given[key]}" for key, value in to_dict(made).items() if given[key] != value]
-    changes = [f"{each.removeprefix('image_size=')}px" if each.startswith("image_size=") else each for each in changes]
+def find_results(model: EvaluatedModel) -> Path:
+    """The folder for results. Only a training writes to checkpoints/."""
+    beside = model.owner.parent.parent if model.owner.parent.name == "checkpoints" else model.owner.parent
+    return (model.owner if model.run is not None else beside) / "evaluations"
+
+
+def name_result(
+    model: EvaluatedModel, checkpoint: str, chosen: EvaluationImages, weights: Choice, *, flip: bool
+) -> str:
+    """`best-val`, with everything that differs from the training: `best-val-288px-flip`."""
+    given, made = to_dict(model.metadata.evaluation), to_dict(model.made)
+    changes = [f"{key}={given[key]}" for key in made if given[key] != made[key] and key != "image_size"]
+    if given["image_size"] != made["image_size"]:
+        changes = [f"{given['image_size']}px", *changes]
+    if model.trainer.precision != model.precision:
+        changes.append(model.trainer.precision)
+    if weights != "both":
+        changes.append(weights)
     first = checkpoint if model.run is not None else model.owner.stem
     return "-".join([first, chosen.name, *changes, *(["flip"] if flip else [])])
+
+
+def _name_folder(root: Path) -> str:
+    """Its name, and six digits that tell folders of the same name apart."""
+    place = os.fsencode(root.resolve())
+    return f"{root.resolve().name}-{hashlib.sha256(place).hexdigest()[:6]}"

@@ -12,6 +12,8 @@ from resnext.files import atomic_write
 from resnext.inference.evaluate import SetResult
 from resnext.inference.evaluation_metrics import EvaluationMetrics, Interval, class_hits, count_confusions
 
+TOPS = ("top1", "top5")
+
 
 def to_plain(about: dict[str, Any], results: list[SetResult], classes: tuple[str, ...]) -> dict[str, Any]:
     """The content of NAME.json: `about`, and the metrics of each network.
@@ -40,9 +42,6 @@ def write_evaluation(path: Path, content: dict[str, Any], results: list[SetResul
     np.savez_compressed(arrays, allow_pickle=False, **_rows(results))
     atomic_write(path.with_name(f"{path.name}.npz"), arrays.getvalue())
     atomic_write(path.with_name(f"{path.name}.json"), json.dumps(content) + "\n")
-
-
-TOPS = ("top1", "top5")
 
 
 def _rows(results: list[SetResult]) -> dict[str, np.ndarray]:

@@ -62,8 +62,13 @@ def export(
         path = Path(aside, output.name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporters about their own code
-            chosen.write(trained, path, opset)
-            difference = _compare(chosen, path, trained.metadata, images, expected)
+            try:
+                chosen.write(trained, path, opset)
+                difference = _compare(chosen, path, trained.metadata, images, expected)
+            except (UserError, OSError):
+                raise
+            except Exception as error:  # each library has its own, also for a full disk
+                raise RunFailed(f"{output} is not written: {chosen.library} failed: {describe_error(error)}") from error
         if not difference <= LARGEST_DIFFERENCE:
             raise RunFailed(
                 f"{output} is not written: read back by {chosen.library}, its logits differ by {difference:.1e} of the "
@@ -71,6 +76,8 @@ def export(
             )
         if card:
             atomic_write(path / CARD, card)
+        for file in [path] if path.is_file() else path.iterdir():
+            file.chmod(0o644)  # safetensors gives only the owner access
         move_into_place(path, output)
     return Export(output, difference, len(images))
 

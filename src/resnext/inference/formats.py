@@ -191,9 +191,8 @@ def _rebuilt(state: dict[str, Tensor], metadata: CheckpointMetadata) -> nn.Modul
 
 
 def _example(metadata: CheckpointMetadata) -> Tensor:
-    return torch.zeros(
-        2, 3, metadata.image_size, metadata.image_size
-    )  # a batch of one would become a constant of the program
+    size = metadata.image_size
+    return torch.zeros(2, 3, size, size)  # a batch of one would become a constant of the program
 
 
 def _to_json(metadata: CheckpointMetadata) -> str:

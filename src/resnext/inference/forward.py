@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from multiprocessing import connection
@@ -22,8 +24,8 @@ from resnext.data.loader import ImageLoader
 from resnext.data.sampler import Sample
 from resnext.errors import RunFailed, UserError, describe_error
 from resnext.inference.image_sets import ImageSet
-from resnext.inference.network import Choice, build_networks, read_weights
-from resnext.inference.outputs import Outputs
+from resnext.inference.network import Choice, build_networks, find_step, read_weights
+from resnext.inference.outputs import Outputs, check_finite
 from resnext.inference.predict import prepare_reader
 from resnext.registry import load_extensions
 from resnext.runtime.parent_death import die_with_parent
@@ -40,7 +42,7 @@ class EvaluationJob(NamedTuple):
     network computes for an image.
 
     Attributes:
-        checkpoint: the file with the weights.
+        checkpoint, step: the file with the weights, and the optimizer steps done; None if the file does not tell it.
         choice: which of its weights: `ema`, `raw` or `both`.
         trainer: with resolved `auto` values; its accelerator, precision, channels_last and deterministic are used.
         flip: whether to average the logits of each image and of its mirror image.
@@ -48,6 +50,7 @@ class EvaluationJob(NamedTuple):
     """
 
     checkpoint: Path
+    step: int | None
     choice: Choice
     metadata: CheckpointMetadata
     sets: list[ImageSet]
@@ -81,8 +84,13 @@ def _compute_part(job: EvaluationJob, process: int, processes: int) -> Iterator[
     """The batches of one process: every `processes`-th, from its own number on."""
     gpu = job.trainer.accelerator == "gpu"
     device = torch.device("cuda", process) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(device)
     torch.backends.cudnn.benchmark = gpu and not job.trainer.deterministic  # as in the training
-    networks = build_networks(job.checkpoint, read_weights(job.checkpoint), job.metadata, job.choice)
+    content = read_weights(job.checkpoint)
+    if find_step(content) != job.step:
+        raise RunFailed(f"{job.checkpoint} was replaced meanwhile, by a run that is training: evaluate it again")
+    networks = build_networks(job.checkpoint, content, job.metadata, job.choice)
     for network in networks.values():
         network.to(device)
         if job.trainer.channels_last:
@@ -90,7 +98,7 @@ def _compute_part(job: EvaluationJob, process: int, processes: int) -> Iterator[
     numbered = list(enumerate(job.batches()))[process::processes]
     images = ImageLoader(
         _Images(job),
-        batch_sampler=[[(number, image) for image in batch] for _, (number, batch) in numbered],
+        batch_sampler=([(number, image) for image in batch] for _, (number, batch) in numbered),
         worker_timeout=job.worker_timeout,
         num_workers=job.workers,
         pin_memory=gpu,
@@ -101,7 +109,8 @@ def _compute_part(job: EvaluationJob, process: int, processes: int) -> Iterator[
     for (batch_number, (number, batch)), (pixels, _) in zip(numbered, images, strict=True):
         targets, allowed = job.sets[number].for_batch(batch, device)
         with autocast:
-            found = {name: _logits(network, pixels.to(device), job) for name, network in networks.items()}
+            pixels = pixels.to(device, non_blocking=True)
+            found = {name: _logits(network, pixels, job) for name, network in networks.items()}
         yield batch_number, {name: Outputs.of(logits, targets, allowed) for name, logits in found.items()}
 
 
@@ -117,25 +126,37 @@ class _Images(Dataset[Any]):
 
 
 def _logits(network: nn.Module, pixels: Tensor, job: EvaluationJob) -> Tensor:
+    """Raises UserError if the network cannot compute them, or if they are not finite."""
     try:
         images = normalize(pixels, job.metadata)
         logits = network(images)
-        return (logits + network(images.flip(3))) / 2 if job.flip else logits
+        logits = (logits + network(images.flip(3))) / 2 if job.flip else logits
+        check_finite(logits, job.checkpoint)
+        return logits
     except torch.OutOfMemoryError as error:
         raise UserError(f"{len(pixels)} images do not fit in the memory of a GPU: give a lower --batch-size") from error
+    except (AssertionError, RuntimeError) as error:
+        size = job.metadata.image_size
+        raise UserError(f"{job.checkpoint} cannot compute images of {size} pixels: {describe_error(error)}") from error
 
 
 def _compute_in_processes(job: EvaluationJob, processes: int) -> Iterator[Numbered]:
-    """Each process has a pipe of its own: the end of a killed process ends its pipe, even within a message."""
+    """Each process has a pipe of its own: the end of a killed process ends its pipe, even within a message.
+
+    The job goes through a file: `start` would wait until a process has read it, without end if the process is dead.
+    """
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     parts: dict[Any, BaseProcess] = {}
+    file = tempfile.NamedTemporaryFile(prefix="resnext-", suffix=".job")
     try:
+        pickle.dump(job, file)
+        file.flush()
         for number in range(processes):
             reader, writer = context.Pipe(duplex=False)
-            part = context.Process(target=_send_part, args=(job, number, processes, os.getpid(), writer))
+            part = context.Process(target=_send_part, args=(file.name, number, processes, os.getpid(), writer))
             part.start()
-            writer.close()
             parts[reader] = part
+            writer.close()
         unfinished = dict(parts)
         while unfinished:
             for reader in connection.wait(list(unfinished)):
@@ -146,6 +167,7 @@ def _compute_in_processes(job: EvaluationJob, processes: int) -> Iterator[Number
             part.kill()
             part.join()
             reader.close()
+        file.close()
 
 
 def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None:
@@ -164,12 +186,13 @@ def _receive(reader: Any, unfinished: dict[Any, BaseProcess]) -> Numbered | None
     return found
 
 
-def _send_part(job: EvaluationJob, process: int, processes: int, parent: int, writer: Any) -> None:
+def _send_part(file: str, process: int, processes: int, parent: int, writer: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and kills this process
     die_with_parent(parent)
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
     try:
         load_extensions()
+        job = pickle.loads(Path(file).read_bytes())
         for found in _compute_part(job, process, processes):
             writer.send(found)
     except UserError as error:

@@ -37,7 +37,7 @@ def find_images(arguments: list[str]) -> Iterator[str]:
 def _expand(arguments: Iterable[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == STDIN:
-            for line in TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape"):
+            for line in TextIOWrapper(sys.stdin.buffer, "utf-8", "surrogateescape", newline="\n"):
                 if path := line.rstrip("\r\n"):
                     yield from _expand_path(path)
         elif os.path.lexists(argument):  # a name may look like a pattern

@@ -38,7 +38,9 @@ class ImageSet(NamedTuple):
 
     def for_batch(self, batch: range, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """The targets of a batch and the allowed classes, on `device`."""
-        targets = torch.from_numpy(self.targets[batch.start : batch.stop]).to(device)
+        accepted = self.accepted[batch.start : batch.stop]
+        targets = accepted[:, 0] if accepted.shape[1] == 1 else np.full(len(batch), UNKNOWN)
+        targets = torch.from_numpy(targets).to(device)
         return targets, None if self.allowed is None else torch.from_numpy(self.allowed).to(device)
 
 

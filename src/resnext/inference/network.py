@@ -1,6 +1,7 @@
 """The trained network of a run, a checkpoint or an exported file, with its class names and its preprocessing."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata, parse_metadata
+from resnext.data.index import printable
 from resnext.errors import UserError
 from resnext.files import check_regular
 from resnext.models.factory import build_model, load_into
@@ -78,7 +80,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     check_regular(path)
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"  # not zipfile.is_zipfile, which reads the end: it may be cut off
-    content = load_checkpoint(path) if is_zip else _read_safetensors(path)
+    content = load_checkpoint(path) if is_zip or path.suffix == ".ckpt" else _read_safetensors(path)
     if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
         raise UserError(f"{path} is not a checkpoint: it has no state_dict of tensors")
     return content
@@ -96,15 +98,20 @@ def build_networks(
     networks = {}
     for name in chosen:
         networks[name] = build_model(metadata.model, len(metadata.classes)).eval()
-        own_path = replace(metadata.model, weights=str(path))  # for messages
+        own_path = replace(metadata.model, weights=printable(os.fsencode(path)))  # for messages
         load_into(networks[name], _own_names(states[name]), own_path, new_head=False)
     return networks
 
 
 def _trained(networks: dict[str, nn.Module], metadata: CheckpointMetadata, content: dict[str, Any]) -> TrainedNetwork:
     (name, network), *_ = networks.items()
+    return TrainedNetwork(network, metadata, name == "ema", find_step(content))
+
+
+def find_step(content: dict[str, Any]) -> int | None:
+    """The optimizer steps done; None in an export."""
     step = content.get("global_step")
-    return TrainedNetwork(network, metadata, name == "ema", step if isinstance(step, int) else None)
+    return step if isinstance(step, int) else None
 
 
 def _is_state_dict(found: Any) -> bool:

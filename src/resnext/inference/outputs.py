@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from resnext.errors import UserError
+
 TOP = 5
 UNKNOWN = -1  # the target of an image with several correct classes
 SCALES = 2.0 ** (np.arange(-16, 17) / 4)  # 1 / temperature: from 1/16 to 16
@@ -51,6 +53,15 @@ class Outputs(NamedTuple):
         """The predictions for consecutive batches. The sums are added in this order, on any number of processes."""
         labels, probabilities, losses = (np.concatenate([part[field] for part in parts]) for field in range(3))
         return cls(labels, probabilities, losses, np.sum([part.curve for part in parts], axis=0))
+
+
+def check_finite(logits: Tensor, owner: object) -> None:
+    """Raises UserError for NaN or infinity, which have no most likely class."""
+    if not logits.isfinite().all():
+        raise UserError(
+            f"{owner} gives logits that are not finite (NaN or infinity): its training has diverged; take another "
+            "checkpoint"
+        )
 
 
 def _position(targets: Tensor, allowed: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from resnext.data.loader import ImageLoader, prepare_worker
 from resnext.data.worker_watchdog import LoaderFailed
 from resnext.errors import RunFailed, UserError
 from resnext.inference.network import TrainedNetwork, open_network
+from resnext.inference.outputs import check_finite
 
 SECONDS_PER_BATCH = 86_400.0  # the list of paths may come slowly, from another program
 
@@ -88,7 +89,9 @@ class Predictor:
         """
         try:
             images = normalize(pixels.to(self.device, non_blocking=True), self.metadata)
-            return self.network(images).float().softmax(dim=1).cpu()
+            logits = self.network(images).float()
+            check_finite(logits, "the network")
+            return logits.softmax(dim=1).cpu()
         except torch.OutOfMemoryError as error:
             raise UserError(f"{len(pixels)} images do not fit in the memory of {self.device}: give fewer") from error
 

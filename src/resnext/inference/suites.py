@@ -91,9 +91,9 @@ def _real_labels(index: ImageIndex) -> np.ndarray:
                 "names"
             )
         accepted.append(labels[int(found[1]) - 1])
-    width = (
-        max(2, *map(len, accepted)) if accepted else 2
-    )  # at least two: several correct classes, even if no image here has them
+    if not any(accepted):
+        raise UserError(f"{index.root} has no image with a label of imagenet-real: give ImageNet's validation images")
+    width = max(2, *map(len, accepted))  # two: several correct classes, even if no image here has them
     return np.array([[*each, *[UNKNOWN] * (width - len(each))] for each in accepted], np.int64)
 
 
