@@ -168,6 +168,7 @@ def test_a_failure_leaves_the_earlier_output(trained: Path, photos: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".rows")] == []
 
 
+@pytest.mark.processes
 def test_names_that_are_not_unicode_are_kept(trained: Path, photos: Path, tmp_path: Path):
     """As a process of its own: stdout and the arguments are bytes."""
     name = os.fsencode(tmp_path) + b"/\xff.png"
@@ -207,6 +208,7 @@ def test_a_picture_of_16_bits_is_predicted_like_its_file(trained: Path, tmp_path
     assert predictor([tmp_path / "deep.png"]) == predictor([Image.open(tmp_path / "deep.png")])
 
 
+@pytest.mark.processes
 def test_an_error_in_this_process_ends_the_workers(trained: Path, photos: Path):
     """As a process of its own, because Python joins the workers at its exit."""
     code = f"""
