@@ -271,6 +271,15 @@ def test_a_failure_of_the_hub_is_one_line_and_leaves_no_half_commit(
     assert hub.repos["me/pets"]["commits"] == 1
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """A shell starts a background command with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_ctrl_c_says_what_may_have_been_sent(hub: StandIn, folder: Path, capsys: pytest.CaptureFixture[str]):
     hub.fails["/api/models/me/pets/commit"] = -signal.SIGINT
     assert publish(folder, "--repo", "me/pets", "--send") == 130
