@@ -32,7 +32,7 @@ def test_training_on_a_pack_equals_training_on_its_folder(image_folder: Path, tm
     assert small.returncode == 0
     other = resnext("evaluate", "runs/folder", f"data.root={tmp_path / 'small'}")
     assert other.returncode == 0, other.stderr
-    assert f"5 images of 8 pixels in {tmp_path}/small, which are not the run's own" in other.stdout
+    assert f"images    5 images of 8 pixels\nfolder    {tmp_path}/small, not the run's own\n" in other.stdout
 
 
 def test_bad_images_are_counted_in_the_output(image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -188,6 +188,8 @@ def test_what_is_printed_is_what_is_written(run: Run, capsys: pytest.CaptureFixt
         assert sum(images for _, _, images in each["confusion"]) == 17
         assert [(one["class"], one["images"]) for one in each["per_class"]] == [("cat", 9), ("dog", 8)]
     assert "evaluated runs/test/checkpoints/best.ckpt, step " in printed
+    ranked = sorted((each["top1"], each["class"]) for each in content["networks"]["raw"]["per_class"])
+    assert f"lowest of 2 classes: {', '.join(f'{name} {100 * top1:.0f} %' for top1, name in ranked)}\n" in printed
     assert max(map(len, printed.splitlines())) <= 80
 
 
@@ -291,6 +293,21 @@ def test_an_unreadable_image_ends_the_command_with_loader_workers(run: Run, tmp_
     )
     assert done.returncode == 2
     assert "val/cat/5.png cannot be read as an image" in done.stderr
+
+
+def test_what_differs_from_the_training_is_printed(run: Run, trained: Path, tmp_path: Path, capsys):
+    shutil.copytree(trained / "images/val", tmp_path / "other/test")
+    arguments = ["--data", str(tmp_path / "other"), "--split", "test", "--tta", "flip", "--image-size", "8"]
+    assert run_verb(["evaluate", "runs/test", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "images    17 images of 8 pixels, split test, with mirror images\n" in printed
+    assert f"folder    {tmp_path}/other/test, not the run's own\n" in printed
+    (tmp_path / "other/test").rename(tmp_path / "other/val")
+    content = torch.load(run.checkpoints / "best.ckpt", weights_only=True)
+    del content["state_dict_ema"]
+    torch.save(content, tmp_path / "raw.pt")
+    error = refusal(capsys, tmp_path / "raw.pt", "--data", tmp_path / "other", "--weights", "ema")
+    assert "raw.pt has no EMA weights: give --weights raw, or leave it out" in error
 
 
 def test_a_network_that_diverged_has_no_accuracy(run: Run, trained: Path, tmp_path: Path, capsys):

@@ -13,13 +13,10 @@ from resnext.files import check_writable
 from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
-    from resnext.inference.evaluate import SetResult
     from resnext.inference.evaluated_model import EvaluatedModel, EvaluationImages
-    from resnext.inference.evaluation_metrics import EvaluationMetrics, Interval
 
 SUITES = ("imagenet-v2", "imagenet-r", "imagenet-a", "imagenet-sketch", "imagenet-real", "imagenet-c")
 BATCH_SIZE = 128
-NAMES = {"ema": "EMA weights", "raw": "trained weights"}
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +28,7 @@ def main(arguments: list[str]) -> int:
     from resnext.inference.evaluate import evaluate
     from resnext.inference.evaluated_model import find_evaluation_images, find_results, name_result
     from resnext.inference.evaluation_file import to_plain, write_evaluation
+    from resnext.inference.evaluation_text import describe_evaluation
     from resnext.inference.forward import EvaluationJob
 
     model = model.at_size(options.image_size)
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps(content))
     else:
-        _print(model, chosen, results)
+        print("\n".join(describe_evaluation(model, chosen, results, flip=job.flip)))
         print(f"wrote     {printable(os.fsencode(path))}.json and .npz")
     return 0
 
@@ -133,7 +131,7 @@ def _open_run(options: argparse.Namespace) -> "EvaluatedModel":
 
     from resnext.inference.evaluated_model import EvaluatedModel  # imports torch, so that a mistake is reported first
 
-    return EvaluatedModel.of_run(run, config, options.checkpoint)
+    return EvaluatedModel.of_run(run, config, options.checkpoint, options.weights)
 
 
 def _open_file(options: argparse.Namespace) -> "EvaluatedModel":
@@ -148,7 +146,8 @@ def _open_file(options: argparse.Namespace) -> "EvaluatedModel":
     from resnext.config.schema import TrainerConfig
     from resnext.inference.evaluated_model import EvaluatedModel
 
-    return EvaluatedModel.of_file(options.run, DataConfig(name="image_folder", root=options.data), TrainerConfig())
+    data = DataConfig(name="image_folder", root=options.data)
+    return EvaluatedModel.of_file(options.run, data, TrainerConfig(), options.weights)
 
 
 def _count_processes(model: "EvaluatedModel", devices: int | None) -> int:
@@ -185,39 +184,3 @@ def _describe(options: argparse.Namespace, model: "EvaluatedModel", chosen: "Eva
         "tta": options.tta,
         "code": describe_code(),
     }
-
-
-def _print(model: "EvaluatedModel", chosen: "EvaluationImages", results: "list[SetResult]") -> None:
-    from resnext.data.index import printable
-
-    step = "" if model.step is None else f", step {model.step:,}"
-    images = pluralize(sum(next(iter(each.measures.values())).images for each in results), "image")
-    where = "" if chosen.elsewhere is None else f" in {chosen.elsewhere}"
-    note = ", which are not the run's own" if where and model.run is not None else ""
-    print(f"evaluated {printable(os.fsencode(model.checkpoint))}{step}")
-    print(f"images    {images} of {model.metadata.image_size} pixels{where}{note}")
-    for name in results[0].measures:
-        measures = [each.measures[name] for each in results]
-        _print_mean(name, measures) if len(measures) > 1 else _print_network(name, measures[0])
-
-
-def _print_network(name: str, found: "EvaluationMetrics") -> None:
-    print(f"{NAMES[name]}")
-    print(f"  top-1   {_percent(found.top1)}")
-    print(f"  top-5   {_percent(found.top5)}")
-    if found.loss is not None:
-        print(f"  loss    {found.loss:.4f}")
-    hint = "" if found.temperature is None else f"; a temperature of {found.temperature:.3g} gives the lowest loss"
-    print(f"  calibration error {100 * found.calibration_error:.2f} %{hint}")
-
-
-def _print_mean(name: str, measures: "list[EvaluationMetrics]") -> None:
-    tops = [sum(getattr(each, top).value for each in measures) / len(measures) for top in ("top1", "top5")]
-    print(f"{NAMES[name]}, mean of {len(measures)} sets")
-    print(f"  top-1   {100 * tops[0]:.2f} %")
-    print(f"  top-5   {100 * tops[1]:.2f} %")
-
-
-def _percent(interval: "Interval") -> str:
-    low, high = (f"{100 * each:.2f}" for each in (interval.low, interval.high))
-    return f"{100 * interval.value:.2f} %, 95 % interval {low} to {high} %"

@@ -83,7 +83,7 @@ def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex
     if config.val_fraction is not None or (root / "train").exists():
         return load_images(config)
     if not has_val:
-        raise UserError(f"data.root={root} has no val/: give the folder that holds val/CLASS/")
+        raise UserError(f"{root} has no val/: give the folder that holds val/CLASS/")
     return None, scan_val(root)
 
 

@@ -4,16 +4,18 @@ import dataclasses
 import hashlib
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resnext.config.augmentation import EvaluationConfig
 from resnext.config.checkpoint_metadata import CheckpointMetadata, parse_metadata
 from resnext.config.data import DataConfig
 from resnext.config.schema import Config, TrainerConfig, to_dict
 from resnext.data.images import Split
+from resnext.errors import UserError
 from resnext.inference.image_sets import ImageSet, find_images, find_other_images
 from resnext.inference.network import Choice, find_step, read_weights
 from resnext.inference.suites import load_suite
+from resnext.models.weights import EMA_KEY
 from resnext.run.directory import Run
 from resnext.run.identity import check_mark
 from resnext.run.run_files import find_checkpoint
@@ -42,7 +44,7 @@ class EvaluatedModel(NamedTuple):
     precision: str
 
     @classmethod
-    def of_run(cls, run: Run, config: Config, checkpoint: str) -> "EvaluatedModel":
+    def of_run(cls, run: Run, config: Config, checkpoint: str, choice: Choice) -> "EvaluatedModel":
         """The checkpoint `best` or `last`. `config` may differ from the run's in evaluation, trainer and data.
 
         Raises:
@@ -50,6 +52,7 @@ class EvaluatedModel(NamedTuple):
         """
         path = find_checkpoint(run.path, checkpoint)
         content = read_weights(path)
+        _check_choice(path, content, choice)
         parse_checkpoint(path, content)
         check_mark(path, content, run.mark, required=False)
         metadata, made = (CheckpointMetadata.of(each, run.data_identity.classes) for each in (config, run.config))
@@ -59,9 +62,10 @@ class EvaluatedModel(NamedTuple):
         return cls(run.path, run, path, step, metadata, config.data, trainer, made.evaluation, own.precision)
 
     @classmethod
-    def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig) -> "EvaluatedModel":
+    def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig, choice: Choice) -> "EvaluatedModel":
         """A checkpoint file or an export, with the preprocessing in its metadata. Raises UserError without metadata."""
         content = read_weights(path)
+        _check_choice(path, content, choice)
         metadata, trainer = parse_metadata(path, content), resolve_auto(trainer)
         step = find_step(content)
         return cls(path, None, path, step, metadata, data, trainer, metadata.evaluation, trainer.precision)
@@ -79,6 +83,11 @@ class EvaluationImages(NamedTuple):
     sets: list[ImageSet]
     elsewhere: Path | None
     name: str
+
+
+def _check_choice(path: Path, content: dict[str, Any], choice: Choice) -> None:
+    if choice == "ema" and not content.get(EMA_KEY):
+        raise UserError(f"{path} has no EMA weights: give --weights raw, or leave it out")
 
 
 def find_evaluation_images(model: EvaluatedModel, split: Split, suite: str | None) -> EvaluationImages:

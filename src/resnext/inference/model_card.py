@@ -152,7 +152,7 @@ def _summary(trained: TrainedNetwork, config: Config | None, license: str | None
         yield "- Weights: those of the exported file"
     else:
         kind = "EMA weights (exponential moving average)" if trained.is_ema else "trained weights"
-        yield f"- Weights: {kind}, after {trained.step:,} optimizer steps"
+        yield f"- Weights: {kind}, after {pluralize(trained.step, 'optimizer step')}"
     if config is not None and (start := describe_start(config)) is not None:
         yield f"- Started from: {escape(start)}"
     yield f"- Licence: {escape(license)}" if license else "- Licence: no licence was given"

@@ -66,8 +66,10 @@ def find_checkpoint(folder: Path, name: str) -> Path:
     """The run's file NAME.ckpt. Raises UserError if it does not exist."""
     path = folder / "checkpoints" / f"{name}.ckpt"
     if not path.exists():
+        others = sorted(each.name for each in path.parent.glob("*.ckpt"))
         status = read_summary(folder / "summary.json")["status"]
-        raise UserError(f"{path} does not exist: the run is {status} and has not written it")
+        has = f"{path.parent} has {', '.join(others)}" if others else f"the run is {status} and has not written it"
+        raise UserError(f"{path} does not exist: {has}")
     return path
 
 
