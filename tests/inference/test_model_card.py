@@ -16,14 +16,16 @@ from markdown_it import MarkdownIt
 from scipy.stats import binomtest
 
 from resnext.__main__ import run_verb
+from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.errors import UserError
 from resnext.inference.export import export, sample_images
 from resnext.inference.markdown import code_block, escape
 from resnext.inference.model_card import build_card
 from resnext.inference.network import TrainedNetwork, load_network, open_network
 from resnext.inference.predict import Predictor
+from resnext.models.factory import build_model
 from resnext.run.directory import Run
-from support.small_run import read_metrics
+from support.small_run import read_metrics, small_config
 
 VAL_IMAGES = 24
 HOSTILE = (
@@ -107,6 +109,17 @@ def test_the_card_has_what_the_command_has_measured(run: Path):
     assert f"| top-1 accuracy | {100 * measured['value']:.2f} % | {low:.2f} % to {high:.2f} % |" in card
     (result,) = front_matter(card)["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == pytest.approx(measured["value"], abs=1e-6)
+
+
+def test_a_folder_has_no_licence_and_no_origin_of_timms_own_weights(tmp_path: Path):
+    """A network with the name of one of timm's, whose weights are random."""
+    config = small_config(Path(), model={"name": "resnext50_32x4d"})
+    network = build_model(config.model, 3).eval()
+    trained = TrainedNetwork(network, CheckpointMetadata.of(config, ("a", "b", "c")))
+    images, _ = sample_images(trained.metadata, None)
+    export(trained, "timm", tmp_path / "out", images)
+    written = json.loads((tmp_path / "out/config.json").read_text())["pretrained_cfg"]
+    assert not {"license", "tag", "paper_ids", "origin_url", "hf_hub_id", "url"} & written.keys()
 
 
 def test_without_an_evaluation_the_card_has_the_accuracy_of_the_training(run: Path):

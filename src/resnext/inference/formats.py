@@ -23,7 +23,7 @@ from resnext.models.factory import build_model
 
 Logits = Callable[[Tensor], Tensor]  # normalised images float32 [N, 3, size, size] → float32 [N, classes]
 
-OF_THE_NETWORK = ("architecture", "first_conv", "classifier", "pool_size", "fixed_input_size", "min_input_size")
+ORIGIN = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes", "url", "hf_hub_id")
 METADATA_FILE = "metadata.json"  # in the archive of torch.export
 
 
@@ -108,8 +108,8 @@ def _write_timm(trained: TrainedNetwork, path: Path, _opset: int | None) -> None
         name, arguments = ("resnext50_32x4d", sizes) if not timm.is_model(model.name) else (model.name, {})
     twin = timm.create_model(name, num_classes=len(metadata.classes), **arguments)
     twin.load_state_dict(trained.network.state_dict())
-    known: Any = twin.pretrained_cfg  # of timm's own weights: their licence, their paper
-    twin.__dict__["pretrained_cfg"] = {key: known[key] for key in OF_THE_NETWORK if key in known}
+    known: Any = twin.pretrained_cfg  # of timm's own weights
+    twin.__dict__["pretrained_cfg"] = {key: value for key, value in known.items() if key not in ORIGIN}
     evaluation, size = metadata.evaluation, metadata.image_size
     config = {"label_names": list(metadata.classes), "num_classes": len(metadata.classes)}
     data = {
