@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     index.add_argument("root", type=Path, metavar="DIR", help="a folder that holds train/CLASS/ and val/CLASS/")
     index.set_defaults(measure=_index)
     options = parser.parse_args(arguments)
-    options.compute_metrics(options)
+    options.measure(options)
     return 0
 
 

@@ -19,6 +19,7 @@ HARMLESS = (
     r"Average precision score for one or more classes was `nan`",  # the same, for average_precision
     r"The `srun` command is available",  # on a login node
 )
+EVALUATION_MODE = r"Found \d+ module\(s\) in eval mode at the start of training"  # harmless with model.freeze
 
 console = Console(highlight=False, soft_wrap=True)
 

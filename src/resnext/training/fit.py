@@ -2,6 +2,7 @@
 
 import logging
 import time
+import warnings
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -24,7 +25,7 @@ from resnext.loggers.wandb import build_wandb_logger, is_wanted
 from resnext.registry import build_named
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
-from resnext.runtime.logs import logging_to
+from resnext.runtime.logs import EVALUATION_MODE, logging_to
 from resnext.runtime.signals import StopRequest
 from resnext.runtime.slurm_job import SlurmJob, is_slurm_rank
 from resnext.runtime.world import World
@@ -100,6 +101,8 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
 def build_task(plan: TrainingPlan) -> ClassificationTask:
     """The task with its network in this start's memory format, compiled if trainer.compile is true."""
     config, network = plan.config, plan.parts.network
+    if config.model.freeze:
+        warnings.filterwarnings("ignore", message=EVALUATION_MODE)
     if config.trainer.channels_last:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if config.trainer.compile:
