@@ -354,8 +354,13 @@ def test_an_evaluation_changes_nothing_else_in_the_run(run: Run, capsys: pytest.
 
 
 @pytest.mark.processes
-def test_the_result_is_the_same_on_any_number_of_devices(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """101 images, which neither the devices nor the batches divide."""
+def test_the_result_is_the_same_on_any_number_of_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """101 images, which neither the devices nor the batches divide. Each process has one thread."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     write_images(tmp_path / "images", {"train/cat": 16, "train/dog": 16, "val/cat": 50, "val/dog": 51})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
@@ -367,6 +372,7 @@ def test_the_result_is_the_same_on_any_number_of_devices(tmp_path: Path, capsys:
             found.append((one["networks"], rows(Path("runs/test/evaluations/best-val.npz"))))
         Path("images/val/cat/7.png").write_bytes(b"no image")
         error = refusal(capsys, "runs/test", "--devices", "2")
+    torch.set_num_threads(threads)
     assert found[0][0]["raw"]["images"] == 101
     for networks, arrays in found[1:]:
         assert networks == found[0][0]

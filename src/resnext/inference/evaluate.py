@@ -21,7 +21,7 @@ class SetResult(NamedTuple):
 
 
 def evaluate(job: EvaluationJob, processes: int = 1) -> list[SetResult]:
-    """Evaluates every image once, on any number of processes with the same result. Writes nothing.
+    """Evaluates every image once, in batches that are the same for any number of processes. Writes nothing.
 
     Raises:
         UserError, RunFailed: see `compute_outputs`.
