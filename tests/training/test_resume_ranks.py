@@ -257,5 +257,5 @@ def test_metrics_by_name_and_early_stopping_on_two_ranks(ranks: Ranks, images: P
         probabilities = network.eval()(normalize(pixels, config.data)).softmax(1)
     for name in names:
         theirs = getattr(functional, f"multiclass_{'f1_score' if name == 'f1' else name}")
-        expected = float(theirs(probabilities, torch.from_numpy(val.labels), num_classes=2))
+        expected = float(theirs(probabilities, torch.tensor(val.labels), num_classes=2))
         assert float(row[f"val/{name}"]) == pytest.approx(expected, abs=1e-6), name
