@@ -310,6 +310,12 @@ def test_what_differs_from_the_training_is_printed(run: Run, trained: Path, tmp_
     assert "raw.pt has no EMA weights: give --weights raw, or leave it out" in error
 
 
+def test_a_lost_checkpoint_names_the_others(run: Run, capsys: pytest.CaptureFixture[str]):
+    (run.checkpoints / "best.ckpt").unlink()
+    error = refusal(capsys, "runs/test")
+    assert "runs/test/checkpoints/best.ckpt does not exist: runs/test/checkpoints has last.ckpt, previous.ckpt" in error
+
+
 def test_a_network_that_diverged_has_no_accuracy(run: Run, trained: Path, tmp_path: Path, capsys):
     content = torch.load(run.checkpoints / "best.ckpt", weights_only=True)
     for state in (content["state_dict"], content["state_dict_ema"]):

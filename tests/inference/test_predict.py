@@ -295,5 +295,5 @@ def test_paths_are_read_as_they_are_predicted(trained: Path, photos: Path):
 
 def test_a_run_without_a_validated_checkpoint_is_refused(tmp_path: Path, image_folder: Path):
     run = make_run(small_config(image_folder))
-    with pytest.raises(UserError, match=r"best.ckpt does not exist: .*checkpoints has last.ckpt, previous.ckpt"):
+    with pytest.raises(UserError, match=r"best.ckpt does not exist: the run is .* and has not written it"):
         Predictor.from_run(Run(run.path).path)

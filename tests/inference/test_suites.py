@@ -140,7 +140,7 @@ def test_each_corruption_and_severity_is_a_set(network_file: Path, tmp_path: Pat
     mean = np.mean([each["networks"]["raw"]["top5"]["value"] for each in found["sets"]])
     assert found["networks"]["raw"]["top5"] == mean
     assert run_verb(["evaluate", str(network_file), "--suite", "imagenet-c", "--data", str(tmp_path)]) == 0
-    assert "weights, mean of 4 sets" in capsys.readouterr().out
+    assert "weights of the file, mean of 4 sets" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
