@@ -20,7 +20,8 @@ def main(arguments: list[str]) -> int:
 
     run = None if options.run.is_file() else Run.open(options.run)  # a wrong name is reported before torch is imported
 
-    from resnext.inference.export import CARD, check_export, export, sample_images
+    from resnext.config.weights_file import TIMM_CARD
+    from resnext.inference.export import check_export, export, sample_images
     from resnext.inference.formats import FORMATS
     from resnext.inference.model_card import build_card, check_license, describe_card
     from resnext.inference.network import open_network
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
     print(f"takes     images float32 [batch, 3, {size}, {size}], normalised; gives logits [batch, {classes}]")
     print(f"checked   {result.images} {kind} in {chosen.library}: largest difference {result.difference:.1e}")
     if card is not None:
-        print(f"card      {result.path / CARD}: {describe_card(card)}")
+        print(f"card      {result.path / TIMM_CARD}: {describe_card(card)}")
     print(f"open      {chosen.opens.replace('PATH', str(result.path))}")
     return 0
 

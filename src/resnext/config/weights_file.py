@@ -5,7 +5,8 @@ from pathlib import Path
 
 from resnext.errors import UserError
 
-TIMM_CONFIG, TIMM_WEIGHTS = "config.json", "model.safetensors"  # of `export --format timm`, and of timm's hub
+# the files in a folder of `export --format timm`, and in timm's repositories on the hub
+TIMM_CARD, TIMM_CONFIG, TIMM_WEIGHTS = "README.md", "config.json", "model.safetensors"
 
 
 def find_weights_file(asked: object, path: Path) -> Path:

@@ -76,11 +76,10 @@ def load_other_images(config: DataConfig) -> tuple[ImageIndex | None, ImageIndex
     root, config = Path(config.root), replace(config, num_classes=None)
     if config.name not in register_ours or not root.is_dir():
         return load_images(config)
-    if (has_val := find_val(root).is_dir()) or is_pack(root):
+    has_val, is_packed = find_val(root).is_dir(), is_pack(root)
+    if has_val or is_packed:
         config = replace(config, val_fraction=None)
-    if is_pack(root):
-        return load_images(config)
-    if config.val_fraction is not None or (root / "train").exists():
+    if is_packed or config.val_fraction is not None or (root / "train").exists():
         return load_images(config)
     if not has_val:
         raise UserError(f"{root} has no val/: give the folder that holds val/CLASS/")

@@ -98,6 +98,12 @@ def prepare_worker(_worker: int) -> None:
     die_with_rank()
 
 
+def prepare_reader(worker: int) -> None:
+    """Like `prepare_worker`, for a process without a state to save: SIGTERM ends the worker."""
+    prepare_worker(worker)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _unchanged(batch: Any) -> Any:
     """Replaces DataLoader's collate_fn: the dataset returns whole batches."""
     return batch

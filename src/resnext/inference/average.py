@@ -16,14 +16,13 @@ from resnext.data.datamodule import MAX_EVAL_BATCH, count_workers
 from resnext.data.dataset import EvalImages
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex, identify_data
-from resnext.data.loader import ImageLoader
+from resnext.data.loader import ImageLoader, prepare_reader
 from resnext.data.sampler import RankImages
 from resnext.errors import UserError
 from resnext.files import atomic_file, sync_folder
 from resnext.inference.average_parts import Part
 from resnext.inference.batch_statistics import find_batch_norms, recompute_statistics, training_batches
 from resnext.inference.network import TrainedNetwork, Weights, load_own_network
-from resnext.inference.predict import prepare_reader
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint_io import save
 from resnext.task.accuracy import EvaluationScores, Scores
@@ -124,17 +123,10 @@ class RunImages:
         frozen = self.config.model.freeze
         if not find_batch_norms(trained.network, frozen):
             return 0
-        images = 0
-
-        def count(done: int) -> None:
-            nonlocal images
-            images += done
-            advance(done)
-
         network = self._on_device(trained)
         with _naming_memory(self.device), progress("batch statistics", None) as advance:
-            recompute_statistics(network, training_batches(self.config, self.train, self.device, count), frozen)
-        return images
+            batches = training_batches(self.config, self.train, self.device, advance)
+            return recompute_statistics(network, batches, frozen)
 
     def _on_device(self, trained: TrainedNetwork) -> nn.Module:
         return trained.network.to(self.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -17,9 +17,8 @@ from resnext.data.datamodule import MAX_EVAL_BATCH, count_workers
 from resnext.data.dataset import TrainImages
 from resnext.data.erasing import erase
 from resnext.data.index import ImageIndex
-from resnext.data.loader import ImageLoader
+from resnext.data.loader import ImageLoader, prepare_reader
 from resnext.data.sampler import RankBatches, derive_seed
-from resnext.inference.predict import prepare_reader
 from resnext.models.freezing import find_frozen_modules
 from resnext.task.mixing import draw_mix, mix_images
 
@@ -34,10 +33,11 @@ def find_batch_norms(network: nn.Module, frozen: Sequence[str] = ()) -> list[_Ba
 
 
 @torch.no_grad()
-def recompute_statistics(network: nn.Module, batches: Iterable[Tensor], frozen: Sequence[str] = ()) -> None:
-    """Sets the statistics of the batch norms to their mean over `batches`. Leaves `network` in evaluation mode.
+def recompute_statistics(network: nn.Module, batches: Iterable[Tensor], frozen: Sequence[str] = ()) -> int:
+    """Sets the statistics of the batch norms to their mean over `batches`. Returns the number of images.
 
-    Only the batch norms are in training mode during this: dropout stays off, as in the evaluation.
+    Only the batch norms are in training mode during this: dropout stays off, as in the evaluation. Leaves `network` in
+    evaluation mode.
     """
     norms = find_batch_norms(network.eval(), frozen)
     momenta = [norm.momentum for norm in norms]
@@ -45,11 +45,14 @@ def recompute_statistics(network: nn.Module, batches: Iterable[Tensor], frozen: 
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative mean
         norm.train()
+    count = 0
     for images in batches:
         network(images)
+        count += len(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
+    return count
 
 
 def training_batches(

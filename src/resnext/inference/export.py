@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.optimization import fuse
 
 from resnext.config.checkpoint_metadata import CheckpointMetadata
+from resnext.config.weights_file import TIMM_CARD
 from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.images import load_images
 from resnext.errors import RunFailed, UserError, describe_error
@@ -22,7 +23,6 @@ from resnext.terminal import pluralize
 
 LARGEST_DIFFERENCE = 1e-4  # of two logits, relative to the largest logit
 IMAGES = 8
-CARD = "README.md"
 
 
 class Export(NamedTuple):
@@ -75,7 +75,7 @@ def export(
                 f"largest logit, more than {LARGEST_DIFFERENCE:.0e}"
             )
         if card:
-            atomic_write(path / CARD, card)
+            atomic_write(path / TIMM_CARD, card)
         for file in [path] if path.is_file() else path.iterdir():
             file.chmod(0o644)  # safetensors gives only the owner access
         move_into_place(path, output)

@@ -20,13 +20,12 @@ from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.config.schema import TrainerConfig
 from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.dataset import Batch, EvalImages
-from resnext.data.loader import ImageLoader
+from resnext.data.loader import ImageLoader, prepare_reader
 from resnext.data.sampler import Sample
 from resnext.errors import RunFailed, UserError, describe_error
 from resnext.inference.image_sets import ImageSet
 from resnext.inference.network import Choice, build_networks, find_step, read_weights
 from resnext.inference.outputs import Outputs, check_finite
-from resnext.inference.predict import prepare_reader
 from resnext.registry import load_extensions
 from resnext.runtime.parent_death import die_with_parent
 

@@ -33,15 +33,16 @@ class ImageSet(NamedTuple):
     @property
     def targets(self) -> np.ndarray:
         """int64 [images]; UNKNOWN for all if an image has several correct classes."""
-        single = self.accepted.shape[1] == 1
-        return self.accepted[:, 0] if single else np.full(len(self.accepted), UNKNOWN)
+        return _targets(self.accepted)
 
     def for_batch(self, batch: range, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """The targets of a batch and the allowed classes, on `device`."""
-        accepted = self.accepted[batch.start : batch.stop]
-        targets = accepted[:, 0] if accepted.shape[1] == 1 else np.full(len(batch), UNKNOWN)
-        targets = torch.from_numpy(targets).to(device)
+        targets = torch.from_numpy(_targets(self.accepted[batch.start : batch.stop])).to(device)
         return targets, None if self.allowed is None else torch.from_numpy(self.allowed).to(device)
+
+
+def _targets(accepted: np.ndarray) -> np.ndarray:
+    return accepted[:, 0] if accepted.shape[1] == 1 else np.full(len(accepted), UNKNOWN)
 
 
 class Found(NamedTuple):

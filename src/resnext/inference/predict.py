@@ -1,7 +1,6 @@
 """Predictor: the most likely classes of images outside a data set, with their probabilities."""
 
 import itertools
-import signal
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -16,7 +15,7 @@ from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.decode import UnreadableImage, decode_image, to_rgb, unreadable
 from resnext.data.image_file import read_image_file
 from resnext.data.index import printable
-from resnext.data.loader import ImageLoader, prepare_worker
+from resnext.data.loader import ImageLoader, prepare_reader
 from resnext.data.worker_watchdog import LoaderFailed
 from resnext.errors import RunFailed, UserError
 from resnext.inference.network import TrainedNetwork, open_network
@@ -150,12 +149,6 @@ class _Files(Dataset[Any]):
             except UnreadableImage as error:
                 errors.append(error.reason)
         return paths, torch.stack(pixels) if pixels else torch.empty(0), errors
-
-
-def prepare_reader(worker: int) -> None:
-    """A worker of a training ignores SIGTERM. Here, it must end when this process ends after an error."""
-    prepare_worker(worker)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

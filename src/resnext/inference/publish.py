@@ -14,11 +14,11 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from resnext.config.redaction import redact_urls
+from resnext.config.weights_file import TIMM_CARD, TIMM_CONFIG, TIMM_WEIGHTS
 from resnext.errors import RunFailed, UserError, describe_error
 from resnext.files import check_regular, read_text
 
-CARD, WEIGHTS, CONFIG = "README.md", "model.safetensors", "config.json"
-NEEDED = (CARD, CONFIG, WEIGHTS)
+NEEDED = (TIMM_CARD, TIMM_CONFIG, TIMM_WEIGHTS)
 LOGIN = "set HF_TOKEN to a token that may write, or log in (hf auth login)"
 
 
@@ -71,9 +71,9 @@ def find_files(folder: Path) -> list[Path]:
         except FileNotFoundError:
             raise UserError(f"{folder} has no {name}: {again}") from None
     try:
-        if "architecture" not in json.loads(read_text(folder / CONFIG)):
-            raise UserError(f"{folder / CONFIG} does not name an architecture: {again}")
-        with safe_open(folder / WEIGHTS, "np"):
+        if "architecture" not in json.loads(read_text(folder / TIMM_CONFIG)):
+            raise UserError(f"{folder / TIMM_CONFIG} does not name an architecture: {again}")
+        with safe_open(folder / TIMM_WEIGHTS, "np"):
             pass
     except (SafetensorError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
@@ -86,9 +86,9 @@ def find_files(folder: Path) -> list[Path]:
 def find_license(folder: Path) -> str | None:
     """The licence in the front matter of README.md. Raises UserError if the front matter cannot be read."""
     try:
-        found = ModelCard(read_text(folder / CARD)).data.get("license")
+        found = ModelCard(read_text(folder / TIMM_CARD)).data.get("license")
     except Exception as error:  # yaml's, and the hub's about an entry of another type
-        raise UserError(f"{folder / CARD} has front matter that cannot be read: {describe_error(error)}") from None
+        raise UserError(f"{folder / TIMM_CARD} has front matter that cannot be read: {describe_error(error)}") from None
     return str(found) if found else None
 
 

@@ -59,7 +59,8 @@ class NamedMetrics(MetricCollection):
 
         torchmetrics takes a batch of logits that are all between 0 and 1 for probabilities: it gets probabilities.
         """
-        super().update(logits.float().softmax(dim=1), targets)
+        if self.ordered:  # without names, a validation computes nothing for them
+            super().update(logits.float().softmax(dim=1), targets)
 
     def compute_floats(self) -> dict[str, float]:
         """The values in the order of the names."""
