@@ -107,13 +107,16 @@ bench: $(READY)
 	@$(RESNEXT) benchmark data --images "$$DATA" $(ARGS)
 
 # Two processes, because most tests use one core. Each process runs whole test files, which share fixtures.
+# A test that hangs fails after ten minutes, with the stack of each thread.
+PYTEST = $(VENV)/bin/pytest -n 2 --dist loadfile -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+
 # With ARGS, also the tests of test-processes.
 test: $(READY)
-	@$(VENV)/bin/pytest -n 2 --dist loadfile $(if $(ARGS),$(ARGS),-m "not processes")
+	@$(PYTEST) $(if $(ARGS),$(ARGS),-m "not processes")
 
 # Tests that start several processes: ranks, or one command after another.
 test-processes: $(READY)
-	@$(VENV)/bin/pytest -n 2 --dist loadfile -m processes $(ARGS)
+	@$(PYTEST) -m processes $(ARGS)
 
 # Tests with kills, full disks and lost processes.
 test-faults: $(READY)

@@ -40,7 +40,17 @@ def main(images: Path, name: str) -> None:
         trainer = TrainerConfig(accelerator="cpu", precision="32-true", channels_last=True)
         sets = [as_set(index, index.classes, "speed")]
         job = EvaluationJob(
-            path, "raw", metadata, sets, trainer, BATCH, flip=False, workers=WORKERS, worker_timeout=300.0
+            path,
+            None,
+            "raw",
+            metadata,
+            sets,
+            trainer,
+            metrics=(),
+            batch_size=BATCH,
+            flip=False,
+            workers=WORKERS,
+            worker_timeout=300.0,
         )
         ours, theirs = [], []
         for _ in range(TURNS):

@@ -1,5 +1,6 @@
 """Evaluation of a trained run: on its own images, on others, from a file, and on several processes."""
 
+import csv
 import json
 import os
 import re
@@ -258,11 +259,25 @@ def test_only_recipe_evaluation_may_be_given(run: Run, capsys: pytest.CaptureFix
     assert losses[0] != losses[1]
     assert losses[1] == evaluated(capsys, "runs/test", "--image-size", "8", changes[1])["networks"]["ema"]["loss"]
     assert "recipe.image_size was 8 and is now 12" in refusal(capsys, "runs/test", "recipe.image_size=12")
-    assert "recipe.evaluation.metrics is for the validations of a training" in refusal(
-        capsys, "runs/test", "recipe.evaluation.metrics=[f1]"
-    )
     names = sorted(path.stem for path in (run.path / "evaluations").glob("*.json"))
     assert names == ["best-val", "best-val-8px-crop_pct=1.0"]
+
+
+def test_the_metrics_of_the_recipe_are_computed(run: Run, capsys: pytest.CaptureFixture[str]):
+    """Macro recall is the mean of the classes' accuracies; F1 is computed from precision and recall of each class."""
+    found = evaluated(capsys, "runs/test", "--checkpoint", "last")["networks"]
+    (row,) = list(csv.DictReader((run.path / "metrics.csv").read_text().splitlines()))[-1:]
+    for name, prefix in (("raw", "val"), ("ema", "val_ema")):
+        recall = found[name]["named"]["recall"]
+        assert recall == pytest.approx(np.mean([each["top1"] for each in found[name]["per_class"]]))
+        assert recall == pytest.approx(float(row[f"{prefix}/recall"]))
+    found = evaluated(capsys, "runs/test", "recipe.evaluation.metrics=[f1,auroc]", "--weights", "raw")["networks"]
+    counts = np.zeros((2, 2))
+    for target, predicted, images in found["raw"]["confusion"]:
+        counts[target, predicted] = images
+    f1 = 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))
+    assert list(found["raw"]["named"]) == ["f1", "auroc"]
+    assert found["raw"]["named"]["f1"] == pytest.approx(f1.mean())
 
 
 def test_each_setting_that_differs_is_in_the_name_of_the_result(run: Run, trained: Path, tmp_path: Path, capsys):
@@ -340,7 +355,7 @@ def test_a_file_is_evaluated_like_its_run(run: Run, trained: Path, tmp_path: Pat
     assert run_verb(list(export)) == 0
     capsys.readouterr()
     found = evaluated(capsys, exported, "--data", trained / "images")
-    expected = evaluated(capsys, "runs/test", "--weights", "raw")
+    expected = evaluated(capsys, "runs/test", "--weights", "raw", "recipe.evaluation.metrics=[]")
     assert found["networks"] == expected["networks"]
     assert len(list((tmp_path / "evaluations").glob("exported-val-images-??????.npz"))) == 1
     assert "--checkpoint is for a run" in refusal(capsys, exported, "--checkpoint", "last", "--data", "x")

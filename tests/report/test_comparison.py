@@ -99,7 +99,7 @@ def test_another_position_and_shape_are_found(run: Run, copy: Run):
 
 def test_a_run_without_a_checkpoint_and_a_missing_run_are_refused(run: Run, copy: Run, resnext):
     (copy.checkpoints / "last.ckpt").unlink()
-    with pytest.raises(UserError, match=r"last.ckpt does not exist: the run is finished"):
+    with pytest.raises(UserError, match=r"copy/checkpoints/last.ckpt does not exist: .* has best.ckpt, previous.ckpt$"):
         compare(run, copy)
     result = resnext("compare", str(run.path), "nothing")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)

@@ -42,13 +42,14 @@ def test_a_signal_ends_a_process_with_nothing_to_save():
 
 
 AGAIN = "; Ctrl-C again stops without saving\n"
+ENDS = "; Ctrl-C again ends it at once\n"
 
 
 @pytest.mark.parametrize(
     ("saves", "signum", "line"),
     [
         (True, signal.SIGINT, f"saving after this step{AGAIN}"),
-        (False, signal.SIGINT, f"stopping{AGAIN}"),
+        (False, signal.SIGINT, f"stopping{ENDS}"),
         (True, signal.SIGUSR1, "SIGUSR1: saving after this step\n"),
         (False, signal.SIGTERM, "SIGTERM: stopping\n"),
     ],
@@ -97,7 +98,7 @@ def test_a_worker_prints_nothing(capfd: pytest.CaptureFixture[str]):
 @pytest.mark.parametrize(
     ("context", "code", "said"),
     [
-        ("StopRequest().received(deferred=True)", -signal.SIGINT, f"stopping{AGAIN}"),
+        ("StopRequest().received(deferred=True)", -signal.SIGINT, f"stopping{ENDS}"),
         (
             "acknowledged()",
             130,

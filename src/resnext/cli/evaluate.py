@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         model.metadata,
         chosen.sets,
         model.trainer,
+        metrics=() if options.suite else model.metrics,
         batch_size=options.batch_size,
         flip=options.tta is not None,
         workers=-(-count_workers(model.data) // processes),
@@ -123,8 +124,8 @@ def _open_run(options: argparse.Namespace) -> "EvaluatedModel":
     config = apply_overrides(run.config, options.overrides)
     own = replace(config.recipe, evaluation=run.config.recipe.evaluation)  # recipe.evaluation may change
     run.check_identity(replace(config, recipe=own), run.data_identity)
-    if config.recipe.evaluation.metrics != run.config.recipe.evaluation.metrics:
-        raise UserError("recipe.evaluation.metrics is for the validations of a training: leave it out")
+    if options.suite and config.recipe.evaluation.metrics != run.config.recipe.evaluation.metrics:
+        raise UserError("recipe.evaluation.metrics is not computed for a suite: leave it out")
     find_checkpoint(run.path, options.checkpoint)
     if options.data is not None:
         config = replace(config, data=replace(config.data, root=options.data))

@@ -38,12 +38,13 @@ def evaluate(job: EvaluationJob, processes: int = 1) -> list[SetResult]:
     for number, (which, _) in enumerate(batches):
         for name, outputs in found[number].items():
             parts[which][name].append(outputs)
-    return [_join(images, parts[number]) for number, images in enumerate(job.sets)]
+    return [_join(images, parts[number], job.metrics) for number, images in enumerate(job.sets)]
 
 
-def _join(images: ImageSet, parts: dict[str, list[Outputs]]) -> SetResult:
+def _join(images: ImageSet, parts: dict[str, list[Outputs]], names: tuple[str, ...]) -> SetResult:
     outputs = {name: Outputs.join(each) for name, each in parts.items()}
     for each in outputs.values():
         if len(each.losses) != len(images.listed):
             raise RunFailed(f"{len(images.listed):,} images were listed, but {len(each.losses):,} were evaluated")
-    return SetResult(images, outputs, {name: compute_metrics(each, images.accepted) for name, each in outputs.items()})
+    measures = {name: compute_metrics(each, images.accepted, names) for name, each in outputs.items()}
+    return SetResult(images, outputs, measures)

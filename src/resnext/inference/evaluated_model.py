@@ -30,6 +30,7 @@ class EvaluatedModel(NamedTuple):
         owner: the run directory or the file.
         step: optimizer steps done; None if the file does not tell it.
         metadata, trainer: the preprocessing and the precision of this evaluation, without `auto` values.
+        metrics: the names of recipe.evaluation.metrics.
         made, precision: those of the training.
     """
 
@@ -40,6 +41,7 @@ class EvaluatedModel(NamedTuple):
     metadata: CheckpointMetadata
     data: DataConfig
     trainer: TrainerConfig
+    metrics: tuple[str, ...]
     made: EvaluationConfig
     precision: str
 
@@ -59,7 +61,8 @@ class EvaluatedModel(NamedTuple):
         resolved = run.info.get("resolved")
         trainer, own = (resolve_auto(each.trainer, resolved) for each in (config, run.config))
         step = find_step(content)
-        return cls(run.path, run, path, step, metadata, config.data, trainer, made.evaluation, own.precision)
+        names, before = config.recipe.evaluation.metrics, made.evaluation
+        return cls(run.path, run, path, step, metadata, config.data, trainer, names, before, own.precision)
 
     @classmethod
     def of_file(cls, path: Path, data: DataConfig, trainer: TrainerConfig, choice: Choice) -> "EvaluatedModel":
@@ -68,7 +71,7 @@ class EvaluatedModel(NamedTuple):
         _check_choice(path, content, choice)
         metadata, trainer = parse_metadata(path, content), resolve_auto(trainer)
         step = find_step(content)
-        return cls(path, None, path, step, metadata, data, trainer, metadata.evaluation, trainer.precision)
+        return cls(path, None, path, step, metadata, data, trainer, (), metadata.evaluation, trainer.precision)
 
     def at_size(self, image_size: int | None) -> "EvaluatedModel":
         if image_size is None:

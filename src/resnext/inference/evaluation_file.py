@@ -73,6 +73,8 @@ def _plain(measures: EvaluationMetrics) -> dict[str, Any]:
 
 def _number(value: Any) -> Any:
     """JSON has neither NaN nor infinity: a network that diverged has such a loss."""
+    if isinstance(value, dict):
+        return {name: _number(each) for name, each in value.items()}
     if isinstance(value, Interval):
         return value._asdict()
     return value if value is None or math.isfinite(value) else None

@@ -3,8 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from resnext.inference.outputs import SCALES, UNKNOWN, Outputs
+from resnext.task.metrics import NamedMetrics
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 Z = 1.959963984540054  # a normal variable is within ± Z with a probability of 95 %
@@ -38,6 +40,7 @@ class EvaluationMetrics(NamedTuple):
             arXiv 1706.04599).
         temperature: divides the logits so that their cross-entropy over these images is lowest; None also if it is
             outside 1/16 to 16.
+        named: the metrics of recipe.evaluation.metrics.
     """
 
     images: int
@@ -46,12 +49,13 @@ class EvaluationMetrics(NamedTuple):
     loss: float | None
     calibration_error: float
     temperature: float | None
+    named: dict[str, float]
 
 
-def compute_metrics(outputs: Outputs, accepted: np.ndarray) -> EvaluationMetrics:
+def compute_metrics(outputs: Outputs, accepted: np.ndarray, names: tuple[str, ...] = ()) -> EvaluationMetrics:
     """`accepted` int64 [N, K] holds the correct classes of each image, padded with UNKNOWN.
 
-    An image without a correct class does not count.
+    An image without a correct class does not count. The metrics `names` need the logits and one class for each image.
     """
     counted = (accepted != UNKNOWN).any(axis=1)
     images = int(counted.sum())
@@ -64,7 +68,14 @@ def compute_metrics(outputs: Outputs, accepted: np.ndarray) -> EvaluationMetrics
         float(outputs.losses.mean()) if has_targets else None,
         calibration_error(outputs.probabilities[counted, 0], hits[:, 0]),
         best_temperature(outputs.curve) if has_targets else None,
+        _compute_named(outputs.logits, accepted, names) if names else {},
     )
+
+
+def _compute_named(logits: np.ndarray, accepted: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    metrics = NamedMetrics(names, logits.shape[1])
+    metrics.update(torch.from_numpy(logits), torch.from_numpy(accepted[:, 0]))
+    return metrics.compute_floats()
 
 
 def calibration_error(confidences: np.ndarray, hits: np.ndarray) -> float:

@@ -44,6 +44,7 @@ class EvaluationJob(NamedTuple):
         checkpoint, step: the file with the weights, and the optimizer steps done; None if the file does not tell it.
         choice: which of its weights: `ema`, `raw` or `both`.
         trainer: with resolved `auto` values; its accelerator, precision, channels_last and deterministic are used.
+        metrics: names of recipe.evaluation.metrics, which need the logits of all images.
         flip: whether to average the logits of each image and of its mirror image.
         workers: DataLoader workers of each process.
     """
@@ -54,6 +55,7 @@ class EvaluationJob(NamedTuple):
     metadata: CheckpointMetadata
     sets: list[ImageSet]
     trainer: TrainerConfig
+    metrics: tuple[str, ...]
     batch_size: int
     flip: bool
     workers: int
@@ -105,12 +107,13 @@ def _compute_part(job: EvaluationJob, process: int, processes: int) -> Iterator[
     )
     dtype = AUTOCAST.get(job.trainer.precision)
     autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
+    keeps = bool(job.metrics)
     for (batch_number, (number, batch)), (pixels, _) in zip(numbered, images, strict=True):
         targets, allowed = job.sets[number].for_batch(batch, device)
         with autocast:
             pixels = pixels.to(device, non_blocking=True)
             found = {name: _logits(network, pixels, job) for name, network in networks.items()}
-        yield batch_number, {name: Outputs.of(logits, targets, allowed) for name, logits in found.items()}
+        yield batch_number, {name: Outputs.of(each, targets, allowed, keeps=keeps) for name, each in found.items()}
 
 
 class _Images(Dataset[Any]):

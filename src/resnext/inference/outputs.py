@@ -22,19 +22,21 @@ class Outputs(NamedTuple):
         probabilities: float32 [N, 5], of these classes.
         losses: float64 [N], cross-entropy in nats; NaN without a target.
         curve: float64 [33, 2]: for logits times each of SCALES, the sum of the losses, and that of their derivatives.
+        logits: float32 [N, classes], or [N, 0] if they are not kept.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     losses: np.ndarray
     curve: np.ndarray
+    logits: np.ndarray
 
     @classmethod
-    def of(cls, logits: Tensor, targets: Tensor, allowed: Tensor | None = None) -> Self:
+    def of(cls, logits: Tensor, targets: Tensor, allowed: Tensor | None = None, *, keeps: bool = False) -> Self:
         """From logits [N, classes] and targets int64 [N].
 
         With `allowed` int64 [M], only these classes can be predicted. A target is a position in all classes, or
-        UNKNOWN.
+        UNKNOWN. `keeps`: whether to keep the logits.
         """
         logits = logits.float()
         if allowed is not None:
@@ -46,13 +48,15 @@ class Outputs(NamedTuple):
         losses[~known] = torch.nan
         curve = _curve(logits[known], targets[known])
         labels = labels if allowed is None else allowed[labels]
-        return cls(*(part.cpu().numpy() for part in (labels, probabilities, losses, curve)))
+        kept = logits if keeps else logits[:, :0]
+        return cls(*(part.cpu().numpy() for part in (labels, probabilities, losses, curve, kept)))
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """The predictions for consecutive batches. The sums are added in this order, on any number of processes."""
         labels, probabilities, losses = (np.concatenate([part[field] for part in parts]) for field in range(3))
-        return cls(labels, probabilities, losses, np.sum([part.curve for part in parts], axis=0))
+        curve = np.sum([part.curve for part in parts], axis=0)
+        return cls(labels, probabilities, losses, curve, np.concatenate([part.logits for part in parts]))
 
 
 def check_finite(logits: Tensor, owner: object) -> None:

@@ -7,6 +7,8 @@ import json
 import stat
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
+from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,7 @@ def read_config(path: Path) -> Config:
 def read_yaml(path: Path) -> dict[str, Any]:
     text = _read_text(path, RESTORE)
     try:
-        return _parse_yaml(text)
+        return deepcopy(_parse_yaml(text))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -127,6 +129,7 @@ def _with_moved_keys(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "model": model, "recipe": recipe}
 
 
+@lru_cache(maxsize=8)  # a start reads its few files several times, and PyYAML takes 50 ms for one
 def _parse_yaml(text: str) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(StringIO(text)))

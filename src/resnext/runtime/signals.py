@@ -94,7 +94,8 @@ class StopRequest:
     def _acknowledge(self, signum: int) -> None:
         """Prints once what happens after the signal. Safe in a signal handler: uses no buffer and waits for no lock."""
         if self._print_once.acquire(blocking=False) and prints_for_all_ranks():
-            print_unbuffered(describe_stop(signum, "saving after this step" if self._saves else "stopping"))
+            saving, ending = ("saving after this step", "stops without saving"), ("stopping", "ends it at once")
+            print_unbuffered(_describe_stop(signum, *(saving if self._saves else ending)))
 
     def _end_hanging_process(self, reader: int, before_exit: Callable[[int], None]) -> None:
         with open(reader, "rb", buffering=0) as signums:
@@ -135,19 +136,16 @@ def _acknowledge_signals(reader: int) -> None:
                 continue
             signums.append(signum)
             if len(signums) == 1:
-                print_unbuffered(describe_stop(signum, "stopping; the training is saved after this step"))
+                what = ("stopping; the training is saved after this step", "stops without saving")
+                print_unbuffered(_describe_stop(signum, *what))
             elif signums.count(signal.SIGINT) > 1:
                 print_unbuffered("stopped without saving")
                 os._exit(128 + signal.SIGINT)
 
 
-def describe_stop(signum: int, what: str) -> str:
-    """What happens after the signal; for Ctrl-C, also how to stop without saving."""
-    return (
-        f"{what}; Ctrl-C again stops without saving"
-        if signum == signal.SIGINT
-        else f"{signal.Signals(signum).name}: {what}"
-    )
+def _describe_stop(signum: int, what: str, again: str) -> str:
+    """What happens after the signal; for Ctrl-C, also what a second one does."""
+    return f"{what}; Ctrl-C again {again}" if signum == signal.SIGINT else f"{signal.Signals(signum).name}: {what}"
 
 
 def prints_for_all_ranks() -> bool:
