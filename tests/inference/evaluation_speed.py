@@ -55,7 +55,7 @@ def main(images: Path, name: str) -> None:
         ours, theirs = [], []
         for _ in range(TURNS):
             began = time.perf_counter()
-            found = evaluate(job)[0].measures["raw"].top1.value
+            found = evaluate(job)[0].metrics["raw"].top1.value
             ours.append(time.perf_counter() - began)
             began = time.perf_counter()
             expected = validate(path, metadata, images)

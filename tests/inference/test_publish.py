@@ -80,7 +80,7 @@ def test_a_run_arrives_as_a_folder_that_opens_in_timm(hub: StandIn, trained: Pat
     assert yaml.safe_load(card.split("---\n")[1])["license"] == "mit"
     assert "timm.create_model('hf-hub:me/pets', pretrained=True)" in card
     assert "# pets\n" in card
-    assert 'open        timm.create_model("hf-hub:me/pets", pretrained=True)' in output.out
+    assert 'open        timm.create_model("hf-hub:me/pets", pretrained=True).eval()' in output.out
     assert f"sent        {hub.url}/me/pets/commit/" in output.out
     assert "hf_writes" not in output.out + output.err
 

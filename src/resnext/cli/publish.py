@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         _quiet_unless_terminal()
         print(f"sent        {send(folder, files, target)}")
     name = f"hf-hub:{target.repo}{f'@{target.revision}' if target.revision else ''}"
-    print(f'open        timm.create_model("{name}", pretrained=True)')
+    print(f'open        timm.create_model("{name}", pretrained=True).eval()')
     return 0
 
 

@@ -17,7 +17,7 @@ class SetResult(NamedTuple):
 
     images: ImageSet
     outputs: dict[str, Outputs]
-    measures: dict[str, EvaluationMetrics]
+    metrics: dict[str, EvaluationMetrics]
 
 
 def evaluate(job: EvaluationJob, processes: int = 1) -> list[SetResult]:
@@ -46,5 +46,5 @@ def _join(images: ImageSet, parts: dict[str, list[Outputs]], names: tuple[str, .
     for each in outputs.values():
         if len(each.losses) != len(images.listed):
             raise RunFailed(f"{len(images.listed):,} images were listed, but {len(each.losses):,} were evaluated")
-    measures = {name: compute_metrics(each, images.accepted, names) for name, each in outputs.items()}
-    return SetResult(images, outputs, measures)
+    metrics = {name: compute_metrics(each, images.accepted, names) for name, each in outputs.items()}
+    return SetResult(images, outputs, metrics)

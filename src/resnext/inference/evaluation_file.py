@@ -22,15 +22,15 @@ def to_plain(about: dict[str, Any], results: list[SetResult], classes: tuple[str
     """
     if len(results) == 1:
         (result,) = results
-        networks = {name: _plain(each) | _by_class(result, name, classes) for name, each in result.measures.items()}
+        networks = {name: _plain(each) | _by_class(result, name, classes) for name, each in result.metrics.items()}
         return {**about, "images": _counted(result), "networks": networks}
     sets = [
-        {"name": each.images.name, "networks": {name: _plain(found) for name, found in each.measures.items()}}
+        {"name": each.images.name, "networks": {name: _plain(found) for name, found in each.metrics.items()}}
         for each in results
     ]
     means = {
-        name: {top: float(np.mean([getattr(each.measures[name], top).value for each in results])) for top in TOPS}
-        for name in results[0].measures
+        name: {top: float(np.mean([getattr(each.metrics[name], top).value for each in results])) for top in TOPS}
+        for name in results[0].metrics
     }
     return {**about, "images": sum(map(_counted, results)), "networks": means, "sets": sets}
 
@@ -64,11 +64,11 @@ def _rows(results: list[SetResult]) -> dict[str, np.ndarray]:
 
 
 def _counted(result: SetResult) -> int:
-    return next(iter(result.measures.values())).images
+    return next(iter(result.metrics.values())).images
 
 
-def _plain(measures: EvaluationMetrics) -> dict[str, Any]:
-    return {name: _number(value) for name, value in measures._asdict().items()}
+def _plain(metrics: EvaluationMetrics) -> dict[str, Any]:
+    return {name: _number(value) for name, value in metrics._asdict().items()}
 
 
 def _number(value: Any) -> Any:

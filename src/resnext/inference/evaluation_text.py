@@ -19,22 +19,22 @@ def describe_evaluation(
     step = "" if model.step is None else f", step {model.step:,}"
     yield f"evaluated {printable(os.fsencode(model.checkpoint))}{step}"
     yield from _describe_images(model, chosen, results, flip=flip)
-    for name in results[0].measures:
-        measures = [each.measures[name] for each in results]
+    for name in results[0].metrics:
+        metrics = [each.metrics[name] for each in results]
         title = NAMES[name] if model.step is not None else "weights of the file"
-        if len(measures) > 1:
-            yield f"{title}, mean of {len(measures)} sets"
-            yield from _describe_means(measures)
+        if len(metrics) > 1:
+            yield f"{title}, mean of {len(metrics)} sets"
+            yield from _describe_means(metrics)
         else:
             yield title
-            yield from _describe_metrics(measures[0])
+            yield from _describe_metrics(metrics[0])
             yield from _describe_lowest_classes(results[0], name, model.metadata.classes)
 
 
 def _describe_images(
     model: EvaluatedModel, chosen: EvaluationImages, results: list[SetResult], *, flip: bool
 ) -> Iterator[str]:
-    images = pluralize(sum(next(iter(each.measures.values())).images for each in results), "image")
+    images = pluralize(sum(next(iter(each.metrics.values())).images for each in results), "image")
     split = ", split test" if chosen.name.startswith("test") else ""
     mirrored = ", with mirror images" if flip else ""
     yield f"images    {images} of {model.metadata.image_size} pixels{split}{mirrored}"
