@@ -3,7 +3,7 @@
 import pytest
 
 from resnext.config.data import DataConfig
-from resnext.data import cores, datamodule
+from resnext.data import cores
 from resnext.data.cores import Cores, share_of_cores
 
 
@@ -38,4 +38,4 @@ def test_the_number_of_workers_is_the_number_of_cores_up_to_a_limit(monkeypatch:
     config = DataConfig(name="digits", root="digits")
     for count in (12, 64):
         monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _pid, count=count: set(range(count)))
-        assert datamodule.count_workers(config) == min(count, datamodule.MAX_WORKERS)
+        assert cores.count_workers(config) == min(count, cores.MAX_WORKERS)

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     model = _open_file(options) if options.run.is_file() else _open_run(options)
 
-    from resnext.data.datamodule import count_workers
+    from resnext.data.cores import count_workers
     from resnext.data.index import printable
     from resnext.inference.evaluate import evaluate
     from resnext.inference.evaluated_model import find_evaluation_images, find_results, name_result

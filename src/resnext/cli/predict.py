@@ -31,8 +31,7 @@ def main(arguments: list[str]) -> int:
     if not (first := list(itertools.islice(paths, options.batch_size))):
         raise UserError("standard input is empty: give one path per line")
 
-    from resnext.data.cores import count_cores
-    from resnext.data.datamodule import MAX_WORKERS
+    from resnext.data.cores import MAX_WORKERS, count_cores
     from resnext.data.index import printable
     from resnext.inference.predict import Predictor
     from resnext.inference.prediction_file import csv_writer, json_writer

@@ -1,4 +1,4 @@
-"""The number of CPU cores that a rank has for its workers."""
+"""The number of CPU cores that a rank has, and of its DataLoader workers."""
 
 import os
 import socket
@@ -6,6 +6,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import torch.distributed
+
+from resnext.config.data import DataConfig
+
+MAX_WORKERS = 16
 
 
 class Cores(NamedTuple):
@@ -19,6 +23,11 @@ class Cores(NamedTuple):
         known = hasattr(os, "sched_getaffinity")
         numbers = os.sched_getaffinity(0) if known else range(os.cpu_count() or 1)
         return cls(socket.gethostname(), frozenset(numbers))
+
+
+def count_workers(data: DataConfig) -> int:
+    """The number of workers of one rank: `data.workers`, or by default its cores, at most MAX_WORKERS."""
+    return min(MAX_WORKERS, count_cores()) if data.workers is None else data.workers
 
 
 def count_cores() -> int:

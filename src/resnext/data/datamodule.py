@@ -11,19 +11,16 @@ from torch.utils.data import DataLoader
 from resnext.config.data import DataConfig
 from resnext.config.recipe import RecipeConfig
 from resnext.data.augment import Transform, build_eval_transform, normalize
-from resnext.data.cores import count_cores
+from resnext.data.cores import count_workers
 from resnext.data.corrupt_images import CorruptImageBudget
 from resnext.data.dataset import Batch, EvalImages, TrainBatch, TrainImages
 from resnext.data.erasing import erase
 from resnext.data.image_check import ImageCheck
 from resnext.data.index import ImageIndex
-from resnext.data.loader import ImageLoader, TrainLoader, prepare_worker
+from resnext.data.loader import MAX_EVAL_BATCH, ImageLoader, TrainLoader, prepare_worker
 from resnext.data.pack import PackedImages
 from resnext.data.ram_cache import RamCache
 from resnext.data.sampler import RankBatches, RankImages
-
-MAX_WORKERS = 16
-MAX_EVAL_BATCH = 128
 
 
 class ImageDataModule(LightningDataModule):
@@ -111,8 +108,3 @@ class ImageDataModule(LightningDataModule):
             "pin_memory": self.trainer.strategy.root_device.type == "cuda",
             "worker_init_fn": prepare_worker,
         }
-
-
-def count_workers(data: DataConfig) -> int:
-    """The number of workers of one rank: `data.workers`, or by default its cores, at most MAX_WORKERS."""
-    return min(MAX_WORKERS, count_cores()) if data.workers is None else data.workers

@@ -15,6 +15,8 @@ from resnext.data.sampler import RankBatches
 from resnext.data.worker_watchdog import WorkerWatchdog, die_with_rank
 from resnext.runtime.signals import SIGNALS
 
+MAX_EVAL_BATCH = 128
+
 
 class ImageLoader(DataLoader[Any]):
     """A DataLoader that raises LoaderFailed if a worker dies or a batch takes more than `worker_timeout` s."""

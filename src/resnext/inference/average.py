@@ -12,11 +12,11 @@ from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.data import DataConfig
 from resnext.config.schema import find_differences
 from resnext.data.augment import build_eval_transform, normalize
-from resnext.data.datamodule import MAX_EVAL_BATCH, count_workers
+from resnext.data.cores import count_workers
 from resnext.data.dataset import EvalImages
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex, identify_data
-from resnext.data.loader import ImageLoader, prepare_reader
+from resnext.data.loader import MAX_EVAL_BATCH, ImageLoader, prepare_reader
 from resnext.data.sampler import RankImages
 from resnext.errors import UserError
 from resnext.files import atomic_file, sync_folder

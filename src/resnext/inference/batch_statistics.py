@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnext.config.schema import Config
 from resnext.data.augment import build_train_transforms, normalize
-from resnext.data.datamodule import MAX_EVAL_BATCH, count_workers
+from resnext.data.cores import count_workers
 from resnext.data.dataset import TrainImages
 from resnext.data.erasing import erase
 from resnext.data.index import ImageIndex
-from resnext.data.loader import ImageLoader, prepare_reader
+from resnext.data.loader import MAX_EVAL_BATCH, ImageLoader, prepare_reader
 from resnext.data.sampler import RankBatches, derive_seed
 from resnext.models.freezing import find_frozen_modules
 from resnext.task.mixing import draw_mix, mix_images

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from resnext.inference.outputs import SCALES, UNKNOWN, Outputs
-from resnext.task.metrics import NamedMetrics
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 Z = 1.959963984540054  # a normal variable is within ± Z with a probability of 95 %
@@ -73,6 +72,8 @@ def compute_metrics(outputs: Outputs, accepted: np.ndarray, names: tuple[str, ..
 
 
 def _compute_named(logits: np.ndarray, accepted: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
+    from resnext.task.metrics import NamedMetrics  # imports torchmetrics, 2 s
+
     metrics = NamedMetrics(names, logits.shape[1])
     metrics.update(torch.from_numpy(logits), torch.from_numpy(accepted[:, 0]))
     return metrics.compute_floats()
