@@ -54,7 +54,7 @@ def _describe_metrics(found: EvaluationMetrics) -> Iterator[str]:
         yield f"  loss    {found.loss:.4f}"
     hint = "" if found.temperature is None else f"; a temperature of {found.temperature:.3g} gives the lowest loss"
     yield f"  calibration error {100 * found.calibration_error:.2f} %{hint}"
-    yield from (f"  {name} {value:.4f}" for name, value in found.named.items())
+    yield from (f"  {name:7} {value:.4f}" for name, value in found.named.items())
 
 
 def _describe_means(metrics: list[EvaluationMetrics]) -> Iterator[str]:
