@@ -28,15 +28,14 @@ keys (KEY=VALUE changes one, such as recipe.epochs=10 or run=NAME):
   experiment=NAME or -p recipe prints those of a choice, or only a part of them.
 
 flags:
-  -m, --multirun          one run for each value: -m recipe.optimizer.lr=0.1,0.2
-  -cd, --config-dir DIR   files of your own: DIR/experiment/NAME.yaml and so on
+{flags}  -cd, --config-dir DIR   files of your own: DIR/experiment/NAME.yaml and so on
   -c, --cfg job           print the configuration and do nothing else
   -p, --package KEY       with --cfg: print only this part
   --resolve               with --cfg: replace each ${{…}} by its value
   -i, --info defaults     print which file every part comes from
   -sc install=bash        print a script for completion with Tab
   --hydra-help            the other flags of Hydra
-{flags}
+
 examples:
 {examples}
 """
@@ -48,12 +47,15 @@ SUMMARIES = {
         "Writes nothing. The exit code is 1 if the training would not work."
     ),
 }
+MULTIRUN = "  -m, --multirun          one run for each value: -m recipe.optimizer.lr=0.1,0.2"
 FLAGS = {
+    "train": (MULTIRUN,),
     "check": (
         "  --full                  read every image file, and not a sample",
         "  --price-per-hour PRICE  of one device: prints what the training would cost",
         "  --json                  print the findings and the measured values as JSON",
     ),
+    "slurm": (MULTIRUN,),
 }
 EXAMPLES = {
     "train": (
@@ -63,7 +65,7 @@ EXAMPLES = {
     ),
     "check": (
         "resnext check experiment=finetune data.root=/my/photos",
-        "resnext check experiment=resnext50_imagenet slurm.nodes=4 slurm.gpus_per_node=8",
+        "resnext check experiment=finetune slurm.nodes=4 slurm.gpus_per_node=8",
     ),
     "slurm": (
         "resnext slurm experiment=finetune data.root=/my/photos slurm.gpus_per_node=1",
@@ -87,5 +89,5 @@ def train_page(verb: str, folders: Sequence[Path]) -> str:
     ]
     summary = textwrap.fill(SUMMARIES[verb], COLUMNS)
     examples = "\n".join(f"  {line}" for line in EXAMPLES[verb])
-    flags = "".join(f"{line}\n" for line in FLAGS.get(verb, ()))
+    flags = "".join(f"{line}\n" for line in FLAGS[verb])
     return PAGE.format(verb=verb, summary=summary, groups="\n".join(groups), flags=flags, examples=examples).rstrip()
