@@ -40,13 +40,15 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train slurm status resume evaluate predict export publish average models prepare bench \
+.PHONY: help train check slurm status resume evaluate predict export publish average models prepare bench \
 	test test-processes test-faults test-slurm lint format docs
 
 help:
 	@echo "make train                   train a small ResNeXt on digits, about a minute"
 	@echo "make train EXP=NAME [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@for name in $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml)))); do echo "           EXP=$$name"; done
+	@echo "make check EXP=NAME [DATA=PATH] [ARGS='KEY=VALUE …']"
+	@echo "                             what can be known before: images, memory, speed, hours"
 	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@echo "                             the same as a SLURM job, requeued when needed"
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
@@ -70,6 +72,9 @@ help:
 
 train: $(READY)
 	@$(RESNEXT) train $(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)) $(at_data) $(ARGS)
+
+check: $(READY)
+	@$(RESNEXT) check $(if $(EXP),experiment=$(EXP)) $(at_data) $(ARGS)
 
 # GPUS is the number of GPUs on each node, with one task for each GPU. Without GPUs, give ARGS=slurm.tasks_per_node=N.
 slurm: $(READY)

@@ -12,6 +12,7 @@ from resnext.runtime.slurm_job import tell_batch_script
 
 VERBS = {
     "train": "create a run from a configuration and train it, or resume it",
+    "check": "show what can be known before a training: images, memory, speed, hours",
     "fit": "train a run directory: one process, or one rank of torchrun or srun",
     "slurm": "create a run and submit it as a SLURM job, or resume it",
     "status": "show runs: state, step, time left, SLURM job",
@@ -107,7 +108,7 @@ def _complete(arguments: list[str]) -> list[str] | None:
     if words.split()[-1:] in (["--config-dir"], ["-cd"]):  # bash completes the folder
         return None
     os.environ["COMP_LINE"] = f"{command} {words.lstrip()}"
-    return ["train", *arguments] if space and verb in ("train", "slurm", "recipes") else None
+    return ["train", *arguments] if space and verb in ("train", "check", "slurm", "recipes") else None
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from resnext.config.compose import CONFIGS, compose
 from resnext.config.hydra_settings import parse_arguments
 
 
-@pytest.mark.parametrize("verb", ["train", "slurm"])
+@pytest.mark.parametrize("verb", ["train", "check", "slurm"])
 def test_the_page_fits_a_screen_and_names_every_choice(verb: str, capsys: pytest.CaptureFixture[str]):
     assert run_verb([verb, "--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The help page of `resnext train` and `resnext slurm`: Hydra's own page has 190 lines, and not its flags."""
+"""The help page of `resnext train`, `slurm` and `check`: Hydra's own page has 190 lines, and not its flags."""
 
 import textwrap
 from collections.abc import Sequence
@@ -28,8 +28,7 @@ keys (KEY=VALUE changes one, such as recipe.epochs=10 or run=NAME):
   experiment=NAME or -p recipe prints those of a choice, or only a part of them.
 
 flags:
-  -m, --multirun          one run for each value: -m recipe.optimizer.lr=0.1,0.2
-  -cd, --config-dir DIR   files of your own: DIR/experiment/NAME.yaml and so on
+{flags}  -cd, --config-dir DIR   files of your own: DIR/experiment/NAME.yaml and so on
   -c, --cfg job           print the configuration and do nothing else
   -p, --package KEY       with --cfg: print only this part
   --resolve               with --cfg: replace each ${{…}} by its value
@@ -43,12 +42,30 @@ examples:
 SUMMARIES = {
     "train": "Makes a run in runs/ and trains it. If run=NAME exists, resumes it.",
     "slurm": "Makes a run in runs/ and submits it as a SLURM job.",
+    "check": (
+        "Shows what can be known about a training before it starts: its images, batches, memory, speed and hours. "
+        "Writes nothing. The exit code is 1 if the training would not work."
+    ),
+}
+MULTIRUN = "  -m, --multirun          one run for each value: -m recipe.optimizer.lr=0.1,0.2"
+FLAGS = {
+    "train": (MULTIRUN,),
+    "check": (
+        "  --full                  read every image file, and not a sample",
+        "  --price-per-hour PRICE  of one device: prints what the training would cost",
+        "  --json                  print the findings and the measured values as JSON",
+    ),
+    "slurm": (MULTIRUN,),
 }
 EXAMPLES = {
     "train": (
         "resnext train experiment=finetune data.root=/my/photos run=tuned",
         "resnext train experiment=mine --config-dir ~/my-configs recipe.epochs=10",
         "resnext train -m run=sweep recipe.optimizer.lr=0.05,0.1,0.2",
+    ),
+    "check": (
+        "resnext check experiment=finetune data.root=/my/photos",
+        "resnext check experiment=finetune slurm.nodes=4 slurm.gpus_per_node=8",
     ),
     "slurm": (
         "resnext slurm experiment=finetune data.root=/my/photos slurm.gpus_per_node=1",
@@ -72,4 +89,5 @@ def train_page(verb: str, folders: Sequence[Path]) -> str:
     ]
     summary = textwrap.fill(SUMMARIES[verb], COLUMNS)
     examples = "\n".join(f"  {line}" for line in EXAMPLES[verb])
-    return PAGE.format(verb=verb, summary=summary, groups="\n".join(groups), examples=examples).rstrip()
+    flags = "".join(f"{line}\n" for line in FLAGS[verb])
+    return PAGE.format(verb=verb, summary=summary, groups="\n".join(groups), flags=flags, examples=examples).rstrip()

@@ -51,17 +51,20 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         log.warning(
             "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
         )
-    for warning in _configuration_warnings(plan):
+    for warning in configuration_warnings(plan):
         log.warning(warning)
 
 
-def _configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
+def configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
     """Warnings about values that are allowed, but are a mistake in most runs."""
     config, recipe = plan.config, plan.config.recipe
     yield from filter(None, [lr_warning(recipe), normalization_warning(config)])
     warmup = recipe.schedule.warmup_epochs
     if warmup * plan.steps_per_epoch >= plan.steps:
-        yield f"recipe.schedule.warmup_epochs={warmup:g}: the training ends before its warm-up does"
+        yield (
+            f"recipe.schedule.warmup_epochs={warmup:g}, but the training ends before its warm-up does: lower it, or "
+            "raise recipe.epochs"
+        )
     if config.model.freeze and config.model.weights is None:  # a registered network may load weights itself
         yield "model.freeze without model.weights: the frozen parts keep their initial values"
     if recipe.loss.class_weights is not None and plan.split.micro == 1:

@@ -1,0 +1,152 @@
+"""What a check says about the images: how many each class has, which cannot be read, which are there twice."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from resnext.check.duplicates import Pair, find_pairs
+from resnext.check.finding import Finding
+from resnext.check.looks import Look, look_at
+from resnext.config.schema import Config
+from resnext.data.index import ImageIndex, printable
+from resnext.terminal import pluralize
+
+FEW = 10  # training images of a class
+IMBALANCE = 10  # the largest class has so many times the images of the smallest
+SHOWN = 3
+
+
+def check_images(config: Config, train: ImageIndex, val: ImageIndex, *, full: bool) -> Iterator[Finding]:
+    """Reads a sample of the image files, or with `full` all of them."""
+    classes = pluralize(len(train.classes), "class", "classes")
+    yield Finding("ok", "images", f"{len(train):,} for training and {len(val):,} for validation, {classes}")
+    yield from _check_classes(train, val)
+    looks = look_at(train, val, full=full)
+    files = _Files((train, val), looks)
+    yield from files.check_readable(config.data.max_skipped)
+    yield from files.check_sizes(config.recipe.image_size)
+    yield from files.check_copies()
+
+
+def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
+    if len(train.classes) == 1:
+        text = f"{train.root} has one class, {_shown(train.classes)}"
+        yield Finding("fail", "classes", text, "give at least two folders of classes, there is nothing to tell apart")
+        return
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    smallest, largest = int(counts.min()), int(counts.max())
+    few = [name for name, count in zip(train.classes, counts, strict=True) if count < FEW]
+    if few:
+        text = f"{_several(len(few), 'has', 'have')} fewer than {FEW} training images, the fewest {smallest}"
+        yield Finding("warn", "classes", f"{text} ({_shown(few)})", "add images, or leave these classes out")
+    if largest > IMBALANCE * smallest:
+        text = f"the largest class has {largest:,} training images and the smallest {smallest:,}"
+        remedy = "recipe.loss.class_weights=balanced weighs them alike, and recipe.evaluation.metrics=[f1] shows it"
+        yield Finding("warn", "classes", text, remedy)
+    seen = set(val.labels.tolist())
+    unseen = [name for label, name in enumerate(train.classes) if label not in seen]
+    if unseen:
+        text = f"{_several(len(unseen), 'has', 'have')} no validation images ({_shown(unseen)})"
+        yield Finding("warn", "classes", text, "add some, or their accuracy stays unknown")
+    if not few and not unseen and largest <= IMBALANCE * smallest:
+        yield Finding("ok", "classes", f"{smallest:,} to {largest:,} training images each")
+
+
+class _Place(NamedTuple):
+    """An image by split (0: training, 1: validation), with its label."""
+
+    split: int
+    label: int
+    name: str
+
+
+class _Files:
+    """The images that were read, of both splits."""
+
+    def __init__(self, indexes: tuple[ImageIndex, ImageIndex], looks: tuple[list[Look], list[Look]]) -> None:
+        self.indexes, self.looks = indexes, looks
+        self.count = sum(map(len, looks))
+        self.total = sum(map(len, indexes))
+        self.readable = [(split, look) for split in (0, 1) for look in looks[split] if not look.error]
+
+    @property
+    def of(self) -> str:
+        """`of 2,000 of 1,281,167 images`."""
+        return f"of {self.count:,}" + (f" of {self.total:,} images" if self.count < self.total else " images")
+
+    @property
+    def more(self) -> str:
+        return "" if self.count == self.total else "; --full reads every image"
+
+    def check_readable(self, allowed: int) -> Iterator[Finding]:
+        damaged = [(split, look) for split in (0, 1) for look in self.looks[split] if look.error]
+        if not damaged:
+            yield Finding("ok", "files", f"all {self.of} can be read{self.more}")
+            return
+        split, look = damaged[0]
+        first = f"{self.indexes[split].name(look.image)} ({look.error})"
+        in_training = sum(split == 0 for split, _ in damaged)
+        can_skip = in_training == len(damaged) <= allowed
+        text = f"{len(damaged):,} {self.of} cannot be read, the first is {first}"
+        skip = f", or skip them (data.max_skipped={in_training})" if in_training == len(damaged) else ""
+        yield Finding("warn" if can_skip else "fail", "files", text, f"replace or remove them{skip}{self.more}")
+
+    def check_sizes(self, image_size: int) -> Iterator[Finding]:
+        if not self.readable:
+            return
+        sizes = np.array([look.size for _, look in self.readable])
+        width, height = np.median(sizes, axis=0).astype(int)
+        small = int((sizes.min(axis=1) < image_size).sum())
+        text = f"median {width}×{height} pixels, the training takes {image_size}"
+        if 2 * small > len(sizes):
+            text = f"{small:,} {self.of} are smaller than {image_size} pixels (median {width}×{height})"
+            yield Finding("warn", "sizes", text, f"a recipe.image_size near {min(width, height)} costs less time")
+        else:
+            yield Finding("ok", "sizes", text)
+
+    def check_copies(self) -> Iterator[Finding]:
+        pairs = find_pairs([look for _, look in self.readable])
+        leaks = [pair for pair in pairs if self._place(pair.one).split != self._place(pair.other).split]
+        inside = [pair for pair in pairs if self._place(pair.one).split == self._place(pair.other).split]
+        contradictory = [pair for pair in pairs if self._place(pair.one).label != self._place(pair.other).label]
+        if leaks:
+            text = f"{_images(leaks)} in training and validation ({self._shown(leaks[0])})"
+            yield Finding("warn", "leaks", text, f"remove them from one, or the accuracy is too high{self.more}")
+        if contradictory:
+            text = f"{_images(contradictory)} in two classes ({self._shown(contradictory[0])})"
+            yield Finding("warn", "copies", text, f"keep the right one{self.more}")
+        if inside:
+            text = f"{_images(inside)} twice in a split ({self._shown(inside[0])})"
+            yield Finding("warn", "copies", text, f"remove the copies{self.more}")
+        if not pairs:
+            yield Finding("ok", "copies", f"none {self.of} is there twice, and no validation image in the training")
+
+    def _place(self, position: int) -> _Place:
+        split, look = self.readable[position]
+        index = self.indexes[split]
+        return _Place(split, int(index.labels[look.image]), _short(index, look.image))
+
+    def _shown(self, pair: Pair) -> str:
+        relation = "is" if pair.is_same else "looks like"
+        return f"{self._place(pair.other).name} {relation} {self._place(pair.one).name}"
+
+
+def _short(index: ImageIndex, image: int) -> str:
+    """`val/cat/1.jpg`."""
+    return printable(os.fsencode(Path(index.root.name, os.fsdecode(index.relative_path(image)))))
+
+
+def _images(pairs: Sequence[Pair]) -> str:
+    return f"{pluralize(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'}"
+
+
+def _several(count: int, one: str, several: str) -> str:
+    return f"{pluralize(count, 'class', 'classes')} {one if count == 1 else several}"
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(os.fsencode(name)) for name in names[:SHOWN])
+    return f"{shown}, …" if len(names) > SHOWN else shown
