@@ -74,8 +74,8 @@ class LoggerConfig:
     """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
     `project`: W&B's project. `entity`: W&B's user or team; null: your default. `every_steps`: optimizer steps between
-    two rows of the training loss. `names`: registered loggers, in addition to W&B and metrics.csv. `options`: NAME.OPTION of
-    these loggers.
+    two rows of the training loss. `names`: registered loggers, in addition to W&B and metrics.csv. `options`:
+    NAME.OPTION of these loggers.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
