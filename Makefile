@@ -142,7 +142,7 @@ docs: $(READY)
 	@$(VENV)/bin/python tests/support/keys.py
 	@$(VENV)/bin/python -c 'import material' 2>/dev/null || \
 		{ echo "docs needs mkdocs-material, which is not installed: $(VENV)/bin/pip install -e '.[docs]'" >&2; exit 2; }
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "site/index.html"
 
 $(READY): pyproject.toml requirements.lock scripts/setup.sh

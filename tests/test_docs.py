@@ -97,6 +97,7 @@ def test_every_command_passes_arguments_that_its_verb_accepts(calls: list[Call],
 
 def _ending(parse: Callable[..., argparse.Namespace]) -> Callable[..., None]:
     def end(parser: ArgumentParser, arguments: list[str] | None = None) -> None:
+        parser.allow_abbrev = False  # the docs write options out
         raise Parsed(parse(parser, arguments))
 
     return end
