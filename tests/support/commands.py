@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "AGENTS.md", *sorted(PROJECT.glob("docs/*.md"))]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OURS = re.compile(r"(?:^|[|(] ?)(?:make|\.venv/bin/\w[\w-]*|resnext)\b")
 TOOLS = ("resnext", "pytest", "ruff", "lint-imports", "basedpyright", "python", "pre-commit", "pip")
