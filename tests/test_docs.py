@@ -32,6 +32,7 @@ NEEDS = (  # what a block of commands may say after `# needs `
     "half a minute",
     "the package hydra-submitit-launcher (pip install -e '.[slurm]')",
 )
+COMPOSED = ("train", "slurm")  # verbs whose arguments are a configuration
 RUN_HERE = ("status", "recipes", "models")  # verbs that are run, not only parsed
 FOREIGN = {  # options of other programs, by page
     "coming-from.md": re.compile(r".*"),
@@ -76,7 +77,7 @@ def test_a_block_says_what_it_needs_if_its_commands_are_not_tried_here(calls: li
 
 
 def _is_tried(call: Call) -> bool:
-    return call.program != "resnext" or call.arguments[0] in ("train", "slurm", "--help", *RUN_HERE)
+    return call.program != "resnext" or call.arguments[0] in (*COMPOSED, "--help", *RUN_HERE)
 
 
 def test_every_command_passes_arguments_that_its_verb_accepts(calls: list[Call], monkeypatch: pytest.MonkeyPatch):
@@ -84,7 +85,7 @@ def test_every_command_passes_arguments_that_its_verb_accepts(calls: list[Call],
         monkeypatch.setattr(ArgumentParser, name, _ending(getattr(argparse.ArgumentParser, name)))
     checked = 0
     for call in calls:
-        if call.program != "resnext" or call.arguments[0] in ("train", "slurm", "--help"):
+        if call.program != "resnext" or call.arguments[0] in (*COMPOSED, "--help"):
             continue
         verb, *arguments = call.arguments
         with pytest.raises(Parsed) as ended:
@@ -106,7 +107,7 @@ def _ending(parse: Callable[..., argparse.Namespace]) -> Callable[..., None]:
 def test_every_train_and_slurm_command_composes_and_divides_its_batch(calls: list[Call]):
     checked = 0
     for verb, *arguments in {tuple(call.arguments) for call in calls if call.arguments}:
-        if verb in ("train", "slurm") and not {"--help", "-sc"}.intersection(arguments):
+        if verb in COMPOSED and not {"--help", "-sc"}.intersection(arguments):
             _, asked = parse_arguments(arguments)
             for job in _jobs([each for each in asked.overrides if not each.startswith("hydra")]):
                 config = _configuration(job, asked.config_dir)
@@ -270,7 +271,7 @@ def _options() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArgumentParser, "parse_args", end)
         patch.setattr(ArgumentParser, "parse_intermixed_args", end)
-        for verb in set(VERBS) - {"train", "slurm"}:
+        for verb in set(VERBS) - set(COMPOSED):
             with pytest.raises(Parsed) as ended:
                 importlib.import_module(f"resnext.cli.{verb}").main([])
             found |= _options_of(ended.value.args[0])
