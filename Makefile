@@ -141,9 +141,14 @@ format: $(READY)
 	@$(VENV)/bin/ruff format
 	@$(VENV)/bin/ruff check --fix
 
-# Redraws the parts of docs/architecture.md that show the code: the tree, the layers, the imports.
+# Draws docs/keys.md and the parts of docs/architecture.md that show the code, then builds the pages as a site in site/.
 docs: $(READY)
 	@$(VENV)/bin/python tests/support/architecture.py
+	@$(VENV)/bin/python tests/support/keys.py
+	@$(VENV)/bin/python -c 'import material' 2>/dev/null || \
+		{ echo "docs needs mkdocs-material, which is not installed: $(VENV)/bin/pip install -e '.[docs]'" >&2; exit 2; }
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "site/index.html"
 
 $(READY): pyproject.toml requirements.lock scripts/setup.sh
 	@scripts/setup.sh $(VENV)

@@ -40,12 +40,13 @@ def test_every_experiment_composes_and_fixes_the_five_choices(experiment: str):
     assert "# make train" in text
 
 
-def test_the_readme_and_the_digits_experiment_state_the_same_accuracy():
+def test_the_docs_and_the_digits_experiment_state_the_same_accuracy():
     header = (CONFIGS / "experiment/resnext_digits.yaml").read_text()
     promised = re.findall(r"\d+\.\d+ % top-1", header)
     assert len(promised) == 1
     assert (
-        f"digits, seed 0: {promised[0]} in the best and in the last epoch" in (CONFIGS.parent / "README.md").read_text()
+        f"digits, seed 0: {promised[0]} in the best and in the last epoch"
+        in (CONFIGS.parent / "docs/promises.md").read_text()
     )
 
 

@@ -9,7 +9,7 @@ from resnext.config.compose import CONFIGS, run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import UserError
 
-README = (CONFIGS.parent / "README.md").read_text()
+PAGE = (CONFIGS.parent / "docs/configuration.md").read_text()
 HEADER = "# @package _global_\n"
 CHOICES = "defaults: [override /model: resnext_small, override /data: digits, override /recipe: small]\n"
 
@@ -79,8 +79,8 @@ def test_the_corrected_line_is_one_that_composes():
     assert config.logger.mode == "disabled"
 
 
-def test_the_experiment_in_the_readme_composes():
-    (text,) = re.findall(r"```yaml\n(# @package _global_\n# ~/my-configs.*?)```", README, re.DOTALL)
+def test_the_experiment_in_the_docs_composes():
+    (text,) = re.findall(r"```yaml\n(# @package _global_\n# ~/my-configs.*?)```", PAGE, re.DOTALL)
     write("experiment/mine", text)
     config = compose("experiment=mine", "data.root=/my/photos")
     assert (config.experiment, config.data.name, config.data.root) == ("mine", "image_folder", "/my/photos")

@@ -19,7 +19,7 @@ from resnext.run.directory import Run
 from support.small_run import small_config, write_images
 from support.stopping import Stopper, with_callbacks
 
-README = Path(__file__).parents[2] / "README.md"
+PHOTOS = Path(__file__).parents[2] / "docs/photos.md"
 OURS = 'resnext (layers=[1,1] cardinality=2 base_width=16 width=8 stem="cifar")'
 
 
@@ -139,8 +139,8 @@ def test_other_weights_leave_the_network(weights: Path):
 
 
 def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
-    """With frozen stages, by the arguments in the README."""
-    (frozen,) = re.findall(r'^make train EXP=finetune .* ARGS="(model.freeze=.*)"$', README.read_text(), re.MULTILINE)
+    """With frozen stages, by the arguments in docs/photos.md."""
+    (frozen,) = re.findall(r'^make train EXP=finetune .* ARGS="(model.freeze=.*)"$', PHOTOS.read_text(), re.MULTILINE)
     arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
         recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=1 logger.mode=disabled trainer.accelerator=cpu
         trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0 {frozen}""".split()

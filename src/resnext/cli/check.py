@@ -23,7 +23,7 @@ VERDICTS = {
 
 def main(arguments: list[str]) -> int:
     """Returns 1 if the training would not work."""
-    options, rest = _parse(arguments)
+    options, rest = split_flags(arguments)
     report = Report(_say_nothing if options.json else _print)
     try:
         run_with_hydra("check", rest, lambda config: _check(config, options, report))
@@ -43,7 +43,8 @@ def main(arguments: list[str]) -> int:
     return 1 if report.verdict == "fail" else 0
 
 
-def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def split_flags(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of this verb, and the arguments of `resnext train`. Raises UserError."""
     parser = ArgumentParser("resnext check", add_help=False, allow_abbrev=False)  # Hydra has the page for --help
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--full", action="store_true")

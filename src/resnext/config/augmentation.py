@@ -22,14 +22,17 @@ MetricName = Literal[
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AugmentationConfig:
-    """Training transforms, in this order: crop, flip, `auto_augment` or colour jitter, lighting, normalise, erasing.
+    """Training transforms, in this order: crop, flip, auto-augmentation or colour jitter, lighting, normalise, erasing.
 
-    `scale` is the crop's share of the area, `ratio` its aspect ratio. With `pad`, the crop is a plain random crop after
-    `pad` pixels of the colour data.mean are added on each side. `auto_augment` is a timm string such as
-    rand-m7-mstd0.5-inc1, original or augmix-m3, or a name from torchvision's references: ra, ta_wide, augmix, imagenet,
-    cifar10, svhn. `lighting` is the standard deviation of AlexNet's PCA noise. `erasing` is the probability of
-    random erasing; its mode and maximum count are as in timm. `repeats`: how many times an image occurs in an epoch
-    (repeated augmentation). The number of steps stays the same, so an epoch uses fewer different images.
+    `scale`: the crop's share of the area. `ratio`: the crop's aspect ratio. `interpolation`: of the crop's resize;
+    random chooses one for each crop. `pad`: replaces the crop by a plain random crop, after this many pixels of the
+    colour data.mean are added on each side. `hflip`: the probability of a horizontal flip. `color_jitter`: the strength
+    of brightness, contrast and saturation, as in timm. `auto_augment`: a timm string such as rand-m7-mstd0.5-inc1,
+    original or augmix-m3, or a name from torchvision's references: ra, ta_wide, augmix, imagenet, cifar10, svhn.
+    `lighting`: the standard deviation of AlexNet's PCA noise. `erasing`: the probability of random erasing.
+    `erasing_mode`: the pixels that replace a box, as in timm. `erasing_count`: the largest number of boxes, as in timm.
+    `repeats`: how many times an image occurs in an epoch (repeated augmentation); the number of steps stays the same,
+    so an epoch uses fewer different images.
     """
 
     scale: Pair = (0.08, 1.0)
@@ -59,10 +62,11 @@ class AugmentationConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EvaluationConfig:
-    """Resize the short side to image_size / crop_pct, then crop the centre. `image_size` null: as in training.
+    """Resize the short side to image_size / crop_pct, then crop the centre.
 
-    `metrics`: torchmetrics' metrics of several classes, macro-averaged, that each validation computes besides loss,
-    top-1 and top-5.
+    `image_size`: in pixels; null: as in training. `crop_pct`: the share of the short side that the crop has.
+    `interpolation`: of the resize. `metrics`: torchmetrics' metrics of several classes, macro-averaged, that each
+    validation computes besides loss, top-1 and top-5.
     """
 
     image_size: Count | None = None
@@ -81,7 +85,8 @@ class EvaluationConfig:
 class MixingConfig:
     """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a micro-batch; an alpha of 0 turns the method off.
 
-    A micro-batch is mixed with probability `prob`. If both are on, CutMix is used with probability `switch_prob`.
+    `mixup_alpha`: mixup's share is drawn from Beta(alpha, alpha). `cutmix_alpha`: the same for the area of CutMix's
+    box. `prob`: the probability that a micro-batch is mixed. `switch_prob`: the probability of CutMix if both are on.
     """
 
     mixup_alpha: NonNegative = 0.0

@@ -14,13 +14,15 @@ OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """Images in `root`/train/CLASS/ and `root`/val/CLASS/, or a pack of them. A user's data set has its own layout.
+    """The images, and how they are normalised. A user's data set has its own layout.
 
-    `val_fraction`: the share of each class that is for validation, of images without a val/; null: val/ is needed.
-    `num_classes` null: counted. `workers` null: set from the number of cores. `worker_timeout`: the run fails if a
-    DataLoader worker returns no batch for this number of seconds. `cache` ram: keep decoded images in memory.
-    `max_skipped`: how many unreadable training images may be left out. Every validation image must be readable.
-    `mean` and `std` are of RGB in [0, 1].
+    `name`: a registered data set. `root`: a folder with train/CLASS/ and val/CLASS/, or a pack of them. `options`:
+    those registered with the name. `val_fraction`: the share of each class that is for validation, of images without a
+    val/; null: val/ is needed. `num_classes`: checked against the folders; null: counted. `workers`: DataLoader workers
+    of each process; null: set from the number of cores. `worker_timeout`: the run fails if a DataLoader worker returns
+    no batch for this number of seconds. `cache`: with ram, decoded images stay in memory. `max_skipped`: how many
+    unreadable training images may be left out; every validation image must be readable. `mean`: of RGB in [0, 1].
+    `std`: of RGB in [0, 1].
     """
 
     name: Name

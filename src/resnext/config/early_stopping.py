@@ -12,9 +12,11 @@ LOWER_IS_BETTER = ("loss", "calibration_error")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class EarlyStoppingConfig:
-    """The training ends after `patience` validations in a row without a better `monitor`; null: after all epochs.
+    """The training may end before its last epoch.
 
-    A value is better if it is more than `min_delta` above the best value so far; for a loss or an error, below it.
+    `monitor`: a metric of the validations, such as val/top1; null: no early stopping. `patience`: the number of
+    validations in a row without a better value after which the training ends. `min_delta`: a value is better if it is
+    more than this above the best value so far; for a loss or an error, below it.
     """
 
     monitor: Name | None = None

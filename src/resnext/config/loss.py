@@ -19,12 +19,13 @@ GAMMA = 2.0  # the best value in the focal-loss paper (Lin et al. 2017)
 class LossConfig:
     """Softmax cross-entropy, the focal loss, or binary cross-entropy of each class, a mean over images and classes.
 
-    The focal loss multiplies each class's part of the cross-entropy by (1 - p)^`gamma`, where p is the softmax
-    probability of the class (Lin et al. 2017); `gamma` null: 2. `class_weights` are the `weight` of torch's
-    cross-entropy: one for each class in the order of the class names, or balanced: the training images divided by
-    (classes · images of the class), as in scikit-learn. `label_smoothing` is as in torch. `target_threshold`, for
-    binary cross-entropy: soft targets above it are 1, the others 0, so that both classes of a mixed image have target 1
-    (Wightman et al. 2021). A registered loss instead has `options`, the fields of its options class.
+    `name`: cross_entropy, binary_cross_entropy, focal, or a registered loss. `gamma`: the focal loss multiplies each
+    class's part of the cross-entropy by (1 - p)^gamma, where p is the softmax probability of the class (Lin et al.
+    2017); null: 2. `class_weights`: the weight of torch's cross-entropy, one for each class in the order of the class
+    names, or balanced: the training images divided by (classes · images of the class), as in scikit-learn.
+    `label_smoothing`: as in torch. `target_threshold`: for binary cross-entropy, soft targets above it are 1, the
+    others 0, so that both classes of a mixed image have target 1 (Wightman et al. 2021). `options`: of a registered
+    loss, in place of the other keys.
     """
 
     name: Name = "cross_entropy"

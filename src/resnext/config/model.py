@@ -18,9 +18,10 @@ OLD_OVERRIDE = re.compile(rf"([+~]*)model\.(?=({'|'.join(STRUCTURE)})(=|$))")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ResNeXtOptions:
-    """The structure of a ResNeXt: blocks per stage, and the paper's C (`cardinality`) and d (`base_width`).
+    """The structure of a ResNeXt (Xie et al. 2017).
 
-    `width` is the number of channels of the stem; d is multiplied by width / 64. The cifar stem is for small images.
+    `layers`: the number of blocks of each stage. `cardinality`: the paper's C. `base_width`: the paper's d. `width`:
+    the number of channels of the stem; d is multiplied by width / 64. `stem`: the cifar stem is for small images.
     """
 
     layers: Annotated[tuple[Count, ...], Field(min_length=1)]
@@ -68,9 +69,9 @@ register_variant = {name: register_network(name) for name in VARIANTS}
 class ModelConfig:
     """A network by its registered name, or `timm/NAME`.
 
-    `weights` is a file, a folder of `export --format timm`, `torchvision:NAME` or `timm:NAME`. `freeze`: names of parts
-    of the network, such as layer1, that are not trained. `options` are those registered with the name; for a network
-    of timm, scalars that its constructor takes.
+    `name`: a registered network or timm/NAME. `weights`: a file, a folder of `export --format timm`, torchvision:NAME
+    or timm:NAME; null: random values. `freeze`: names of parts of the network, such as layer1, that are not trained.
+    `options`: those registered with the name; for a network of timm, scalars that its constructor takes.
     """
 
     name: Name

@@ -11,6 +11,7 @@ from resnext.config.early_stopping import EarlyStoppingConfig
 from resnext.config.loss import LossConfig
 from resnext.config.model import TIMM_PREFIX
 from resnext.config.parts import check_name
+from resnext.config.schedule import ScheduleConfig
 from resnext.config.types import (
     STRICT,
     BelowOne,
@@ -24,13 +25,12 @@ from resnext.config.types import (
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InitConfig:
-    """Initialisation that a recipe overrides. null keeps the network's default.
+    """Initialisation that a recipe overrides; null keeps the network's default.
 
     `conv`: draw the weights of every nn.Conv2d from N(0, 2 / fan), as torch's kaiming_normal_ (He et al. 2015).
     `zero_init_last`: true initialises the weight of the last norm of each residual block to 0, so that the block
-    initially equals its shortcut (Goyal et al. 2017); false initialises it to 1. If a block ends with a convolution,
-    true sets the convolution to 0 and false leaves it random. `zero_classifier_bias`: initialise the bias of every
-    classifier to 0.
+    initially equals its shortcut (Goyal et al. 2017), and false to 1; if a block ends with a convolution, true sets the
+    convolution to 0 and false leaves it random. `zero_classifier_bias`: initialise the bias of every classifier to 0.
     """
 
     conv: Literal["fan_in", "fan_out"] | None = None
@@ -40,12 +40,14 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OptimizerConfig:
-    """A timm optimizer by its registry name: `sgd` uses Nesterov momentum, `momentum` uses plain momentum.
+    """The optimizer, one of timm's.
 
-    `lr` is for a global batch of recipe.lr_batch_size. `weight_decay_on` selects the parameters with weight decay;
-    all_but_norms_outside_shortcuts decays the norms of the shortcuts, but no other norm. `momentum` null: 0.9, if the
-    optimizer has momentum; `betas` and `eps` null: the optimizer's own. The learning rate of a layer is multiplied by
-    `layer_decay` once for each layer above it. `clip_grad_norm` is the maximum global gradient norm of a step.
+    `name`: timm's registry name; sgd uses Nesterov momentum, momentum uses plain momentum. `lr`: for a global batch of
+    recipe.lr_batch_size. `weight_decay`: as the optimizer defines it. `weight_decay_on`: the parameters with weight
+    decay; all_but_norms_outside_shortcuts decays the norms of the shortcuts, but no other norm. `momentum`: null: 0.9,
+    if the optimizer has momentum. `betas`: null: the optimizer's own. `eps`: null: the optimizer's own. `layer_decay`:
+    the learning rate of a layer is multiplied by it once for each layer above. `clip_grad_norm`: the maximum global
+    gradient norm of a step.
     """
 
     name: Name
@@ -62,54 +64,12 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ScheduleConfig:
-    """The learning rate over the training: linear warm-up from `warmup_lr`, then timm's schedule `name`.
-
-    `step` multiplies by `decay_rate` every `decay_epochs`, `multistep` at each of `milestones` (in epochs). `cosine`,
-    `tanh` and `poly` (of power `decay_rate`) reach `min_lr` one step after the last step. `wsd` and `rsqrt` decay over
-    the last `decay_epochs`. With `warmup_prefix` the schedule starts when the warm-up ends, else it starts at the first
-    step and the warm-up replaces its beginning. `hold_epochs`: epochs of constant learning rate after the warm-up.
-    `cooldown_epochs`: number of final epochs at `min_lr`, included in recipe.epochs; recipe.max_steps shortens them
-    first. `every`: update the learning rate at every optimizer step, or once at the start of each epoch.
-    """
-
-    name: Literal["constant", "step", "multistep", "cosine", "tanh", "poly", "wsd", "rsqrt"] = "cosine"
-    warmup_epochs: NonNegative = 0.0
-    warmup_lr: NonNegative = 0.0
-    warmup_prefix: bool = True
-    hold_epochs: NonNegative = 0.0
-    cooldown_epochs: NonNegative = 0.0
-    decay_epochs: Positive = 30.0
-    decay_rate: Positive = 0.1
-    milestones: tuple[Positive, ...] = ()
-    min_lr: NonNegative = 0.0
-    every: Literal["step", "epoch"] = "step"
-
-    @model_validator(mode="after")
-    def _check_decay(self) -> Self:
-        if (self.name == "multistep") != bool(self.milestones):
-            raise ValueError("recipe.schedule.milestones is for recipe.schedule.name=multistep, which requires it")
-        if self.name in ("wsd", "rsqrt") and self.every == "epoch" and self.decay_epochs < 1:
-            raise ValueError(
-                f"recipe.schedule.decay_epochs={self.decay_epochs:g} must be 1 or more with recipe.schedule.every=epoch"
-            )
-        if self.decay_rate > 1 and self.name in ("step", "multistep"):
-            raise ValueError(f"recipe.schedule.decay_rate={self.decay_rate:g} raises the learning rate: give 1 or less")
-        if self.cooldown_epochs and self.name not in ("cosine", "tanh", "poly"):
-            raise ValueError(
-                f"recipe.schedule.cooldown_epochs={self.cooldown_epochs:g} needs a schedule that ends at min_lr: "
-                f"set recipe.schedule.name to cosine, tanh or poly, not {self.name}"
-            )
-        return self
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EmaConfig:
-    """An exponential moving average (EMA) of weights and batch statistics; it is validated too. `decay` null: no EMA.
+    """An exponential moving average (EMA) of weights and batch statistics; it is validated too.
 
-    It is updated every `every_steps` optimizer steps, starting with the first step. During `warmup_epochs` it is a
-    copy of the weights. `scaled`: `decay` is meant for one update per image and a training of one epoch, as in
-    torchvision.
+    `decay`: the share of the old average in one update; null: no EMA. `every_steps`: optimizer steps between two
+    updates, starting with the first step. `warmup_epochs`: during these, the EMA is a copy of the weights. `scaled`:
+    the decay is meant for one update per image and a training of one epoch, as in torchvision.
     """
 
     decay: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -120,12 +80,13 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TeacherConfig:
-    """Knowledge distillation (Hinton et al. 2015) from the network `name`, registered or timm/NAME; null: no teacher.
+    """Knowledge distillation (Hinton et al. 2015). The teacher sees the student's images.
 
-    `weights` as in model.weights; null: timm's own weights. The loss is (1 - weight) · loss + weight ·
-    temperature² · KL(teacher, student), both softened by `temperature`. The teacher sees the student's images. timm's
-    weights and exports use their own normalisation. Weights from another file use data.mean and data.std, unless `name`
-    has a tag (timm/NETWORK.TAG), which selects the normalisation of these weights.
+    `name`: the teacher's network, registered or timm/NAME; null: no teacher. `weights`: as in model.weights; null:
+    timm's own weights; timm's weights and exports use their own normalisation, and weights from another file use
+    data.mean and data.std, unless the name has a tag (timm/NETWORK.TAG), which selects the normalisation of these
+    weights. `weight`: the loss is (1 - weight) · loss + weight · temperature² · KL(teacher, student). `temperature`:
+    softens both.
     """
 
     name: Name | None = None
@@ -142,15 +103,16 @@ class TeacherConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RecipeConfig:
-    """How to train. `batch_size` is the global batch size.
+    """How to train.
 
-    `file` is the name of the recipe's file; `source` names the origin of the recipe and `published` its published
-    accuracy. All three are only displayed.
-    `max_steps` counts optimizer steps and ends the training before `epochs` if it comes first. `lr_batch_size` is the
-    global batch that `optimizer.lr` is meant for (null: `batch_size`); `lr_scaling` scales the rate from it to
-    `batch_size`. `drop_path_rate` is the stochastic depth of the last block (Huang et al. 2016).
-    `image_size_schedule` is [[epoch, pixels], …], with epochs counted from 1. From each of these epochs on, the
-    training images have the given size; before the first of them, `image_size`.
+    `file`: the name of the recipe's file; only displayed. `source`: the origin of the recipe; only displayed.
+    `published`: its published accuracy; only displayed. `epochs`: how many times the training images are used.
+    `max_steps`: the number of optimizer steps after which the training ends before its last epoch. `batch_size`: the
+    global batch size. `lr_batch_size`: the global batch that recipe.optimizer.lr is meant for; null: the batch size.
+    `lr_scaling`: how to scale the learning rate from that batch to the batch size. `image_size`: training images, in
+    pixels. `image_size_schedule`: [[epoch, pixels], …], with epochs counted from 1; from each of these epochs on, the
+    training images have the given size, and before the first of them, that of recipe.image_size. `drop_path_rate`: the
+    stochastic depth of the last block (Huang et al. 2016).
     """
 
     file: Name | None = None

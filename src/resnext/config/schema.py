@@ -29,13 +29,16 @@ TEXTS = ("file", "source", "published")  # keys of recipe; only displayed, not i
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TrainerConfig:
-    """The machine and its use. `devices` is per node; auto: every GPU, or one process on a CPU.
+    """The machine and its use. Each auto is resolved at the run's first start, on the machine that trains, and stays.
 
-    `micro_batch_size`: images per device in one micro-step; null: the device's whole share of the global batch. Each
-    `auto` is resolved at the run's first start, on the machine that trains, and stays the same. `on_nonfinite`: after a
-    loss that is not finite, stop the training, or skip the step (skip waits for the device at every step). If a process
-    does not answer for `timeout_minutes`, the others end. `max_restarts`: how many times to restart this machine's
-    processes after one dies.
+    `accelerator` auto: a GPU if there is one. `devices`: per node; auto: every GPU, or one process on a CPU. `nodes`:
+    the number of machines. `precision` auto: bf16-mixed if the device has instructions for it, else 16-mixed on a GPU
+    and 32-true on a CPU. `micro_batch_size`: images per device in one micro-step; null: the device's whole share of the
+    global batch. `compile`: use torch.compile; auto: on a GPU. `channels_last`: the memory format of images and
+    network; auto: yes. `deterministic`: on a GPU, only algorithms that give the same bits each time. `on_nonfinite`:
+    after a loss that is not finite, stop the training, or skip the step (skip waits for the device at every step).
+    `timeout_minutes`: how long a process may keep the others waiting before they end. `max_restarts`: how many times to
+    restart this machine's processes after one dies.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -53,10 +56,11 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CheckpointConfig:
-    """When to write last.ckpt, in addition to the end of every epoch. `every_steps` counts optimizer steps.
+    """When to write last.ckpt, in addition to the end of every epoch.
 
-    `keep_every_epochs` N: also keep the last.ckpt of every Nth epoch. After `max_failures` failed saves in a row, the
-    training ends.
+    `every_minutes`: minutes of wall time between two saves. `every_steps`: optimizer steps between two saves.
+    `keep_every_epochs` N: also keep the last.ckpt of every Nth epoch. `max_failures`: after this number of failed saves
+    in a row, the training ends.
     """
 
     every_minutes: Positive | None = 15.0
@@ -69,7 +73,9 @@ class CheckpointConfig:
 class LoggerConfig:
     """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
-    `names`: registered loggers, in addition to W&B and metrics.csv.
+    `project`: W&B's project. `entity`: W&B's user or team; null: your default. `every_steps`: optimizer steps between
+    two rows of the training loss. `names`: registered loggers, in addition to W&B and metrics.csv. `options`:
+    NAME.OPTION of these loggers.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
@@ -87,7 +93,10 @@ class LoggerConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CallbacksConfig:
-    """Registered callbacks, called in this order after our own. They are part of a run's identity."""
+    """Registered callbacks. They are part of a run's identity.
+
+    `names`: called in this order, after our own callbacks. `options`: NAME.OPTION of these callbacks.
+    """
 
     names: tuple[Name, ...] = ()
     options: Options = None
@@ -100,7 +109,11 @@ class CallbacksConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Config:
-    """One training run. `run` is its name, null until the run directory is created."""
+    """One training run.
+
+    `experiment`: the file in configs/experiment/ that fixes the other groups. `run`: the name of the directory
+    runs/NAME; null: named after the experiment and the time. `seed`: all random numbers of the training depend on it.
+    """
 
     experiment: str
     run: Name | None = None

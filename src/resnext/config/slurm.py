@@ -15,14 +15,17 @@ TIME = re.compile(r"(\d+-\d+(:\d+){0,2}|\d+(:\d+){1,2})")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SlurmConfig:
-    """The allocation of `resnext slurm`. The world size is nodes × tasks per node, with one task for each GPU.
+    """The allocation of a SLURM job. The world size is nodes × tasks per node, with one task for each GPU.
 
-    `tasks_per_node` replaces `gpus_per_node` on a cluster without GPUs. `time` is D-HH:MM:SS, HH:MM:SS or MM:SS.
-    `signal_seconds_before_end`: how long before the time limit SLURM signals the ranks to save and exit. It must be
-    enough for two optimizer steps, a save, and up to 60 s for W&B. `max_requeues`: how many times the job is requeued
-    after a rank or a node fails; preemption and time limits do not count. `prologue`: shell lines before the training.
-    They may set WRAP to a prefix of the python command, as in WRAP="apptainer exec --nv torch.sif". `sbatch`: further
-    options. `dry_run`: write and show the script, but do not submit it.
+    `nodes`: the number of machines. `gpus_per_node`: GPUs of each node; each has one task. `tasks_per_node`: the number
+    of tasks on a cluster without GPUs. `cpus_per_task`: cores for a rank and its DataLoader workers. `mem`: memory of
+    each node, such as 200G. `time`: the time limit, as D-HH:MM:SS, HH:MM:SS or MM:SS. `partition`, `account`, `qos`,
+    `constraint`, `exclude`: sbatch's option of this name. `signal_seconds_before_end`: how long before the time limit
+    SLURM signals the ranks to save and exit; it must be enough for two optimizer steps, a save, and up to 60 s for W&B.
+    `max_requeues`: how many times the job is requeued after a rank or a node fails; preemption and time limits do not
+    count. `prologue`: shell lines before the training, which may set WRAP to a prefix of the python command, as in
+    WRAP="apptainer exec --nv torch.sif". `sbatch`: further options of sbatch. `dry_run`: write and show the script, but
+    do not submit it.
     """
 
     nodes: Count = 1

@@ -18,7 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from resnext.config.errors import nearest
-from resnext.config.recipe import OptimizerConfig, RecipeConfig, ScheduleConfig
+from resnext.config.recipe import OptimizerConfig, RecipeConfig
+from resnext.config.schedule import ScheduleConfig
 from resnext.errors import UserError
 from resnext.terminal import pluralize
 
