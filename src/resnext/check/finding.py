@@ -49,8 +49,7 @@ class Report:
     @property
     def verdict(self) -> Level:
         """The heaviest level."""
-        found = {each.level for each in self.findings}
-        return next((level for level in reversed(LEVELS) if level in found), "ok")
+        return LEVELS[max((LEVELS.index(each.level) for each in self.findings), default=0)]
 
     def to_plain(self) -> dict[str, Any]:
         findings = [each._asdict() for each in self.findings]
