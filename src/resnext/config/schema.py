@@ -69,13 +69,14 @@ class CheckpointConfig:
 class LoggerConfig:
     """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
-    `names`: registered loggers, in addition to W&B and metrics.csv.
+    `names`: registered loggers, in addition to W&B and metrics.csv. `report`: write RUN/report.html at the end.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
     project: Name = "resnext"
     entity: str | None = None
     every_steps: Count = 50
+    report: bool = True
     names: tuple[Name, ...] = ()
     options: Options = None
 
