@@ -111,7 +111,7 @@ def read_predictions(path: Path, network: str) -> Predictions:
     """Raises UserError if the file is missing or damaged."""
     try:
         check_regular(path)
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             labels, confidences = arrays[f"{network}_classes"], arrays[f"{network}_probabilities"]
             found = Predictions(arrays["paths"], arrays["targets"], labels[:, 0], confidences[:, 0])
     except FileNotFoundError:

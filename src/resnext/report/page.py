@@ -76,14 +76,21 @@ def _compared_sections(records: list[RunRecord]) -> list[Section]:
 
 def _render(title: str, state: Html, sections: list[Section]) -> Page:
     left_out: dict[str, str] = {}
-    parts, links = [], []
+    parts: list[tuple[Section, Html]] = []
     for section in sections:
+        given = set(left_out.values())
         columns = dict.fromkeys(_build(section.title, column, left_out) for column in section.columns)
+        if left_out.get(section.title) in given:
+            continue
         body = (
             join(columns) if len(columns) == 1 else tag("div", *(tag("div", each) for each in columns), class_="grid")
         )
-        parts.append(tag("section", tag("h2", section.title), body, id=section.anchor))
-        links.append(tag("a", section.title, href=f"#{section.anchor}"))
+        parts.append((section, body))
+    shown = [
+        tag("section", tag("h2", each.title), body, _also_left_out(each.title, left_out), id=each.anchor)
+        for each, body in parts
+    ]
+    links = [tag("a", each.title, href=f"#{each.anchor}") for each, _ in parts]
     head = [
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -91,13 +98,13 @@ def _render(title: str, state: Html, sections: list[Section]) -> Page:
         tag("style", Html(STYLE)),
     ]
     foot = tag("footer", f"Written by resnext report, {time.strftime('%Y-%m-%d %H:%M:%S %z')}.")
-    body = [tag("header", tag("h1", title, state), tag("nav", *links)), *parts, foot]
+    body = [tag("header", tag("h1", title, " ", state), tag("nav", *links)), *shown, foot]
     text = f"<!doctype html>\n{tag('html', tag('head', *head), tag('body', *body), lang='en')}\n"
     return Page(text, left_out)
 
 
 def _build(title: str, build: Callable[[], Html], left_out: dict[str, str]) -> Html:
-    """The section `title`, or one line with the reason why it is left out, which is given only once on the page."""
+    """A column of the section `title`, or one line with the reason why it is left out."""
     try:
         return build()
     except UserError as error:
@@ -108,9 +115,14 @@ def _build(title: str, build: Callable[[], Html], left_out: dict[str, str]) -> H
         Exception
     ) as error:  # a file that is damaged in a way that nobody thought of must not cost the other sections
         reason = f"this section could not be made: {describe_error(error)}"
-    earlier = next((each for each, why in left_out.items() if why == reason and each != title), None)
     left_out[title] = reason
-    return tag("p", f"Left out, as {earlier} is." if earlier else f"Left out: {reason}.", class_="missing")
+    return tag("p", f"Left out: {reason}.", class_="missing")
+
+
+def _also_left_out(title: str, left_out: dict[str, str]) -> Html:
+    """Names the sections that are not on the page for the same reason as `title`, the first of them."""
+    same = [each for each, reason in left_out.items() if reason == left_out.get(title)]
+    return tag("p", f"For the same reason: {', '.join(same[1:])}.", class_="missing") if same[1:] else Html("")
 
 
 def _state(record: RunRecord) -> Html:
