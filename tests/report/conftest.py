@@ -1,9 +1,5 @@
 """A trained and evaluated run whose classes have names of HTML, and its report."""
 
-import os
-import tempfile
-from pathlib import Path
-
 import pytest
 
 from resnext.run.directory import Run
@@ -11,9 +7,6 @@ from support.evaluation import evaluated
 from support.small_run import make_run, small_config, write_images
 
 CLASSES = ('<img src=x onerror="alert(1)">', "</section><script>", "a & $b^2$", "naïve\x1b漢字")
-
-# matplotlib lists the fonts of the machine once, which takes seconds
-os.environ.setdefault("MPLCONFIGDIR", str(Path(tempfile.gettempdir()) / f"resnext-tests-matplotlib-{os.getuid()}"))
 
 
 @pytest.fixture(scope="session")

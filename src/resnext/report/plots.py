@@ -30,7 +30,7 @@ DASHES = ("-", "--", "-.", ":")
 SIZE = (4.3, 2.5)  # inches: 310 × 180 units, about the width of a phone
 POINTS = 400  # of a line
 NEEDED = "needs matplotlib, which is not installed: pip install -e '.[report]' installs it"
-SETTINGS: dict[str, Any] = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "resnext",
     "text.parse_math": False,
