@@ -301,13 +301,17 @@ def test_matplotlib_is_named_with_the_command_that_installs_it(
     assert capsys.readouterr() == ("", f"resnext report: {line}\n")
 
 
-@pytest.mark.parametrize(("target", "reason"), [("nowhere/a.html", "No such file"), ("folder", "Is a directory")])
+@pytest.mark.parametrize(
+    ("target", "reason"), [("nowhere/a.html", "No such file"), ("folder", "is a folder"), ("link", "is a device")]
+)
 def test_a_page_that_cannot_be_written_is_one_line(
     copy: Run, target: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr("resnext.report.plots.render", lambda *arguments, **sizes: Html("<svg></svg>"))
     Path("folder").mkdir()
+    Path("link").symlink_to("/dev/null")
     assert run_verb(["report", str(copy.path), "--output", target]) == 2
+    assert Path("link").is_symlink()
     error = capsys.readouterr().err
     assert reason in error
     assert error.count("\n") == 1

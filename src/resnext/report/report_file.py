@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnext.errors import RunFailed, describe_error
-from resnext.files import atomic_write
+from resnext.files import atomic_write, check_regular
 from resnext.report.page import Page, build_page
 from resnext.report.plots import NEEDED, check_available, is_available
 from resnext.run.directory import Run
@@ -18,8 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def write_report(runs: Sequence[Run], path: Path) -> Page:
-    """Raises UserError without matplotlib, and OSError if the file cannot be written."""
+    """Raises UserError without matplotlib, or if `path` is not a regular file; OSError if it cannot be written."""
     check_available("a report")
+    with suppress(FileNotFoundError):
+        check_regular(path)  # replacing /dev/null would break the machine
     page = build_page(runs)
     atomic_write(path, page.text)
     return page
