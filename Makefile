@@ -31,7 +31,7 @@ $(error predict needs images: make predict RUN=runs/NAME DATA=PATH)
 endif
 endif
 ifeq ($(RUN),)
-ifneq ($(filter predict export publish average,$(MAKECMDGOALS)),)
+ifneq ($(filter predict export publish average report,$(MAKECMDGOALS)),)
 $(error give a run: make $(firstword $(MAKECMDGOALS)) RUN=runs/NAME)
 endif
 endif
@@ -40,7 +40,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train check slurm status resume evaluate predict export publish average models prepare bench \
+.PHONY: help train check slurm status resume report evaluate predict export publish average models prepare bench \
 	test test-processes test-faults test-slurm lint format docs
 
 help:
@@ -53,6 +53,7 @@ help:
 	@echo "                             the same as a SLURM job, requeued when needed"
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
 	@echo "make resume [RUN=runs/NAME]  resume a run, by default the latest unfinished one"
+	@echo "make report RUN=runs/NAME    write RUN/report.html: curves, mistakes, images, starts"
 	@echo "make evaluate RUN=runs/NAME [DATA=PATH]"
 	@echo "                             accuracy of all images and of each class, and calibration"
 	@echo "make predict RUN=runs/NAME DATA=PATH [ARGS='--output FILE']"
@@ -86,6 +87,9 @@ status: $(READY)
 
 resume: $(READY)
 	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(at_data) $(ARGS)
+
+report: $(READY)
+	@$(RESNEXT) report "$$RUN" $(ARGS)
 
 evaluate: $(READY)
 	@$(RESNEXT) evaluate "$$RUN" $(if $(DATA),--data "$$DATA") $(ARGS)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from support.small_run import write_images
 os.environ.setdefault("WANDB_MODE", "offline")
 # with more threads, tiny networks are slower, especially on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# matplotlib lists the fonts of the machine once, which takes seconds
+os.environ.setdefault("MPLCONFIGDIR", f"{tempfile.gettempdir()}/resnext-tests-matplotlib-{os.getuid()}")
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ VERBS = {
     "status": "show runs: state, step, time left, SLURM job",
     "resume": "resume a run; without a name, the latest unfinished run",
     "compare": "check whether two runs are identical, or where they differ first",
+    "report": "write a page about a run, or about several runs beside each other",
     "evaluate": "compute the accuracy and calibration of a checkpoint",
     "predict": "write the most likely classes of images",
     "export": "write the trained network for timm, torchvision, ONNX Runtime …",
@@ -100,7 +101,7 @@ def _complete(arguments: list[str]) -> list[str] | None:
     if not space:
         print(" ".join(VERBS))
         return None
-    if verb in ("resume", "status", "evaluate", "average", "compare"):
+    if verb in ("resume", "status", "report", "evaluate", "average", "compare"):
         print(" ".join(sorted(str(path.parent) for path in Path("runs").glob("[!.]*/config.yaml"))))
         return None
     if verb == "recipes":

@@ -1,6 +1,7 @@
 """`resnext recipes`: the table, the training plan of a recipe, and the difference of two recipes."""
 
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def test_a_picture_is_drawn_only_with_its_option(recipe_folder: Path, capsys: py
     assert labelled(output_of(capsys, *PLAN[1:], "--picture", "a.svg"))["picture"] == "a.svg"
     assert list(Path().iterdir()) == [Path("a.svg")]
     picture = ElementTree.parse("a.svg").getroot()
-    (line,) = (element for element in picture.iter() if element.tag.endswith("polyline"))
-    points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
+    (line,) = (each for each in picture.iter() if "stroke: #1f6fb4" in each.attrib.get("style", ""))
+    points = [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", line.attrib["d"])]
     assert points == sorted(points, key=lambda point: point[0])
     peak = min(points, key=lambda point: point[1])  # y grows downwards
     left, right = points[0][0], points[-1][0]

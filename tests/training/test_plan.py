@@ -37,6 +37,7 @@ OVERRIDES += ["model.layers=[1,1]", "model.cardinality=2", "model.base_width=16"
 OVERRIDES += ["recipe.epochs=2", "recipe.batch_size=16", "recipe.image_size=8", "recipe.ema.decay=0.9"]
 OVERRIDES += ["recipe.optimizer={name:lamb,lr:0.01,momentum:null}", "recipe.drop_path_rate=0.2"]
 OVERRIDES += ["recipe.teacher.name=timm/test_resnet", "recipe.teacher.weights=teacher.pt"]
+OVERRIDES += ["logger.report=false"]  # it lists the images again, and draws samples with transforms of its own
 OVERRIDES += ["logger.mode=disabled", "logger.every_steps=1", "trainer.accelerator=cpu", "trainer.devices=1"]
 
 

@@ -1,10 +1,11 @@
 """resnext fit RUN: train a run directory, as one process or as one rank."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from resnext.cli.arguments import ArgumentParser
 from resnext.runtime.parent_death import die_with_launcher
-from resnext.runtime.signals import StopRequest
+from resnext.runtime.signals import StopRequest, prints_for_all_ranks
 from resnext.runtime.slurm_job import is_slurm_rank
 
 
@@ -21,8 +22,11 @@ def main(arguments: list[str]) -> int:
 
         load_extensions()
 
+        from resnext.report.report_file import reporting
         from resnext.run.directory import Run
         from resnext.training.fit import fit
 
-        fit(Run.open(options.run, options.start), stop)
+        run = Run.open(options.run, options.start)
+        with reporting(run) if prints_for_all_ranks() else nullcontext():
+            fit(run, stop)
     return 0

@@ -163,7 +163,8 @@ def _print_wrapped(line: str, indent: int) -> None:
 def _print_plan(name: str, config: Config, images: int, picture: Path | None) -> None:
     from resnext.data.sampler import steps_per_epoch
     from resnext.models.factory import check_model_name
-    from resnext.task.lr_curve import draw_lr_curve, sample_lr
+    from resnext.report.plots import check_available, draw_lr_file
+    from resnext.task.lr_curve import sample_lr
     from resnext.task.optimization import total_steps
 
     check_model_name(config.model.name)
@@ -192,7 +193,11 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
         "picture": str(picture) if picture else None,
     }
     if picture:
-        picture.write_text(draw_lr_curve(recipe, per_epoch, f"{name}, {config.model.name}"))
+        check_available("--picture")
+        epochs = [step / per_epoch for step in rates]
+        title = f"learning rate: {name}, {config.model.name}, batch {recipe.batch_size}"
+        axis = f"epoch, of {pluralize(per_epoch, 'step')}"
+        picture.write_text(draw_lr_file(epochs, list(rates.values()), title, axis))
     for label, line in lines.items():
         if line is not None:
             _print_wrapped(f"{label:9} {line}", indent=10)

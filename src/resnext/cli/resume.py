@@ -10,6 +10,7 @@ from resnext.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from resnext.run.directory import Run
+    from resnext.training.parts import Parts
 
 
 def main(arguments: list[str]) -> int:
@@ -73,9 +74,7 @@ def names_run(name: str) -> bool:
 def _resume(run: "Run", overrides: list[str]) -> None:
     """Trains `run` to its end, with a new start if there are `overrides`."""
     if not overrides:
-        from resnext.launch.local import launch
-
-        return launch(run, None)
+        return _launch(run, None)
 
     from resnext.config.compose import apply_overrides
     from resnext.config.pretrained import without_weights
@@ -91,9 +90,16 @@ def _resume(run: "Run", overrides: list[str]) -> None:
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
 
-    from resnext.launch.local import launch  # imports torch, so that a mistake is reported first
-    from resnext.training.preflight import check_before_run, check_epochs
+    from resnext.training.preflight import check_before_run, check_epochs  # torch, so that a mistake is reported first
 
     check_epochs(run, config, images[0])
     parts = check_before_run(without_weights(config), *images)
-    return launch(run.add_start(config), parts)
+    return _launch(run.add_start(config), parts)
+
+
+def _launch(run: "Run", parts: "Parts | None") -> None:
+    from resnext.launch.local import launch
+    from resnext.report.report_file import reporting
+
+    with reporting(run):
+        launch(run, parts)

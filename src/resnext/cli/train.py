@@ -36,12 +36,14 @@ def train(config: Config, command: list[str]) -> float | None:
         print(network)
 
     from resnext.launch.local import launch
+    from resnext.report.report_file import reporting
     from resnext.training.preflight import check_before_run
 
     parts = check_before_run(without_weights(config) if resumes else config, *images)
     run = Run.create(config, identify_data(*images), command)
     try:
-        launch(run, parts)
+        with reporting(run):
+            launch(run, parts)
     except Interrupted as error:
         if "SUBMITIT_EXECUTOR" in os.environ:
             _leave_submitit(error.signum)

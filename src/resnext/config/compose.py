@@ -100,10 +100,15 @@ class Composer:
 
 @contextmanager
 def composer(config_dir: str | None = None) -> Iterator[Composer]:
-    """A `Composer` for configs/ and `config_dir`."""
+    """A `Composer` for configs/ and `config_dir`, also within a job that Hydra runs."""
     folders = config_folders(CONFIGS, config_dir)
-    with _hydra(folders) as hydra:
-        yield Composer(folders, hydra)
+    running = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with _hydra(folders) as hydra:
+            yield Composer(folders, hydra)
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = running
 
 
 @contextmanager

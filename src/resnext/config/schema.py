@@ -75,13 +75,14 @@ class LoggerConfig:
 
     `project`: W&B's project. `entity`: W&B's user or team; null: your default. `every_steps`: optimizer steps between
     two rows of the training loss. `names`: registered loggers, in addition to W&B and metrics.csv. `options`:
-    NAME.OPTION of these loggers.
+    NAME.OPTION of these loggers. `report`: write RUN/report.html when the training ends.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
     project: Name = "resnext"
     entity: str | None = None
     every_steps: Count = 50
+    report: bool = True
     names: tuple[Name, ...] = ()
     options: Options = None
 

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from resnext.config.recipe import RecipeConfig
-from resnext.data.sampler import derive_seeds
 from resnext.models.freezing import find_frozen_modules
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.early_stopping import EarlyStop
 from resnext.task.finite import FiniteGuard
 from resnext.task.loss import Loss
 from resnext.task.metrics import NamedMetrics
-from resnext.task.mixing import draw_mix, mix_images, mix_targets
+from resnext.task.mixing import draw_mix, micro_step_seeds, mix_images, mix_targets
 from resnext.task.optimization import lr_at, set_lr, total_steps
 from resnext.task.teacher import Teacher
 
@@ -129,7 +128,7 @@ class ClassificationTask(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         step, micro_step = self.global_step, self.micro_step(batch_idx)
-        network_seed, self._mixing_seed = derive_seeds(2, self.seed, step, micro_step, self.global_rank)
+        network_seed, self._mixing_seed = micro_step_seeds(self.seed, step, micro_step, self.global_rank)
         torch.manual_seed(network_seed)
         set_lr(self.trainer.optimizers[0], lr_at(step, self.recipe, self.steps_per_epoch))
         if micro_step == 0:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from resnext.config.augmentation import MixingConfig
 from resnext.data.box import Box
+from resnext.data.sampler import derive_seeds
 
 
 class Mix(NamedTuple):
@@ -18,6 +19,12 @@ class Mix(NamedTuple):
 
     lam: float
     box: Box | None = None
+
+
+def micro_step_seeds(seed: int, step: int, micro_step: int, rank: int) -> tuple[int, int]:
+    """Two seeds of a micro-step: for draws within the network, such as dropout, and for the mix of its batch."""
+    network, mixing = derive_seeds(2, seed, step, micro_step, rank)
+    return network, mixing
 
 
 def draw_mix(config: MixingConfig, height: int, width: int, seed: int) -> Mix:

@@ -1,0 +1,54 @@
+"""Writes the report as a file: by `resnext report`, and at the end of a training."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from resnext.errors import RunFailed, describe_error
+from resnext.files import atomic_write, check_regular
+from resnext.report.page import Page, build_page
+from resnext.report.plots import NEEDED, check_available, is_available
+from resnext.run.directory import Run
+from resnext.runtime.logs import logging_to
+
+PAGE = "report.html"
+
+log = logging.getLogger(__name__)
+
+
+def write_report(runs: Sequence[Run], path: Path) -> Page:
+    """Raises UserError without matplotlib, or if `path` is not a regular file; OSError if it cannot be written."""
+    check_available("a report")
+    with suppress(FileNotFoundError):
+        check_regular(path)  # replacing /dev/null would break the machine
+    page = build_page(runs)
+    atomic_write(path, page.text)
+    return page
+
+
+@contextmanager
+def reporting(run: Run) -> Iterator[None]:
+    """Writes RUN/report.html when the training in this block has finished or failed, but not after a signal.
+
+    A report that cannot be written is one line in the log: the result of the training is already known.
+    """
+    try:
+        yield
+    except RunFailed:
+        _write_at_end(run)
+        raise
+    _write_at_end(run)
+
+
+def _write_at_end(run: Run) -> None:
+    path = run.path / PAGE
+    with logging_to(run.path, rank=0):
+        try:
+            if not run.config.logger.report:
+                return
+            if is_available():
+                write_report([run], path)
+            log.info("report    %s", path if is_available() else NEEDED)
+        except Exception as error:
+            log.warning("%s cannot be written: %s", path, describe_error(error))
