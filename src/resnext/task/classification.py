@@ -68,6 +68,7 @@ class ClassificationTask(LightningModule):
         self.named_metrics = nn.ModuleDict({"val": NamedMetrics(names, num_classes or 0)})
         self.last_scores: dict[str, Scores] = {}  # of the last validation, by prefix
         self.last_metrics: dict[str, float] = {}  # all metrics of the last validation, by column of metrics.csv
+        self.last_loss: float | None = None  # train/loss of the last logged step
         self.early_stop: EarlyStop | None = None
         self._mixing_seed = 0
         self._epoch_loss = EpochLoss()
@@ -170,6 +171,7 @@ class ClassificationTask(LightningModule):
             loss = float(self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean"))
             if not math.isfinite(loss) and not self.guard.skip:
                 self.guard.check(step)
+            self.last_loss = loss
             self._epoch_loss.read()
             mean = self._epoch_loss.mean(self.device) if ends_epoch or is_last else None
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
