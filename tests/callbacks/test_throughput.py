@@ -103,6 +103,28 @@ def test_saves_count_for_the_speed_but_not_for_the_share_of_waiting(digits: Path
     assert all(25 < float(row["perf/data_wait_percent"]) < 75 for row in rows), rows
 
 
+def test_a_wait_does_not_count_while_the_gpu_still_computes(monkeypatch: pytest.MonkeyPatch):
+    """A batch takes 1 s, of which 0.5 s are waiting. At every second batch, the GPU has not finished the one before."""
+    now = 0.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+    trainer = SimpleNamespace(accumulate_grad_batches=1, num_training_batches=10**6, global_step=0, current_epoch=0)
+    trainer.loggers, trainer.train_dataloader = [], SimpleNamespace(seconds_waited=0.0)
+    throughput, task = Throughput(64, 10**6), micro_steps_of(trainer)
+    throughput.on_train_start(trainer, task)
+    records = []
+    throughput._step_done = SimpleNamespace(
+        query=lambda: trainer.global_step % 2 == 0, record=lambda: records.append(1)
+    )
+    for step in range(9):
+        now += 1
+        trainer.train_dataloader.seconds_waited += 0.5
+        throughput.on_train_batch_start(trainer, task, None, step)
+        trainer.global_step = step + 1
+        throughput.on_train_batch_end(trainer, task, None, None, step)
+    assert len(records) == 9
+    assert throughput.data_wait_percent == pytest.approx(100 * 4 * 0.5 / 8)
+
+
 def test_pauses_are_left_out_of_the_share_of_waiting(monkeypatch: pytest.MonkeyPatch):
     """A step takes 1 s, of which 0.25 s are waiting. After a step, a pause of 3 s; after step 2, also a validation."""
     now = 0.0

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -39,7 +40,8 @@ class Throughput(Callback):
     do not count.
 
     The speed counts the pauses between steps: saves, and waiting for other ranks. The share of time spent waiting for
-    data does not: it is the share of the time of the steps themselves.
+    data does not: it is the share of the time of the steps themselves. A wait counts only if the device is idle when
+    the batch arrives: this process runs ahead of a GPU, and may wait for a batch that the GPU does not need yet.
 
     Args:
         batch_size: the global batch, in images.
@@ -54,6 +56,8 @@ class Throughput(Callback):
         self.recent_images_per_sec = 0.0  # since the last line of perf.csv
         self.data_wait_percent = 0.0
         self._batches = 0
+        self._step_done: torch.cuda.Event | None = None  # of the last batch; None on a CPU
+        self._device_is_idle = True
         self._total = self._recent = self._steady = _Window()
 
     @property
@@ -73,6 +77,12 @@ class Throughput(Callback):
         self._images = self.batch_size / trainer.accumulate_grad_batches
         self._mark, self._waited, self._paused = time.perf_counter(), 0.0, self._pauses.seconds
 
+        if pl_module.device.type == "cuda":
+            self._step_done = torch.cuda.Event()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._device_is_idle = self._step_done is None or self._step_done.query()
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._mark, self._paused = time.perf_counter(), self._pauses.seconds
 
@@ -83,7 +93,8 @@ class Throughput(Callback):
         loader: Any = trainer.train_dataloader  # a TrainLoader
         now, waited, paused = time.perf_counter(), loader.seconds_waited, self._pauses.seconds
         if self._batches:
-            batch_window = _Window(self._images, now - self._mark, waited - self._waited, paused - self._paused)
+            waiting = waited - self._waited if self._device_is_idle else 0.0
+            batch_window = _Window(self._images, now - self._mark, waiting, paused - self._paused)
             self._total, self._recent = self._total.plus(batch_window), self._recent.plus(batch_window)
             is_steady = self._batches > WARMUP_STEPS * trainer.accumulate_grad_batches
             self._steady = (self._steady.faded(FADING) if is_steady else _Window()).plus(batch_window)
@@ -91,6 +102,8 @@ class Throughput(Callback):
             self.recent_images_per_sec = self._recent.images_per_sec
             self.data_wait_percent = self._recent.wait_percent
         self._batches += 1
+        if self._step_done is not None:
+            self._step_done.record()
         self._mark, self._waited, self._paused = now, waited, paused
         is_due = pl_module.ends_step(batch_idx) and trainer.global_step % self.log_every_steps == 0
         if is_due or pl_module.ends_epoch(batch_idx):

@@ -14,12 +14,14 @@ from resnext.callbacks.best_checkpoint import BestCheckpoint
 from resnext.callbacks.early_stopping import EarlyStopping
 from resnext.callbacks.ema import WeightEma
 from resnext.callbacks.last_checkpoint import LastCheckpoint
+from resnext.callbacks.loader_hint import LoaderHint
 from resnext.callbacks.progress import ProgressReport
 from resnext.callbacks.save_time_check import SaveTimeCheck
 from resnext.callbacks.summary import SummaryWriter
 from resnext.callbacks.throughput import Throughput
 from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.datamodule import ImageDataModule
+from resnext.data.pack import PackedImages
 from resnext.loggers.csv import CsvLogger
 from resnext.loggers.wandb import build_wandb_logger, is_wanted
 from resnext.registry import build_named
@@ -146,6 +148,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
         *([EarlyStopping(recipe.early_stopping, plan.history)] if recipe.early_stopping.monitor else []),
         throughput,
         ProgressReport(throughput, plan.steps, recipe.epochs),
+        LoaderHint(throughput, config.data, is_packed=isinstance(plan.parts.train, PackedImages)),
         SummaryWriter(run, throughput, recipe.best_by),
         saver,
         BestCheckpoint(run, recipe.best_by),
