@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from resnext.config.batch import BatchSplit, split_batch
 from resnext.config.data import OF_THE_MACHINE, DataConfig
 from resnext.config.errors import KeyMistake, first_mistake
+from resnext.config.logger import LoggerConfig
 from resnext.config.model import ModelConfig
 from resnext.config.parts import parse_named_options
 from resnext.config.recipe import RecipeConfig
@@ -63,26 +64,6 @@ class CheckpointConfig:
     every_steps: Count | None = None
     keep_every_epochs: Count | None = None
     max_failures: Count = 10
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LoggerConfig:
-    """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
-
-    `names`: registered loggers, in addition to W&B and metrics.csv.
-    """
-
-    mode: Literal["auto", "offline", "disabled"] = "auto"
-    project: Name = "resnext"
-    entity: str | None = None
-    every_steps: Count = 50
-    names: tuple[Name, ...] = ()
-    options: Options = None
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        object.__setattr__(self, "options", parse_named_options("logger", "logger", self.names, self.options))
-        return self
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

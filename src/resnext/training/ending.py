@@ -12,6 +12,7 @@ import wandb
 from resnext.callbacks.last_checkpoint import SaveFailed
 from resnext.config.schema import Config
 from resnext.errors import Interrupted, RunFailed, UserError, describe_error
+from resnext.loggers.wandb import send_summary
 from resnext.run.directory import Run
 from resnext.runtime.library_messages import is_gloo_failure, is_timeout
 from resnext.runtime.signals import TIME_LIMIT_SIGNALS
@@ -53,7 +54,7 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
             worker.kill()  # else Python waits at its exit for a worker that hangs
         if world.rank == 0:
             run.update_summary(status=status)
-            _finish_wandb(exit_code=0 if status == "finished" else 1)
+            _finish_wandb(run, exit_code=0 if status == "finished" else 1)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
                 with suppress(RuntimeError):  # another rank died at its exit: ignore it
@@ -78,9 +79,10 @@ def _what_next(run: Run) -> str:
     return f"`make resume RUN={shlex.quote(str(run.path))}` continues the run"
 
 
-def _finish_wandb(exit_code: int) -> None:
+def _finish_wandb(run: Run, exit_code: int) -> None:
     """Raises no error: the result of the training is already known, and W&B's own process may have ended."""
     try:
+        send_summary(run.summary)
         wandb.finish(exit_code=exit_code)
     except Exception as error:
         log.warning("W&B could not finish: %s", describe_error(error))

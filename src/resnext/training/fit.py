@@ -23,8 +23,8 @@ from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.datamodule import ImageDataModule
 from resnext.data.pack import PackedImages
 from resnext.loggers.csv import CsvLogger
+from resnext.loggers.named import build_named_loggers
 from resnext.loggers.wandb import build_wandb_logger, is_wanted
-from resnext.registry import build_named
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
 from resnext.runtime.logs import EVALUATION_MODE, logging_to
@@ -163,7 +163,7 @@ def build_loggers(run: Run, plan: TrainingPlan) -> list[Logger]:
     average = config.recipe.ema.decay is not None
     names = config.recipe.evaluation.metrics
     csv = CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average, names=names)
-    loggers: list[Logger] = [csv]
+    loggers: list[Logger] = [csv]  # the first: it drops the rows that this start computes again
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
-    return [*loggers, *build_named("logger", config.logger.options, run)]
+    return [*loggers, *build_named_loggers(config.logger, run)]
