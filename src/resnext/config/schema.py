@@ -67,6 +67,13 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class NotifyConfig:
+    """`command`: a line of the shell that is run when the run ends, fails or stalls (docs/watching.md)."""
+
+    command: Name | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class CallbacksConfig:
     """Registered callbacks, called in this order after our own. They are part of a run's identity."""
 
@@ -93,6 +100,7 @@ class Config:
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
     slurm: SlurmConfig = Field(default_factory=SlurmConfig)
 
     @model_validator(mode="after")

@@ -16,4 +16,5 @@ register_ours["mlflow"](build_mlflow_logger)
 def build_named_loggers(config: LoggerConfig, run: Run) -> list[Logger]:
     """The loggers that start without an error. The CSV files of `run` must hold only rows that stay."""
     built = build_named("logger", {name: each for name, each in config.options.items() if name != "wandb"}, run)
-    return [each for each in built if not (isinstance(each, Tolerant) and each.stopped)]  # the Trainer would fail
+    stopped = [each for each in built if isinstance(each, Tolerant) and each.stopped]
+    return [each for each in built if each not in stopped]  # the Trainer would ask a stopped one for its experiment

@@ -46,7 +46,10 @@ def build_tensorboard_logger(run: Run) -> TensorBoard:
 
 def read_events(folder: Path) -> set[tuple[str, int]]:
     """(name, step) of each scalar that TensorBoard shows; none if the folder does not exist."""
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
+        SCALARS,
+        EventAccumulator,
+    )
 
     if not folder.is_dir():
         return set()

@@ -76,6 +76,12 @@ def send_summary(summary: dict[str, Any]) -> None:
     wandb.run.summary.update(named | {name: summary[name] for name in plain if name in summary})
 
 
+def send_alert(title: str, text: str, *, is_bad: bool) -> None:
+    """W&B sends it by mail or Slack, as its user has set there. Does nothing if W&B is off or offline."""
+    if wandb.run is not None and not wandb.run.offline:
+        wandb.run.alert(title, text, level="ERROR" if is_bad else "INFO")
+
+
 def seconds_to_finish() -> float:
     """The maximum time of `wandb.finish`: only an online run waits for a server."""
     return FINISH_SECONDS if wandb.run is not None and not wandb.run.offline else 0.0

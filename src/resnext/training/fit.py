@@ -17,6 +17,7 @@ from resnext.callbacks.last_checkpoint import LastCheckpoint
 from resnext.callbacks.loader_hint import LoaderHint
 from resnext.callbacks.progress import ProgressReport
 from resnext.callbacks.save_time_check import SaveTimeCheck
+from resnext.callbacks.stall_watch import StallWatch
 from resnext.callbacks.summary import SummaryWriter
 from resnext.callbacks.throughput import Throughput
 from resnext.config.checkpoint_metadata import CheckpointMetadata
@@ -35,6 +36,7 @@ from resnext.task.classification import ClassificationTask
 from resnext.terminal import pluralize
 from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
+from resnext.training.notification import notify
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan, plan_training
 from resnext.training.record import (
@@ -150,6 +152,7 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
         ProgressReport(throughput, plan.steps, recipe.epochs),
         LoaderHint(throughput, config.data, is_packed=isinstance(plan.parts.train, PackedImages)),
         SummaryWriter(run, throughput, recipe.best_by),
+        StallWatch(config.trainer.timeout_minutes, lambda message: notify(run, "stalled", message)),
         saver,
         BestCheckpoint(run, recipe.best_by),
         *([SaveTimeCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
