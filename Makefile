@@ -10,7 +10,7 @@ override RUN := $(value RUN)
 override DATA := $(value DATA)
 export PYTHON RUN DATA
 
-known := EXP RUN DATA ARGS NODES GPUS PYTHON SHELL VENV
+known := EXP RUN DATA ARGS NODES GPUS WATCH PYTHON SHELL VENV
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
 ifneq ($(filter-out $(known) MAKEFLAGS MAKEOVERRIDES,$(given)),)
 $(error $(filter-out $(known),$(given)) is unknown; `make` lists what can be given)
@@ -51,7 +51,8 @@ help:
 	@echo "                             what can be known before: images, memory, speed, hours"
 	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@echo "                             the same as a SLURM job, requeued when needed"
-	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job"
+	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, SLURM job;"
+	@echo "                             WATCH=1 refreshes until Ctrl-C"
 	@echo "make resume [RUN=runs/NAME]  resume a run, by default the latest unfinished one"
 	@echo "make report RUN=runs/NAME    write RUN/report.html: curves, mistakes, images, starts"
 	@echo "make evaluate RUN=runs/NAME [DATA=PATH]"
@@ -83,7 +84,7 @@ slurm: $(READY)
 		$(if $(NODES),slurm.nodes=$(NODES)) $(if $(GPUS),slurm.gpus_per_node=$(GPUS)) $(ARGS)
 
 status: $(READY)
-	@$(RESNEXT) status $(if $(RUN),"$$RUN")
+	@$(RESNEXT) status $(if $(RUN),"$$RUN") $(if $(WATCH),--watch) $(ARGS)
 
 resume: $(READY)
 	@$(RESNEXT) resume $(if $(RUN),"$$RUN") $(at_data) $(ARGS)

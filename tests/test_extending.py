@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,13 +67,14 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def test_an_example_is_one_file_of_at_most_thirty_lines():
-    assert EXAMPLES.keys() == {"plain", "poly", "noise", "json_lines", "listed"}
-    for text in EXAMPLES.values():
-        assert len([line for line in text.splitlines() if line.strip()]) <= 30
+    assert EXAMPLES.keys() == {"plain", "poly", "noise", "json_lines", "trackio", "listed"}
+    lines = {name: len([line for line in text.splitlines() if line.strip()]) for name, text in EXAMPLES.items()}
+    assert max(lines.values()) <= 30
+    assert lines["trackio"] <= 20
 
 
 def test_the_examples_follow_the_advice_to_import_torch_late(tmp_path: Path):
-    """All five are imported when a configuration is read, which is refused before torch is imported."""
+    """All six are imported when a configuration is read, which is refused before torch is imported."""
     for name, text in EXAMPLES.items():
         (tmp_path / f"{name}.py").write_text(text)
     code = (
@@ -141,6 +143,29 @@ def test_the_logger_example_writes_the_losses_of_metrics_csv(image_folder: Path)
     losses = [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
     rows = [(int(row["step"]), float(row["train/loss"])) for row in read_metrics(run) if row["train/loss"]]
     assert losses == rows
+
+
+def test_the_trackio_example_sends_a_resumed_run_to_one_run(image_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """With a stand-in for trackio, which has the arguments of its functions `init`, `log` and `finish`."""
+    calls: list[tuple[str, dict]] = []
+
+    def init(project: str, *, name: str, config: dict, resume: str) -> None:
+        calls.append(("init", {"project": project, "name": name, "config": config, "resume": resume}))
+
+    def log(metrics: dict, step: int | None = None) -> None:
+        calls.append(("log", {"step": step, **metrics}))
+
+    trackio = SimpleNamespace(init=init, log=log, finish=lambda: calls.append(("finish", {})))
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    run = make_run(small_config(image_folder, run="tracked", recipe__batch_size=4, logger__names=["trackio"]))
+    with with_callbacks(Stopper("on_train_batch_start", 3)), pytest.raises(Interrupted):
+        fit(run)
+    fit(run)
+    assert [name for name, _ in calls if name != "log"] == ["init", "finish"] * 2
+    assert calls[0][1]["config"]["recipe.batch_size"] == 4
+    assert {values["name"] for name, values in calls if name == "init"} == {"tracked"}
+    losses = [(values["step"], values["train/loss"]) for name, values in calls if "train/loss" in values]
+    assert losses == [(int(row["step"]), float(row["train/loss"])) for row in read_metrics(run) if row["train/loss"]]
 
 
 def test_the_data_set_example_equals_class_folders(image_folder: Path):

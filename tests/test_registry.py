@@ -118,7 +118,7 @@ def test_only_other_modules_import_a_module_that_begins_with_an_underscore(tmp_p
         (
             "logger__names",
             ["x"],
-            "logger.names=x is not a registered logger; add your own in src/resnext/extensions/",
+            "logger.names=x is not a registered logger (registered: wandb, tensorboard, mlflow); add your own in src",
         ),
     ],
 )

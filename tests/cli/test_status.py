@@ -1,5 +1,13 @@
 """The table of runs: complete names, accuracy, and the step at which a run stopped."""
 
+import fcntl
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -59,3 +67,53 @@ def test_a_killed_run_is_shown_at_the_step_of_its_last_metrics(tmp_path: Path, c
     (run.path / "metrics.csv").write_text(f"{HEADER}1,10,0.1,0.5,,,\n1,20,0.1,0.5,,,\n1,3")
     assert status(["killed"]) == 0
     assert "state     died\nstep      20/100\n" in capsys.readouterr().out
+
+
+def test_watching_needs_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    make(tmp_path, "a", status="finished", steps=100)
+    assert run_verb(["status", "--watch"]) == 2
+    assert capsys.readouterr().err == (
+        "resnext status: --watch needs a terminal, and the output is not one: leave out --watch\n"
+    )
+
+
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """What is written to the terminal until `text` appears; None: until its other side is closed."""
+    seen = b""
+    while text is None or text not in seen:
+        assert select.select([terminal], [], [], 60)[0], f"nothing more after {seen!r}"
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:  # the other side is closed
+            assert text is None, seen
+            break
+    return seen
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_watched_table_is_refreshed_and_leaves_a_clean_terminal(tmp_path: Path, signum: signal.Signals):
+    """On a terminal of 6 lines, with 9 runs: the latest are shown."""
+    for number in range(9):
+        run = make(tmp_path, f"run-{number}", status="interrupted", steps=10)
+        os.utime(run.path / "summary.json", (number, number))
+    outside, inside = os.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 80, 0, 0))
+    code = "import resnext.cli.status as s; s.WATCH_SECONDS = 0.2; from resnext.__main__ import main; main()"
+    command = [sys.executable, "-c", code, "status", "--watch"]
+    environment = os.environ | {"TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environment)
+    os.close(inside)
+    seen = read_until(outside, b"run-8 interrupted 10/100")
+    assert b"run-3" not in seen
+    run.update_summary(steps=77)
+    seen += read_until(outside, b"run-8 interrupted 77/100")
+    process.send_signal(signum)
+    seen += read_until(outside, None)
+    os.close(outside)
+    assert process.wait(timeout=30) == (0 if signum == signal.SIGINT else 143)
+    before, _, after = seen.decode().partition("\x1b[?1049l")
+    assert "\x1b[?1049h" in before
+    rows = [line for line in after.splitlines() if "interrupted" in line]
+    assert len(rows) == (9 if signum == signal.SIGINT else 0)
+    assert "Traceback" not in after

@@ -252,6 +252,15 @@ def test_only_a_clusters_file_or_the_command_line_may_set_shell_lines(configs: P
         assert compose(*arguments)[0].slurm.prologue == ("module load cuda",)
 
 
+def test_only_the_command_line_may_set_the_command_of_a_notification(configs: Path):
+    (configs / "experiment/evil.yaml").write_text(EVIL + "notify:\n  command: touch canary\n")
+    (configs / "experiment/late.yaml").write_text(EVIL + 'notify: "${oc.select:hydra.verbose,{command: x}}"\n')
+    for name in ("evil", "late"):
+        assert refusal(f"experiment={name}").startswith("notify.command is a shell line: give it on the command line")
+    for given in ("notify.command='echo $RESNEXT_TOP1, done'", "notify={command:'echo $RESNEXT_TOP1, done'}"):
+        assert compose("experiment=evil", given)[0].notify.command == "echo $RESNEXT_TOP1, done"
+
+
 def test_a_shell_line_that_could_change_after_the_check_is_refused(configs: Path):
     """The hydra node exists during composition but not in the job, and another file can set slurm.account."""
     late = "slurm:\n  prologue: ${oc.select:hydra.verbose,[touch canary]}\n"

@@ -75,5 +75,5 @@ def test_a_file_that_is_damaged_during_the_training_is_written_again(tmp_path: P
     else:
         path.write_bytes(text[:-9] if damage == "cut" else b"")
     logger.log_metrics({"epoch": 1, "train/loss": 1 / 3}, step=3)
-    assert path.read_bytes() == text + b"1,3,,0.3333333333333333,,,\r\n"
+    assert path.read_bytes() == text + b"1,3,,0.3333333333333333,,,,\r\n"
     assert caplog.text.count("metrics.csv was changed by another program: the training rewrites it") == 1

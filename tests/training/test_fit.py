@@ -18,6 +18,7 @@ from torch.distributed import DistNetworkError, TCPStore
 from resnext.__main__ import run_verb
 from resnext.errors import Interrupted, RunFailed, UserError
 from resnext.inference import forward
+from resnext.loggers import wandb_folders
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import read_checkpoint
 from resnext.runtime.world import World
@@ -112,6 +113,13 @@ def test_all_starts_of_a_run_have_one_wandb_id(digits: Path, monkeypatch: pytest
     folders = [path.name for path in (run.path / "wandb").glob("offline-run-*")]
     assert folders
     assert all(f"-{run.info['wandb_id']}" in name for name in folders)  # W&B adds -1 within one second
+    wandb.teardown()  # waits until the file is closed
+    (file,) = (run.path / "wandb/latest-run").resolve().glob("*.wandb")
+    items = [item for record in wandb_folders._read_records(file) for item in record.summary.update]
+    sent = {wandb_folders._name(item): json.loads(item.value_json) for item in items}
+    summary = run.summary
+    assert (sent["status"], sent["best/epoch"], sent["steps"]) == ("finished", summary["best_epoch"], 4)
+    assert (sent["best/val/top1"], sent["best/val/loss"]) == (summary["val/top1"], summary["val/loss"])
 
 
 @pytest.mark.parametrize("steps", [2, 0])

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from resnext.__main__ import run_verb
-from resnext.run.metrics import read_rows
+from resnext.loggers.csv import CsvLogger
+from resnext.run.metrics import find_lost, read_rows
 from support.small_run import write_images
 from support.stopping import IMAGES
 
@@ -33,7 +34,21 @@ def test_a_run_of_an_earlier_release_ends_with_the_same_result(tmp_path: Path):
         torch.testing.assert_close(ours[name], weights, **tolerance, msg=name)
     rows, expected = (read_rows(path) for path in (Path("runs/release/metrics.csv"), FIXTURES / "old_run_metrics.csv"))
     near = [pytest.approx(numbers(row), rel=tolerance["rtol"], abs=0) for row in expected]
-    assert [numbers(row) for row in rows] == near
+    assert [numbers({name: row[name] for name in expected[0]}) for row in rows] == near
+    # The release did not keep the sum of the epoch's losses: only the epoch that begins after the resume has a mean.
+    ends = [row for row in rows if row["train/epoch_loss"]]
+    assert [row["step"] for row in ends] == ["12"]
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]][-4:]
+    assert float(ends[0]["train/epoch_loss"]) == pytest.approx(sum(losses) / 4)
+
+
+def test_a_metrics_csv_without_the_newer_columns_has_lost_no_rows(tmp_path: Path):
+    """The copy in the checkpoint has the release's columns; a start has rewritten the file with ours."""
+    kept, path = (FIXTURES / "old_run/metrics.csv").read_text(), tmp_path / "metrics.csv"
+    path.write_text(kept)
+    CsvLogger(tmp_path, resume_step=7, validated=True, average=True)
+    assert "train/epoch_loss" in path.read_text()
+    assert find_lost(path, kept) == []
 
 
 def is_same_machine() -> bool:

@@ -203,7 +203,10 @@ def test_a_resume_in_an_epoch_with_another_number_of_ranks(ranks: Ranks, images:
     size = IMAGES["train/a"] + IMAGES["train/b"]
     images_of = {epoch: epoch_order(run.config.seed, epoch, size)[: STEPS * 16] for epoch in range(EPOCHS)}
     assert seen == Counter(f"{epoch} {image}" for epoch, order in images_of.items() for image in order)
-    assert [row["step"] for row in read_rows(run.path / "metrics.csv") if row["lr"]] == [str(n) for n in range(1, 13)]
+    rows = [row for row in read_rows(run.path / "metrics.csv") if row["lr"]]
+    assert [row["step"] for row in rows] == [str(n) for n in range(1, 13)]
+    losses = [sum(float(row["train/loss"]) for row in rows[begin : begin + STEPS]) / STEPS for begin in (0, 4, 8)]
+    assert [float(row["train/epoch_loss"]) for row in rows if row["train/epoch_loss"]] == pytest.approx(losses)
 
 
 def test_a_complete_run_ends_alike_on_all_ranks(images: Path):

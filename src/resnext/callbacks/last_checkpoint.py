@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from resnext.callbacks.throughput import Stopwatch
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.schema import CheckpointConfig
 from resnext.errors import Interrupted, RunFailed
@@ -56,6 +57,7 @@ class LastCheckpoint(Checkpoint):
         self._validated = True
         self._saved_at = time.monotonic()
         self.longest_save = 0.0  # seconds
+        self.pauses = Stopwatch()  # runs while the training saves, validates, or waits for the other ranks
         self._ranks: MaxOverRanks | None = None
         self._common_batches = 0
 
@@ -89,19 +91,15 @@ class LastCheckpoint(Checkpoint):
         epoch_is_over = trainer.should_stop or pl_module.ends_epoch(batch_idx)
         if not pl_module.ends_step(batch_idx) or epoch_is_over:
             return
-        assert self._ranks is not None
-        late, signum = divmod(self._ranks.of_last_call(self._is_late() * 256 + self.stop.signum), 256)
-        if late or signum or self._is_due(trainer.global_step):
-            self._save(trainer, pl_module)
-            self._ranks.discard()  # its values are from before the save
-        if signum:
-            raise Interrupted(signum)
+        with self.pauses.running():
+            self._save_or_stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = False
-        self._save(trainer, pl_module)
-        self._stop_if_asked()
-        self._validate(trainer, pl_module)
+        with self.pauses.running():
+            self._save(trainer, pl_module)
+            self._stop_if_asked()
+            self._validate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._common_batches = -self._max_over_ranks(-int(sum(trainer.num_val_batches)))
@@ -118,6 +116,16 @@ class LastCheckpoint(Checkpoint):
         """Stops if a signal asks for it, but only after a batch that every rank has: all ranks must take part."""
         if batch_idx < self._common_batches:
             self._stop_if_asked()
+
+    def _save_or_stop(self, trainer: Trainer, task: LightningModule) -> None:
+        """Saves or stops between two steps of an epoch, if a rank asks for it."""
+        assert self._ranks is not None
+        late, signum = divmod(self._ranks.of_last_call(self._is_late() * 256 + self.stop.signum), 256)
+        if late or signum or self._is_due(trainer.global_step):
+            self._save(trainer, task)
+            self._ranks.discard()  # its values are from before the save
+        if signum:
+            raise Interrupted(signum)
 
     def _validate(self, trainer: Trainer, task: LightningModule) -> None:
         """Does what Lightning's training loop does around its own validation."""

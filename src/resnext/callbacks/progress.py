@@ -1,7 +1,9 @@
 """Progress: a bar on a terminal, plain lines elsewhere, and one line for each epoch."""
 
 import logging
+import math
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +16,15 @@ from resnext.runtime.logs import console
 from resnext.task.classification import ClassificationTask
 
 LINE_SECONDS = 30.0
+WIDE = 100  # columns; on a narrower terminal the bar is shorter, so that the text fits in 80
 
 log = logging.getLogger(__name__)
 
 
 class ProgressReport(Callback):
-    """Shows the position of the training, its speed, the time left and the share of time spent waiting for data.
+    """Shows position, loss, speed, the time left in the epoch and in the run, and the share of time waiting for data.
+
+    The loss is `train/loss` of the last logged step. The time left in the run includes validations after the first one.
 
     Args:
         throughput: must come before this callback, so that its numbers include the current batch.
@@ -30,13 +35,14 @@ class ProgressReport(Callback):
         self.throughput, self.total_steps, self.epochs = throughput, total_steps, epochs
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=20 if console.width >= WIDE else 8),
             TextColumn("{task.fields[text]}"),
             console=console,
             transient=True,
         )
         self._task = self._bar.add_task("", total=total_steps, text="")
         self._line_at = time.monotonic() + LINE_SECONDS
+        self._validation_began = self._validation_seconds = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and console.is_terminal:
@@ -45,22 +51,25 @@ class ProgressReport(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, ClassificationTask)
         if not trainer.is_global_zero:
             return
+        epoch = self._epoch(trainer.current_epoch + 1)
         if console.is_terminal:
-            epoch = self._epoch(trainer.current_epoch + 1)
-            self._bar.update(self._task, completed=trainer.global_step, description=epoch, text=self._speed(trainer))
+            text = "  ".join(self._facts(pl_module, "data wait", clock=_short))
+            self._bar.update(self._task, completed=trainer.global_step, description=epoch, text=text)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_SECONDS
             position = f"step {trainer.global_step}/{self.total_steps}"
-            epoch = self._epoch(trainer.current_epoch + 1)
-            log.info("%s", f"{epoch}  {position}  {self._speed(trainer)}".rstrip())
+            log.info("%s", "  ".join([epoch, position, *self._facts(pl_module, "waiting for data", clock=str)]))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_began = time.monotonic()
         self._bar.update(self._task, text="validating")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ClassificationTask)
+        self._validation_seconds = time.monotonic() - self._validation_began
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         prefix = "val_ema" if "val_ema/top1" in metrics else "val"
         named = (f"  {name} {metrics[f'{prefix}/{name}']:.4f}" for name in pl_module.recipe.evaluation.metrics)
@@ -87,11 +96,26 @@ class ProgressReport(Callback):
     def _epoch(self, number: int) -> str:
         return f"epoch {number:{len(str(self.epochs))}}/{self.epochs}"
 
-    def _speed(self, trainer: Trainer) -> str:
-        speed = self.throughput.recent_images_per_sec or self.throughput.images_per_sec
-        steady = self.throughput.steady_images_per_sec
-        if not speed or not steady:  # after the first batch
-            return ""
-        images = (self.total_steps - trainer.global_step) * self.throughput.batch_size
-        left = timedelta(seconds=round(images / steady))
-        return f"{speed:,.0f} images/s  {left} left  waiting for data {self.throughput.data_wait_percent:.0f} %"
+    def _facts(self, task: ClassificationTask, waiting: str, clock: Callable[[timedelta], str]) -> list[str]:
+        """What is known so far: no loss before the first logged step, and no speed after the first batch."""
+        facts = [f"loss {task.last_loss:.4f}"] if task.last_loss is not None else []
+        speed = self.throughput.steady_images_per_sec
+        if speed:
+            epoch, run = (clock(timedelta(seconds=round(left))) for left in self._seconds_left(task, speed))
+            facts += [f"{speed:,.0f} images/s", f"{epoch} / {run} left"]
+            facts.append(f"{waiting} {self.throughput.steady_wait_percent:.0f} %")
+        return facts
+
+    def _seconds_left(self, task: ClassificationTask, speed: float) -> tuple[float, float]:
+        """For the steps of the epoch, and for all steps and validations of the run."""
+        step, per_epoch, epoch = task.global_step, task.steps_per_epoch, task.epoch
+        step_seconds = self.throughput.batch_size / speed
+        validations = math.ceil(self.total_steps / per_epoch) - max(epoch - 1, 0)
+        to_epoch_end = min(max(epoch, 1) * per_epoch, self.total_steps) - step
+        in_all = (self.total_steps - step) * step_seconds + validations * self._validation_seconds
+        return to_epoch_end * step_seconds, in_all
+
+
+def _short(time_left: timedelta) -> str:
+    """`12:34` instead of `0:12:34`."""
+    return str(time_left).removeprefix("0:")

@@ -77,6 +77,7 @@ def _resume(run: "Run", overrides: list[str]) -> None:
         return _launch(run, None)
 
     from resnext.config.compose import apply_overrides
+    from resnext.config.logger import check_logger_packages
     from resnext.config.pretrained import without_weights
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
@@ -87,6 +88,7 @@ def _resume(run: "Run", overrides: list[str]) -> None:
         raise UserError(f"run={config.run} cannot be changed: the run is {run.path}")
     if config.recipe.epochs < made:
         raise UserError(describe_epochs(run.path, run.config.recipe.epochs, config.recipe.epochs))
+    check_logger_packages(config.logger)
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
 

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 
 from resnext.config.compose import run_with_hydra
+from resnext.config.logger import check_logger_packages
 from resnext.config.pretrained import check_weights, describe_network_of_weights
 from resnext.config.schema import Config
 from resnext.data.images import load_images
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
 def schedule(config: Config, command: list[str]) -> None:
     """Checks what a login node can check, creates or opens the run directory, and submits its batch script."""
     slurm = config.slurm
+    check_logger_packages(config.logger)
     check_world(config)
     check_paths(config)
     config.split_batch(slurm.world_size)

@@ -1,5 +1,8 @@
 """resnext status [RUN …]: show the state of runs. Changes nothing, and imports no torch."""
 
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +18,7 @@ from resnext.run.metrics import read_last_row
 from resnext.terminal import pluralize
 
 TITLES = ("run", "state", "step", "top-1", "left", "saved", "job")
+WATCH_SECONDS = 5
 RIGHT = ("step", "top-1", "left", "saved")
 
 T = TypeVar("T")
@@ -63,18 +67,49 @@ class Damaged:
 def main(arguments: list[str]) -> int:
     parser = ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
+    parser.add_argument("--watch", action="store_true", help=f"refresh every {WATCH_SECONDS} s until Ctrl-C")
     options = parser.parse_args(arguments)
-    runs = [Run.find(path) for path in options.runs] or list_runs()
-    found = _read_all(runs)
-    if not found:
-        print(f"{RUNS} has no run")
-    elif len(options.runs) > 1 or not options.runs:
-        _print_table(found)
-    elif isinstance(found[0], Damaged):
-        raise found[0].error
+    if options.watch:
+        _watch(lambda: _describe(options.runs))
     else:
-        _print_one(found[0])
+        print("\n".join(_describe(options.runs)))
     return 0
+
+
+def _watch(describe: Callable[[], list[str]]) -> None:
+    """Shows the lines on the terminal's second screen. The last ones stay on the first screen after Ctrl-C."""
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        raise UserError("--watch needs a terminal, and the output is not one: leave out --watch")
+    lines = describe()  # its errors are raised before the screen changes
+
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the first screen comes back
+    try:
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                rows = max(1, console.height - 2)  # the header, and the latest runs
+                shown = "\n".join(lines[:1] + lines[1:][-rows:])
+                live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
+                time.sleep(WATCH_SECONDS)
+                lines = describe()
+    except KeyboardInterrupt:
+        print("\n".join(lines))
+
+
+def _describe(paths: list[Path]) -> list[str]:
+    """The lines for the terminal: a table, or the facts of one run. Raises UserError for one damaged run."""
+    found = _read_all([Run.find(path) for path in paths] or list_runs())
+    if not found:
+        return [f"{RUNS} has no run"]
+    if len(paths) != 1:
+        return _make_table(found)
+    if isinstance(found[0], Damaged):
+        raise found[0].error
+    return _describe_one(found[0])
 
 
 def _read_all(runs: list[Run]) -> list[Status | Damaged]:
@@ -139,26 +174,24 @@ def _time_left(run: Run, steps: int) -> timedelta | None:
     return timedelta(seconds=round(steps * run.config.recipe.batch_size / speed)) if speed else None
 
 
-def _print_table(found: list[Status | Damaged]) -> None:
+def _make_table(found: list[Status | Damaged]) -> list[str]:
     """Names are not shortened, so that they can be pasted. A column without values is left out."""
     rows = [TITLES, *(each.row for each in found if isinstance(each, Status))]
     shown = [at for at, title in enumerate(TITLES) if at < 2 or any(row[at] != "-" for row in rows[1:])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(TITLES))]
     widths[0] = max(widths[0], *(len(each.run.path.name) for each in found))
 
-    def show(row: tuple[str, ...]) -> None:
+    def show(row: tuple[str, ...]) -> str:
         cells = (f"{row[at]:{'>' if TITLES[at] in RIGHT else '<'}{widths[at]}}" for at in shown)
-        print(" ".join(cells).rstrip())
+        return " ".join(cells).rstrip()
 
-    show(TITLES)
-    for each in found:
-        if isinstance(each, Damaged):
-            print(f"{each.run.path.name:{widths[0]}} {'damaged':{widths[1]}} {each.error}")
-        else:
-            show(each.row)
+    def show_damage(each: Damaged) -> str:
+        return f"{each.run.path.name:{widths[0]}} {'damaged':{widths[1]}} {each.error}"
+
+    return [show(TITLES), *(show(each.row) if isinstance(each, Status) else show_damage(each) for each in found)]
 
 
-def _print_one(status: Status) -> None:
+def _describe_one(status: Status) -> list[str]:
     summary, job = status.run.summary, status.job
     lines: dict[str, Any] = {
         "run": status.run.path,
@@ -173,8 +206,7 @@ def _print_one(status: Status) -> None:
         restarts = pluralize(max(0, job.starts - 1), "restart")
         lines["job"] = f"{job.id}, {status.queued or 'no longer in the queue'}, {restarts}"
         lines["output"] = status.run.path / f"slurm-{job.id}.out"
-    for name, text in lines.items():
-        print(f"{name:9} {text}")
+    return [f"{name:9} {text}" for name, text in lines.items()]
 
 
 def _describe_age(seconds: float | None) -> str:

@@ -5,6 +5,7 @@ import signal
 import time
 
 from resnext.config.compose import run_with_hydra
+from resnext.config.logger import check_logger_packages
 from resnext.config.pretrained import check_weights, describe_network_of_weights, without_weights
 from resnext.config.schema import Config
 from resnext.errors import Interrupted
@@ -28,6 +29,7 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.run.directory import RUNS, Run
     from resnext.run.run_files import has_checkpoint
 
+    check_logger_packages(config.logger)
     resumes = config.run is not None and has_checkpoint(RUNS / config.run)  # then the checkpoint has the weights
     if not resumes:
         check_weights(config)

@@ -32,6 +32,7 @@ from resnext.config.parts import add_option_defaults
 from resnext.config.pretrained import use_network_of_weights
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
+from resnext.config.shell_lines import check_shell_lines
 from resnext.errors import UserError, describe_error
 
 MAIN = "train"  # configs/train.yaml
@@ -51,8 +52,6 @@ OPTIONS = {  # allowed options, by group and name; none of them imports code, ru
     },
 }
 SETTABLE = re.compile(r"hydra/(launcher|sweeper)|hydra\.(launcher|sweeper)\..+")
-SHELL_LINES = ("prologue", "sbatch")  # keys of slurm
-INTERPOLATION = re.compile(r"(?<!\\)\$\{")
 FILE_FLAGS = ("config_path", "config_name", "experimental_rerun")  # flags of Hydra; the last one unpickles a file
 SETTINGS = {  # Hydra writes no files or logs, except runs/multirun.yaml for a multirun
     "run.dir": ".",
@@ -123,7 +122,7 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             raise UserError(f"the configuration cannot be composed: {reason}; correct the file or the value") from error
         self._check_hydra(composed.hydra, parsed)
         if "slurm" in composed:
-            self._check_shell_lines(composed, parsed)
+            check_shell_lines(composed, parsed, self._lines_of_cluster)
         for key, value in SETTINGS.items():
             OmegaConf.update(composed.hydra, key, value, merge=False)
         use_network_of_weights(composed, parsed)
@@ -167,40 +166,11 @@ class CheckedConfigLoader(ConfigLoaderImpl):
             self._expected[key] = composed.hydra
         return self._expected[key]
 
-    def _check_shell_lines(self, composed: DictConfig, overrides: list[Override]) -> None:
-        """Allows shell lines only in the cluster's file, configs/slurm/NAME.yaml, and on the command line."""
-        if not isinstance(composed.slurm, DictConfig):
-            raise UserError("slurm has to be a mapping of keys to values: correct the configuration file")
-        found: Any = OmegaConf.to_container(composed.slurm)  # unresolved: an interpolation may get another value later
-        from_files = {
-            key: lines
-            for key in SHELL_LINES
-            if (lines := found.get(key)) and not any(_gives(override, key) for override in overrides)
-        }
-        cluster = self._lines_of_cluster(composed.hydra.runtime.choices.get("slurm")) if from_files else {}
-        for key, lines in from_files.items():
-            if lines != cluster.get(key):
-                raise UserError(
-                    f"slurm.{key} holds shell lines: give them in configs/slurm/NAME.yaml, chosen by slurm=NAME, "
-                    "or on the command line"
-                )
-            if INTERPOLATION.search(str(lines)):
-                raise UserError(
-                    f"slurm.{key} holds ${{…}}, and another file may change it: write \\${{…}} for a shell variable"
-                )
-
     def _lines_of_cluster(self, name: str | None) -> dict[str, Any]:
         if name is None or ".." in PurePath(name).parts:  # a file of another group
             return {}
         found: Any = OmegaConf.to_container(super().load_configuration(f"slurm/{name}", [], RunMode.RUN))
         return found.get("slurm") or {}
-
-
-def _gives(override: Override, key: str) -> bool:
-    """Whether the override itself gives slurm.KEY; slurm=NAME only chooses a file."""
-    return override.key_or_group == f"slurm.{key}" or (
-        override.key_or_group == "slurm" and isinstance(override.value(), dict)
-    )
 
 
 def check_no_secret(key: str, text: str) -> None:

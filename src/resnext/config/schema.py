@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from resnext.config.batch import BatchSplit, split_batch
 from resnext.config.data import OF_THE_MACHINE, DataConfig
 from resnext.config.errors import KeyMistake, first_mistake
+from resnext.config.logger import LoggerConfig
 from resnext.config.model import ModelConfig
 from resnext.config.parts import parse_named_options
 from resnext.config.recipe import RecipeConfig
@@ -70,26 +71,10 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LoggerConfig:
-    """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
+class NotifyConfig:
+    """`command`: a line of the shell that is run when the run ends, fails or stalls (docs/watching.md)."""
 
-    `project`: W&B's project. `entity`: W&B's user or team; null: your default. `every_steps`: optimizer steps between
-    two rows of the training loss. `names`: registered loggers, in addition to W&B and metrics.csv. `options`:
-    NAME.OPTION of these loggers. `report`: write RUN/report.html when the training ends.
-    """
-
-    mode: Literal["auto", "offline", "disabled"] = "auto"
-    project: Name = "resnext"
-    entity: str | None = None
-    every_steps: Count = 50
-    report: bool = True
-    names: tuple[Name, ...] = ()
-    options: Options = None
-
-    @model_validator(mode="after")
-    def _check_options(self) -> Self:
-        object.__setattr__(self, "options", parse_named_options("logger", "logger", self.names, self.options))
-        return self
+    command: Name | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -126,6 +111,7 @@ class Config:
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     logger: LoggerConfig = Field(default_factory=LoggerConfig)
+    notify: NotifyConfig = Field(default_factory=NotifyConfig)
     slurm: SlurmConfig = Field(default_factory=SlurmConfig)
 
     @model_validator(mode="after")

@@ -29,6 +29,10 @@ class LoaderFailed(RunFailed):
     """A worker hangs, was killed or failed. The message is one line that says what to do."""
 
 
+class LoaderHung(LoaderFailed):
+    """No worker returned a batch in time."""
+
+
 def wrap_error(error: Exception) -> UserError | RunFailed:
     """The error that a worker returns instead of a batch, for the main process to raise.
 
@@ -88,7 +92,7 @@ class WorkerWatchdog:
             reason = self._reason(error)
             if reason is None:
                 raise
-            raise LoaderFailed(reason) from error
+            raise (LoaderHung if self._hung else LoaderFailed)(reason) from error
         finally:
             self._deadline = None
 

@@ -23,8 +23,8 @@ from lightning.pytorch.loggers import WandbLogger
 from resnext.config.redaction import USERINFO, redact_urls
 from resnext.config.schema import Config, to_dict
 from resnext.errors import first_line
+from resnext.loggers.rows import read_logged
 from resnext.loggers.wandb_folders import STEP, remove_redundant_folders
-from resnext.run.metrics import read_rows
 
 PROBE_SECONDS = 3.0
 INIT_SECONDS = 8.0
@@ -59,6 +59,27 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
         shlex.quote(f"{folder}/wandb/latest-run"),
     )
     return logger
+
+
+def send_summary(summary: dict[str, Any]) -> None:
+    """Sends summary.json to the summary of the W&B run: status, speed, and the best epoch's results as `best/…`.
+
+    Without this, the summary has only the last value of each metric. Pictures of a report belong here too.
+    """
+    if wandb.run is None:
+        return
+    best = {name: value for name, value in summary.items() if name.startswith("val") and value is not None}
+    named = {f"best/{name}": value for name, value in best.items() if name != "val_images"}
+    if "best_epoch" in summary:
+        named["best/epoch"] = summary["best_epoch"]
+    plain = ("status", "steps", "images_per_sec", "val_images", "stopped")
+    wandb.run.summary.update(named | {name: summary[name] for name in plain if name in summary})
+
+
+def send_alert(title: str, text: str, *, is_bad: bool) -> None:
+    """W&B sends it by mail or Slack, as its user has set there. Does nothing if W&B is off or offline."""
+    if wandb.run is not None and not wandb.run.offline:
+        wandb.run.alert(title, text, level="ERROR" if is_bad else "INFO")
 
 
 def seconds_to_finish() -> float:
@@ -104,11 +125,9 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
 
 def _send_again(logger: WandbLogger, folder: Path, from_step: int) -> None:
     """Sends the CSV rows from `from_step` on again: W&B may have only a part of the rows of this step."""
-    rows = [row for name in ("metrics.csv", "perf.csv") for row in read_rows(folder / name)]
-    for row in sorted(rows, key=lambda row: int(row["step"])):
-        if int(row["step"]) >= from_step:
-            values = {name: float(value) for name, value in row.items() if value and name not in ("epoch", "step")}
-            logger.log_metrics({"epoch": int(row["epoch"]), **values}, step=int(row["step"]))
+    for step, row in read_logged(folder):
+        if step >= from_step:
+            logger.log_metrics(row, step=step)
 
 
 def _probe(url: str) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from resnext.files import read_text
 from resnext.terminal import pluralize
 
-METRICS = ("epoch", "step", "lr", "train/loss", "val/loss", "val/top1", "val/top5")
+METRICS = ("epoch", "step", "lr", "train/loss", "train/epoch_loss", "val/loss", "val/top1", "val/top5")
 AVERAGE = ("val_ema/loss", "val_ema/top1", "val_ema/top5")
 PERF = ("epoch", "step", "perf/images_per_sec", "perf/data_wait_percent")
 
@@ -38,9 +38,12 @@ def read_last_row(path: Path) -> Row:
 
 
 def find_lost(path: Path, kept: str) -> list[Row]:
-    """The rows in `kept`, a checkpoint's copy of the file at `path`, that are missing there or have other values."""
-    found = {tuple(row.values()) for row in read_rows(path)}
-    return [row for row in parse_rows(kept) if tuple(row.values()) not in found]
+    """The rows in `kept`, a checkpoint's copy of the file at `path`, that are missing there or have other values.
+
+    A column that one of them lacks is empty: a later release may have added it to the file.
+    """
+    found = {_values(row) for row in read_rows(path)}
+    return [row for row in parse_rows(kept) if _values(row) not in found]
 
 
 def describe_lost(lost: list[Row]) -> str:
@@ -53,6 +56,10 @@ def describe_lost(lost: list[Row]) -> str:
 def find_best(rows: list[Row], best_by: str) -> Row | None:
     """The first validation with the highest `best_by`."""
     return max((row for row in rows if row["val/top1"]), key=lambda row: float(row[best_by]), default=None)
+
+
+def _values(row: Row) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((name, value) for name, value in row.items() if value))
 
 
 def _read_text(path: Path) -> str:

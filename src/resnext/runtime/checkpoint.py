@@ -227,10 +227,13 @@ def _find_fault(content: Any) -> str | None:
     for name in ("global_step", "validated", "state_dict"):
         if name not in content:
             return f"it has no '{name}'"
-    if not isinstance(content["global_step"], int):
-        return "its global_step is not an integer"
-    if not isinstance(content.get("metrics", ""), str):
-        return "its metrics is not text"
+    for name, kind, text in (
+        ("global_step", int, "an integer"),
+        ("metrics", str, "text"),
+        ("epoch_loss", list, "a list"),
+    ):
+        if not isinstance(content.get(name, kind()), kind):
+            return f"its {name} is not {text}"
     weights = content["state_dict"]
     if not isinstance(weights, dict) or not all(isinstance(each, Tensor) for each in weights.values()):
         return "its state_dict is not a mapping of tensors"

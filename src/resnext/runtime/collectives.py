@@ -1,4 +1,4 @@
-"""Reductions of one number over the ranks. Each is a collective: every rank makes the same calls in the same order."""
+"""Exchange of numbers between the ranks. Each is a collective: every rank makes the same calls in the same order."""
 
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,16 @@ def min_over_ranks(value: int, device: torch.device) -> int:
     tensor = torch.tensor(value, device=device)
     torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MIN)
     return int(tensor)
+
+
+def gather_floats(values: list[float], device: torch.device) -> list[list[float]]:
+    """`values` of every rank, in the order of the ranks, on every rank; for the same places as min_over_ranks."""
+    if not torch.distributed.is_initialized():
+        return [list(values)]
+    mine = torch.tensor(values, dtype=torch.float64, device=device)
+    found = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(found, mine)
+    return torch.stack(found).tolist()
 
 
 class MaxOverRanks:

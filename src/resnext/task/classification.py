@@ -14,6 +14,7 @@ from resnext.config.recipe import RecipeConfig
 from resnext.models.freezing import find_frozen_modules
 from resnext.task.accuracy import EvaluationScores, Scores
 from resnext.task.early_stopping import EarlyStop
+from resnext.task.epoch_loss import EpochLoss
 from resnext.task.finite import FiniteGuard
 from resnext.task.loss import Loss
 from resnext.task.metrics import NamedMetrics
@@ -26,13 +27,14 @@ class ClassificationTask(LightningModule):
     """Trains `network`, images [N, 3, H, W] → logits [N, classes].
 
     A step is an optimizer step; it has `trainer.accumulate_grad_batches` micro-steps. Logged steps are counted from 1.
-    `train/loss` is the loss of that step only, as a mean over its micro-steps and the ranks.
+    `train/loss` is the loss of that step only, as a mean over its micro-steps and the ranks. `train/epoch_loss` is the
+    mean over all images of the epoch so far; it is logged with the last step of the epoch.
 
     Args:
         network: already in the memory format for the training.
         recipe: the slice `recipe` of the configuration.
         seed: the run's seed. (seed, step, micro-step, rank) determines dropout, mixing and similar draws.
-        log_every_steps: steps between two logged steps. The last step of an epoch is always logged.
+        log_every_steps: steps between two logged steps. The last step of an epoch or of the training is always logged.
         loss, optimizer: of the training; None for a task that only validates.
         teacher: a network whose logits are learned in addition to the targets.
         num_classes: of the network, for recipe.evaluation.metrics; None: these are not computed.
@@ -65,8 +67,10 @@ class ClassificationTask(LightningModule):
         self.named_metrics = nn.ModuleDict({"val": NamedMetrics(names, num_classes or 0)})
         self.last_scores: dict[str, Scores] = {}  # of the last validation, by prefix
         self.last_metrics: dict[str, float] = {}  # all metrics of the last validation, by column of metrics.csv
+        self.last_loss: float | None = None  # train/loss of the last logged step
         self.early_stop: EarlyStop | None = None
         self._mixing_seed = 0
+        self._epoch_loss = EpochLoss()
         self._losses: list[Tensor] = []  # of this step's micro-steps; empty between two steps, so never in a checkpoint
         self._frozen = find_frozen_modules(network, frozen)
         self._hold_frozen()  # Lightning does not call `train` before the first step
@@ -131,12 +135,15 @@ class ClassificationTask(LightningModule):
         network_seed, self._mixing_seed = micro_step_seeds(self.seed, step, micro_step, self.global_rank)
         torch.manual_seed(network_seed)
         set_lr(self.trainer.optimizers[0], lr_at(step, self.recipe, self.steps_per_epoch))
+        if batch_idx == 0:
+            self._epoch_loss.begin()
         if micro_step == 0:
             self.guard.begin_step()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         loss = self._loss(*batch)
         self._losses.append(loss.detach())
+        self._epoch_loss.add(loss, len(batch[0]))
         self.guard.add(self.global_step + 1, loss)
         if self.ends_step(batch_idx):
             self._end_step(self.global_step + 1, ends_epoch=self.ends_epoch(batch_idx))
@@ -158,14 +165,26 @@ class ClassificationTask(LightningModule):
     def _end_step(self, step: int, *, ends_epoch: bool) -> None:
         """Logs here, not in on_train_batch_end: callbacks run before that hook, and one may interrupt the training."""
         losses, self._losses = self._losses, []
-        if ends_epoch or step % self.log_every_steps == 0:
+        is_last = step >= total_steps(self.recipe, self.steps_per_epoch)
+        if ends_epoch or is_last or step % self.log_every_steps == 0:
             loss = float(self.trainer.strategy.reduce(torch.stack(losses).mean(), reduce_op="mean"))
             if not math.isfinite(loss) and not self.guard.skip:
                 self.guard.check(step)
+            self.last_loss = loss
+            self._epoch_loss.read()
+            mean = self._epoch_loss.mean(self.device) if ends_epoch or is_last else None
             lr = lr_at(step - 1, self.recipe, self.steps_per_epoch)
-            self.log_metrics({"lr": lr, "train/loss": loss}, step)
-        if step >= total_steps(self.recipe, self.steps_per_epoch):
+            named = {} if mean is None else {"train/epoch_loss": mean}
+            self.log_metrics({"lr": lr, "train/loss": loss, **named}, step)
+        if is_last:
             self.trainer.should_stop = True  # not max_steps: with it, Lightning treats every start as a resume
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["epoch_loss"] = self._epoch_loss.state(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.get("epoch_loss")
+        self._epoch_loss.load_state(state, self.trainer.global_rank, self.trainer.world_size)
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None

@@ -11,7 +11,9 @@ import wandb
 
 from resnext.callbacks.last_checkpoint import SaveFailed
 from resnext.config.schema import Config
+from resnext.data.worker_watchdog import LoaderHung
 from resnext.errors import Interrupted, RunFailed, UserError, describe_error
+from resnext.loggers.wandb import send_summary
 from resnext.run.directory import Run
 from resnext.runtime.library_messages import is_gloo_failure, is_timeout
 from resnext.runtime.signals import TIME_LIMIT_SIGNALS
@@ -19,6 +21,7 @@ from resnext.runtime.slurm_job import is_slurm_rank, is_under_batch_script
 from resnext.runtime.world import World
 from resnext.task.finite import NonFiniteLoss
 from resnext.terminal import pluralize
+from resnext.training.notification import notify
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +34,31 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
         RunFailed: for an error that is neither a user's mistake nor a signal. Its message is empty if another rank
             reports the reason.
     """
-    status = "failed"
+    status, event, message = "failed", "failed", ""
     try:
         yield
-        status = "finished"
+        status = event = "finished"
     except Interrupted as error:
-        status = _status_after(error.signum)
+        status, event = _status_after(error.signum), ""
         done = pluralize(run.summary.get("steps", 0), "step")
         log.info("interrupted after %s; %s", done, _what_next(run))
         raise error from None
-    except UserError:
+    except UserError as error:
+        message = str(error)
         log.error("the training was refused", exc_info=True)
         raise
     except Exception as error:
         log.error("the training failed", exc_info=True)
+        event, message = _find_event(error), "another process failed"
         if world.size > 1 and _is_reported_elsewhere(error, world):
             raise RunFailed from error
-        raise RunFailed(f"{_reason(error, run.config)} (traceback in {run.path}/log.txt)") from error
+        message = _reason(error, run.config)
+        raise RunFailed(f"{message} (traceback in {run.path}/log.txt)") from error
     finally:
         for worker in multiprocessing.active_children():
             worker.kill()  # else Python waits at its exit for a worker that hangs
         if world.rank == 0:
-            run.update_summary(status=status)
-            _finish_wandb(exit_code=0 if status == "finished" else 1)
+            _report_end(run, status, event, message)
         if status != "failed" and torch.distributed.is_initialized():
             if is_slurm_rank():
                 with suppress(RuntimeError):  # another rank died at its exit: ignore it
@@ -78,9 +83,25 @@ def _what_next(run: Run) -> str:
     return f"`make resume RUN={shlex.quote(str(run.path))}` continues the run"
 
 
-def _finish_wandb(exit_code: int) -> None:
+def _report_end(run: Run, status: str, event: str, message: str) -> None:
+    """Writes summary.json, tells somebody of an `event`, and ends W&B."""
+    run.update_summary(status=status)
+    if event:
+        notify(run, event, message)
+    _finish_wandb(run, exit_code=0 if status == "finished" else 1)
+
+
+def _find_event(error: Exception) -> str:
+    if isinstance(error, NonFiniteLoss):
+        return "nonfinite"
+    is_stall = isinstance(error, LoaderHung) or (_is_of_a_collective(error) and is_timeout(error))
+    return "stalled" if is_stall else "failed"
+
+
+def _finish_wandb(run: Run, exit_code: int) -> None:
     """Raises no error: the result of the training is already known, and W&B's own process may have ended."""
     try:
+        send_summary(run.summary)
         wandb.finish(exit_code=exit_code)
     except Exception as error:
         log.warning("W&B could not finish: %s", describe_error(error))

@@ -14,15 +14,18 @@ from resnext.callbacks.best_checkpoint import BestCheckpoint
 from resnext.callbacks.early_stopping import EarlyStopping
 from resnext.callbacks.ema import WeightEma
 from resnext.callbacks.last_checkpoint import LastCheckpoint
+from resnext.callbacks.loader_hint import LoaderHint
 from resnext.callbacks.progress import ProgressReport
 from resnext.callbacks.save_time_check import SaveTimeCheck
+from resnext.callbacks.stall_watch import StallWatch
 from resnext.callbacks.summary import SummaryWriter
 from resnext.callbacks.throughput import Throughput
 from resnext.config.checkpoint_metadata import CheckpointMetadata
 from resnext.data.datamodule import ImageDataModule
+from resnext.data.pack import PackedImages
 from resnext.loggers.csv import CsvLogger
+from resnext.loggers.named import build_named_loggers
 from resnext.loggers.wandb import build_wandb_logger, is_wanted
-from resnext.registry import build_named
 from resnext.run.directory import Run
 from resnext.runtime.checkpoint import LAST
 from resnext.runtime.logs import EVALUATION_MODE, logging_to
@@ -33,6 +36,7 @@ from resnext.task.classification import ClassificationTask
 from resnext.terminal import pluralize
 from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
+from resnext.training.notification import notify
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan, plan_training
 from resnext.training.record import (
@@ -138,15 +142,17 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
     """The callbacks in the order in which Lightning calls them, except that it calls checkpoint callbacks last."""
     config, recipe = plan.config, plan.config.recipe
     timeout = timedelta(minutes=config.trainer.timeout_minutes)
-    throughput = Throughput(recipe.batch_size, config.logger.every_steps)
     metadata = CheckpointMetadata.of(config, plan.parts.train.classes)
     saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark, metadata)
+    throughput = Throughput(recipe.batch_size, config.logger.every_steps, saver.pauses)
     return [
         *([WeightEma(recipe)] if recipe.ema.decay else []),
         *([EarlyStopping(recipe.early_stopping, plan.history)] if recipe.early_stopping.monitor else []),
         throughput,
         ProgressReport(throughput, plan.steps, recipe.epochs),
+        LoaderHint(throughput, config.data, is_packed=isinstance(plan.parts.train, PackedImages)),
         SummaryWriter(run, throughput, recipe.best_by),
+        StallWatch(config.trainer.timeout_minutes, lambda message: notify(run, "stalled", message)),
         saver,
         BestCheckpoint(run, recipe.best_by),
         *([SaveTimeCheck(config.slurm.signal_seconds_before_end, saver)] if SlurmJob.current() else []),
@@ -160,7 +166,7 @@ def build_loggers(run: Run, plan: TrainingPlan) -> list[Logger]:
     average = config.recipe.ema.decay is not None
     names = config.recipe.evaluation.metrics
     csv = CsvLogger(run.path, plan.steps_done, validated=plan.validated, average=average, names=names)
-    loggers: list[Logger] = [csv]
+    loggers: list[Logger] = [csv]  # the first: it drops the rows that this start computes again
     if is_wanted(config.logger.mode):
         loggers.append(build_wandb_logger(config, run.path, run.info["wandb_id"]))
-    return [*loggers, *build_named("logger", config.logger.options, run)]
+    return [*loggers, *build_named_loggers(config.logger, run)]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resnext.config.batch import BatchSplit
+from resnext.config.logger import check_logger_packages
 from resnext.config.schema import Config
 from resnext.data.images import load_images
 from resnext.data.index import check_enough, identify_data
@@ -89,6 +90,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
     """
     config = _resolve(run, world)
     world.check(config.trainer)
+    check_logger_packages(config.logger)
     split = config.split_batch(world.size)  # may raise, on all ranks: so before any rank waits for another
     train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
     run.check_data(identify_data(train, val))
