@@ -32,13 +32,14 @@ NEEDS = (  # what a block of commands may say after `# needs `
     "half a minute",
     "the package hydra-submitit-launcher (pip install -e '.[slurm]')",
 )
-COMPOSED = ("train", "slurm")  # verbs whose arguments are a configuration
+COMPOSED = ("train", "slurm", "check")  # verbs whose arguments are a configuration
 RUN_HERE = ("status", "recipes", "models")  # verbs that are run, not only parsed
 FOREIGN = {  # options of other programs, by page
     "coming-from.md": re.compile(r".*"),
     "slurm.md": re.compile(r"--(mail-type|signal|NAME)"),
     "log.md": re.compile(r"--append"),
     "performance.md": re.compile(r"--nproc-per-node"),
+    "watching.md": re.compile(r"--logdir"),
 }
 GROUPS = ("model", "data", "recipe", "callbacks", "trainer", "checkpoint", "logger", "slurm")
 NOT_KEYS = {  # attributes of Lightning's Trainer, a file, and a mistake that is an example
@@ -271,7 +272,8 @@ def _options() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ArgumentParser, "parse_args", end)
         patch.setattr(ArgumentParser, "parse_intermixed_args", end)
-        for verb in set(VERBS) - set(COMPOSED):
+        patch.setattr(ArgumentParser, "parse_known_args", end)  # of check, whose other arguments are Hydra's
+        for verb in set(VERBS) - {"train", "slurm"}:
             with pytest.raises(Parsed) as ended:
                 importlib.import_module(f"resnext.cli.{verb}").main([])
             found |= _options_of(ended.value.args[0])
