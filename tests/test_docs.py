@@ -40,6 +40,7 @@ FOREIGN = {  # options of other programs, by page
     "slurm.md": re.compile(r"--(mail-type|signal|NAME)"),
     "log.md": re.compile(r"--append"),
     "performance.md": re.compile(r"--nproc-per-node"),
+    "watching.md": re.compile(r"--logdir"),
 }
 GROUPS = ("model", "data", "recipe", "callbacks", "trainer", "checkpoint", "logger", "slurm")
 NOT_KEYS = {  # attributes of Lightning's Trainer, a file, and a mistake that is an example
