@@ -74,11 +74,11 @@ class ProgressReport(Callback):
         prefix = "val_ema" if "val_ema/top1" in metrics else "val"
         named = (f"  {name} {metrics[f'{prefix}/{name}']:.4f}" for name in pl_module.recipe.evaluation.metrics)
         log.info(
-            "%s  loss %.4f  top-1 %6.2f %%  %s%s%s",
+            "%s  val loss %.4f  top-1 %6.2f %%  %s%s%s",
             self._epoch(pl_module.epoch),
             metrics["val/loss"],
             100 * metrics["val/top1"],
-            f"of the EMA {100 * metrics['val_ema/top1']:6.2f} %"
+            f"EMA {100 * metrics['val_ema/top1']:6.2f} %"
             if "val_ema/top1" in metrics
             else f"top-5 {100 * metrics['val/top5']:6.2f} %",
             "".join(named),
