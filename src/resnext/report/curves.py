@@ -13,6 +13,7 @@ from resnext.task.optimization import total_steps
 
 SHOWN_EPOCHS = 200  # rows of the table; of a longer training, the last ones
 STANDARD = (*METRICS, *AVERAGE)
+BY_STEP = {"train/epoch_loss": "train/loss"}  # shown instead, until two epochs are over
 
 
 class Panel(NamedTuple):
@@ -25,7 +26,7 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("Loss", {"train/loss": "training", "val/loss": "validation", "val_ema/loss": "validation, EMA"}),
+    Panel("Loss", {"train/epoch_loss": "training", "val/loss": "validation", "val_ema/loss": "validation, EMA"}),
     Panel("Top-1, %", {"val/top1": "validation", "val_ema/top1": "validation, EMA"}, 100),
     Panel("Top-5, %", {"val/top5": "validation", "val_ema/top5": "validation, EMA"}, 100),
     Panel("Learning rate", {"lr": "learning rate"}, from_zero=True),
@@ -42,7 +43,7 @@ def curves(record: RunRecord) -> Html:
             f"{record.run.path}/metrics.csv has no row yet: it gets one every logger.every_steps="
             f"{record.config.logger.every_steps} steps, and at the end of each epoch"
         )
-    marks = record.start_epochs
+    marks = record.start_epochs if len(record.starts) > 1 else []
     figures = []
     for panel in [*PANELS, *_more_panels(record.metrics)]:
         lines = [
@@ -52,7 +53,7 @@ def curves(record: RunRecord) -> Html:
         ]
         if lines:
             figures.append(plot_lines(panel.title, lines, "epoch", marks, from_zero=panel.from_zero))
-    note = tag("p", f"Dotted lines: the {len(marks)} starts of the run.", class_="note") if len(marks) > 1 else ""
+    note = tag("p", f"Dotted lines: the {len(marks)} starts of the run.", class_="note") if marks else ""
     return join([note, grid(*figures), _epoch_table(record)])
 
 
@@ -102,7 +103,7 @@ def _split(panels: Sequence[Panel]) -> Iterator[Panel]:
     for panel in panels:
         if panel.title == "Loss":
             columns = dict(panel.columns)
-            yield panel._replace(title="Training loss", columns={"train/loss": columns.pop("train/loss")})
+            yield panel._replace(title="Training loss", columns={"train/epoch_loss": columns.pop("train/epoch_loss")})
             yield panel._replace(title="Validation loss", columns=columns)
         else:
             yield panel
@@ -111,7 +112,8 @@ def _split(panels: Sequence[Panel]) -> Iterator[Panel]:
 def _values(record: RunRecord, column: str) -> list[tuple[int, float]]:
     """(step, value) of each row that has a value."""
     rows = record.speeds if column in (SPEED, WAIT) else record.metrics
-    return [(int(row["step"]), number(row[column])) for row in rows if row.get(column)]
+    found = [(int(row["step"]), number(row[column])) for row in rows if row.get(column)]
+    return _values(record, BY_STEP[column]) if column in BY_STEP and len(found) < 2 else found
 
 
 def _line(record: RunRecord, column: str, name: str, scale: float) -> Line | None:
