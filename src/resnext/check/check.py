@@ -13,10 +13,8 @@ from resnext.config.pretrained import check_weights
 from resnext.config.schema import Config
 from resnext.data.images import load_images
 from resnext.data.index import ImageIndex, check_enough
-from resnext.data.sampler import steps_per_epoch
 from resnext.errors import RunFailed, UserError
 from resnext.runtime.device import count_devices, resolve_auto
-from resnext.task.optimization import total_steps
 from resnext.training.messages import configuration_warnings
 from resnext.training.parts import build_parts
 from resnext.training.plan import TrainingPlan
@@ -66,10 +64,7 @@ def _plan(config: Config, train: ImageIndex, val: ImageIndex) -> TrainingPlan:
     check_enough(val, ranks)
     split = config.split_batch(ranks)
     parts = check_before_run(config, train, val) or build_parts(config, train, val)
-    config = replace(config, trainer=resolve_auto(config.trainer))
-    per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
-    steps = total_steps(config.recipe, per_epoch)
-    return TrainingPlan(config, parts, split, None, per_epoch, steps)
+    return TrainingPlan(replace(config, trainer=resolve_auto(config.trainer)), parts, split)
 
 
 def _find_world(config: Config) -> World:

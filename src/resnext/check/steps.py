@@ -16,9 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from resnext.callbacks.ema import WeightEma
 from resnext.config.schema import Config
 from resnext.data.datamodule import ImageDataModule
-from resnext.data.sampler import steps_per_epoch
 from resnext.runtime.world import World
-from resnext.task.optimization import total_steps
 from resnext.training.fit import build_task
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan
@@ -68,8 +66,7 @@ class Steps:
         clock = _Clock(seconds, gpu=self.gpu, batches=batches)
         average = [WeightEma(self.config.recipe)] if self.config.recipe.ema.decay else []
         config = self._with_batches_of(micro)
-        steps = steps_per_epoch(len(self.parts.train), micro)
-        plan = TrainingPlan(config, self.parts, config.split_batch(1), None, steps, total_steps(config.recipe, steps))
+        plan = TrainingPlan(config, self.parts, config.split_batch(1))
         with self._datamodule(micro, kind) as datamodule:
             self._trainer(micro, [*average, clock]).fit(build_task(plan), datamodule)
         return clock.times
