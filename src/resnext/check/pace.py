@@ -31,6 +31,10 @@ class World(NamedTuple):
     devices: int
     machines: int
 
+    @property
+    def size(self) -> int:
+        return self.devices * self.machines
+
 
 def check_pace(
     plan: TrainingPlan, trial: Trial, memory: list[MemoryTrial], world: World, price: float | None, report: Report
