@@ -179,7 +179,7 @@ def test_the_images_are_those_of_the_last_epoch_of_the_training(runs: tuple[Run,
     run = runs[1]
     config = replace(run.config, recipe=replace(run.config.recipe, mixing=small_config(Path()).recipe.mixing))
     plan = plan_training(run, World(0, 1))
-    datamodule = build_datamodule(run, plan)
+    datamodule = build_datamodule(plan, Path("skipped.txt"))
     trainer = SimpleNamespace(global_rank=0, world_size=1, num_devices=1, accumulate_grad_batches=1)
     trainer.strategy = SimpleNamespace(root_device=torch.device("cpu"))
     datamodule.trainer = cast(Any, trainer)

@@ -12,15 +12,12 @@ from resnext.config.batch import describe_split, describe_steps
 from resnext.config.pretrained import check_weights
 from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.data.index import ImageIndex, check_enough
-from resnext.data.sampler import steps_per_epoch
+from resnext.data.index import ImageIndex
 from resnext.errors import RunFailed, UserError
-from resnext.runtime.device import count_devices, resolve_auto
-from resnext.task.optimization import total_steps
+from resnext.runtime.device import resolve_auto
 from resnext.training.messages import configuration_warnings
-from resnext.training.parts import build_parts
 from resnext.training.plan import TrainingPlan
-from resnext.training.preflight import check_before_run
+from resnext.training.preflight import build_checked_parts, count_ranks
 
 
 def check(config: Config, report: Report, *, full: bool = False, price_per_hour: float | None = None) -> None:
@@ -43,12 +40,12 @@ def check(config: Config, report: Report, *, full: bool = False, price_per_hour:
     for finding in check_images(config, train, val, full=full):
         report.add(finding)
     try:
-        plan = _plan(config, train, val)
+        world = _find_world(config)
+        plan = _plan(config, train, val, world.size)
     except UserError as error:
         report.add(Finding.of_error("training", error))
         return
-    world = _find_world(plan.config)
-    report.add(Finding("ok", "batch", describe_split(plan.split, world.devices * world.machines)))
+    report.add(Finding("ok", "batch", describe_split(plan.split, world.size)))
     report.add(Finding("ok", "steps", describe_steps(plan.steps, config.recipe.epochs, plan.steps_per_epoch)))
     for warning in configuration_warnings(plan):
         text, _, remedy = warning.partition(": ")
@@ -58,25 +55,18 @@ def check(config: Config, report: Report, *, full: bool = False, price_per_hour:
     _measure(report, plan, world, price_per_hour)
 
 
-def _plan(config: Config, train: ImageIndex, val: ImageIndex) -> TrainingPlan:
-    """The plan of a first start with the devices that are asked for. Raises UserError for what a start would refuse."""
+def _plan(config: Config, train: ImageIndex, val: ImageIndex, ranks: int) -> TrainingPlan:
+    """The plan of a first start. Raises UserError for what a start would refuse."""
     check_weights(config)
-    world = _find_world(config)
-    ranks = world.devices * world.machines
-    check_enough(val, ranks)
-    split = config.split_batch(ranks)
-    parts = check_before_run(config, train, val) or build_parts(config, train, val)
-    config = replace(config, trainer=resolve_auto(config.trainer))
-    per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
-    steps = total_steps(config.recipe, per_epoch)
-    return TrainingPlan(config, parts, split, None, per_epoch, steps)
+    parts = build_checked_parts(config, train, val, ranks)
+    return TrainingPlan(replace(config, trainer=resolve_auto(config.trainer)), parts, config.split_batch(ranks))
 
 
 def _find_world(config: Config) -> World:
-    """The SLURM allocation, if slurm.* asks for one; else the devices of this machine."""
+    """The SLURM allocation, if slurm.* asks for one; else the devices of this machine. Raises UserError."""
     if config.slurm.world_size > 1:
         return World(config.slurm.tasks, config.slurm.nodes)
-    return World(count_devices(config.trainer), 1)
+    return World(count_ranks(config.trainer), 1)
 
 
 def _measure(report: Report, plan: TrainingPlan, world: World, price_per_hour: float | None) -> None:

@@ -1,9 +1,7 @@
 """What this machine has: free memory, space for checkpoints, and whether W&B can be reached."""
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,26 +10,17 @@ from torch.optim import Optimizer
 
 from resnext.check.finding import Finding
 from resnext.config.schema import Config
+from resnext.data import ram_cache
 from resnext.errors import describe_os_error
 from resnext.files import check_writable
 from resnext.run.directory import RUNS
 
-CGROUP = Path("/sys/fs/cgroup")
 SLOTS = {"sgd": 1, "momentum": 1, "lamb": 2, "adamw": 2}  # values that an optimizer keeps for each parameter
 
 
 def free_memory(*, gpu: bool) -> int:
-    """Bytes that a new process can use: of the GPU, or of this machine and its control group (Linux)."""
-    if gpu:
-        return torch.cuda.mem_get_info()[0]
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    with suppress(OSError, ValueError):  # ValueError: the limit is `max`
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, limit - used)
-    return free
+    """Bytes that a new process can use: of the GPU, or of this machine and its control groups."""
+    return torch.cuda.mem_get_info()[0] if gpu else ram_cache.free_memory()
 
 
 def checkpoint_bytes(config: Config, network: nn.Module, optimizer: Optimizer) -> int:

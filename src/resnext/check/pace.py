@@ -1,7 +1,6 @@
 """How fast a training would be, what limits it, and how long it would take."""
 
 import math
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -31,6 +30,10 @@ class World(NamedTuple):
     devices: int
     machines: int
 
+    @property
+    def size(self) -> int:
+        return self.devices * self.machines
+
 
 def check_pace(
     plan: TrainingPlan, trial: Trial, memory: list[MemoryTrial], world: World, price: float | None, report: Report
@@ -41,11 +44,13 @@ def check_pace(
     pace = Pace(*(trial.ask(name, micro, SECONDS) for name in ("loader_speed", "step_speed", "training_speed")))
     report.facts["images_per_sec"] = pace._asdict()
     report.add(_find_limit(pace, world.devices))
-    for finding in _find_cost(plan, pace, world, price):
-        report.add(finding)
     report.facts["hours"] = hours = count_hours(plan, pace, world)
+    assumed = f", if {world.size} devices are each as fast as this one" if world.size > 1 else ""
+    epochs = pluralize(plan.config.recipe.epochs, "epoch")
+    report.add(Finding("ok", "time", f"{_duration(hours)} for {epochs} with their validations{assumed}"))
     if price is not None:
-        report.facts["price"] = hours * world.devices * world.machines * price
+        report.facts["price"] = cost = hours * world.size * price
+        report.add(Finding("ok", "price", f"{cost:,.2f} for {hours * world.size:,.3g} device hours"))
 
 
 def _find_limit(pace: Pace, devices: int) -> Finding:
@@ -58,15 +63,6 @@ def _find_limit(pace: Pace, devices: int) -> Finding:
         return Finding("warn", "speed", f"{text}: the training waits for images", remedy)
     limit = "both limit the training" if pace.loader * CLOSE < needed else "the step limits the training"
     return Finding("ok", "speed", f"{text}, together {pace.together:,.4g}; {limit}")
-
-
-def _find_cost(plan: TrainingPlan, pace: Pace, world: World, price: float | None) -> Iterator[Finding]:
-    hours, devices = count_hours(plan, pace, world), world.devices * world.machines
-    assumed = f", if {devices} devices are each as fast as this one" if devices > 1 else ""
-    epochs = pluralize(plan.config.recipe.epochs, "epoch")
-    yield Finding("ok", "time", f"{_duration(hours)} for {epochs} with their validations{assumed}")
-    if price is not None:
-        yield Finding("ok", "price", f"{hours * devices * price:,.2f} for {hours * devices:,.3g} device hours")
 
 
 def count_hours(plan: TrainingPlan, pace: Pace, world: World) -> float:

@@ -16,10 +16,8 @@ from lightning.pytorch.callbacks import Callback
 from resnext.callbacks.ema import WeightEma
 from resnext.config.schema import Config
 from resnext.data.datamodule import ImageDataModule
-from resnext.data.sampler import steps_per_epoch
 from resnext.runtime.world import World
-from resnext.task.optimization import total_steps
-from resnext.training.fit import build_task
+from resnext.training.fit import build_datamodule, build_task
 from resnext.training.parts import Parts
 from resnext.training.plan import TrainingPlan
 from resnext.training.trainer import build_trainer
@@ -47,8 +45,9 @@ class Steps:
 
     def loader_speed(self, micro: int, seconds: float) -> float:
         """Images per second of the DataLoader alone."""
-        with self._datamodule(micro, ImageDataModule) as datamodule:
-            datamodule.trainer = self._trainer(micro, [])
+        plan = self._plan(micro)
+        with _datamodule(plan, ImageDataModule) as datamodule:
+            datamodule.trainer = _trainer(plan, [])
             loader, clock = datamodule.train_dataloader(), _Clock(seconds, gpu=False)
             loader.check = None
             while not any(clock.tick() for _ in loader):  # an epoch may have few batches
@@ -67,33 +66,26 @@ class Steps:
         """Trains until `batches` batches or `seconds` are over. Returns the seconds of each batch after the first."""
         clock = _Clock(seconds, gpu=self.gpu, batches=batches)
         average = [WeightEma(self.config.recipe)] if self.config.recipe.ema.decay else []
-        config = self._with_batches_of(micro)
-        steps = steps_per_epoch(len(self.parts.train), micro)
-        plan = TrainingPlan(config, self.parts, config.split_batch(1), None, steps, total_steps(config.recipe, steps))
-        with self._datamodule(micro, kind) as datamodule:
-            self._trainer(micro, [*average, clock]).fit(build_task(plan), datamodule)
+        plan = self._plan(micro)
+        with _datamodule(plan, kind) as datamodule:
+            _trainer(plan, [*average, clock]).fit(build_task(plan), datamodule)
         return clock.times
 
-    def _with_batches_of(self, micro: int) -> Config:
+    def _plan(self, micro: int) -> TrainingPlan:
+        """One device, whose share of the global batch is one micro-batch."""
         recipe = replace(self.config.recipe, batch_size=micro)
-        return replace(self.config, recipe=recipe, trainer=replace(self.config.trainer, micro_batch_size=None))
+        config = replace(self.config, recipe=recipe, trainer=replace(self.config.trainer, micro_batch_size=None))
+        return TrainingPlan(config, self.parts, config.split_batch(1))
 
-    def _trainer(self, micro: int, callbacks: list[Callback]) -> Trainer:
-        return build_trainer(self._with_batches_of(micro), ALONE, Path(), callbacks=callbacks, loggers=[])
 
-    @contextmanager
-    def _datamodule(self, micro: int, kind: type[ImageDataModule]) -> Iterator[ImageDataModule]:
-        config, parts = self._with_batches_of(micro), self.parts
-        with tempfile.TemporaryDirectory(prefix="resnext-") as folder:
-            yield kind(
-                config.data,
-                config.recipe,
-                parts.train,
-                parts.val,
-                parts.transforms,
-                seed=config.seed,
-                skipped=Path(folder, "skipped.txt"),
-            )
+def _trainer(plan: TrainingPlan, callbacks: list[Callback]) -> Trainer:
+    return build_trainer(plan.config, ALONE, Path(), callbacks=callbacks, loggers=[])
+
+
+@contextmanager
+def _datamodule(plan: TrainingPlan, kind: type[ImageDataModule]) -> Iterator[ImageDataModule]:
+    with tempfile.TemporaryDirectory(prefix="resnext-") as folder:
+        yield build_datamodule(plan, Path(folder, "skipped.txt"), kind)
 
 
 class _Repeated(ImageDataModule):

@@ -5,6 +5,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -87,7 +88,7 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
     else:
         announce(run, plan, world)
         task = build_task(plan)
-        datamodule = build_datamodule(run, plan)
+        datamodule = build_datamodule(plan, run.path / "skipped.txt")
         callbacks = build_callbacks(run, plan, stop)
         loggers = build_loggers(run, plan) if world.rank == 0 else []
         trainer = build_trainer(
@@ -125,16 +126,18 @@ def build_task(plan: TrainingPlan) -> ClassificationTask:
     )
 
 
-def build_datamodule(run: Run, plan: TrainingPlan) -> ImageDataModule:
+def build_datamodule(
+    plan: TrainingPlan, skipped: Path, kind: type[ImageDataModule] = ImageDataModule
+) -> ImageDataModule:
     config, parts = plan.config, plan.parts
-    return ImageDataModule(
+    return kind(
         config.data,
         config.recipe,
         parts.train,
         parts.val,
         parts.transforms,
         seed=config.seed,
-        skipped=run.path / "skipped.txt",
+        skipped=skipped,
     )
 
 

@@ -30,15 +30,21 @@ class TrainingPlan:
         config: the configuration of this start, without `auto` values.
         split: how the ranks share the global batch.
         checkpoint: the checkpoint from which the training continues; None at the first start.
-        steps_per_epoch, steps: optimizer steps of an epoch, and of the whole training.
     """
 
     config: Config
     parts: Parts
     split: BatchSplit
-    checkpoint: Checkpoint | None
-    steps_per_epoch: int
-    steps: int
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.parts.train), self.config.recipe.batch_size)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return total_steps(self.config.recipe, self.steps_per_epoch)
 
     @property
     def steps_done(self) -> int:
@@ -103,8 +109,7 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
         check_network(checkpoint, parts.network.state_dict(), NETWORK_PREFIX)
     if parts.teacher is not None:
         _check_teacher(run, config, parts.teacher, is_writer=world.rank == 0)
-    per_epoch = steps_per_epoch(len(train), config.recipe.batch_size)
-    return TrainingPlan(config, parts, split, checkpoint, per_epoch, total_steps(config.recipe, per_epoch))
+    return TrainingPlan(config, parts, split, checkpoint)
 
 
 def _resolve(run: Run, world: World) -> Config:

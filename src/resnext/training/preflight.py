@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resnext.config.recipe import RecipeConfig
-from resnext.config.schema import Config
+from resnext.config.schema import Config, TrainerConfig
 from resnext.data.index import ImageIndex, check_enough
 from resnext.data.sampler import steps_per_epoch
 from resnext.errors import UserError
@@ -24,22 +24,31 @@ def check_before_run(config: Config, train: ImageIndex, val: ImageIndex) -> Part
     Returns the parts that it built, for a training in this process. Returns None if torchrun starts the ranks: each
     rank builds its own parts.
     """
+    ranks = count_ranks(config.trainer)
+    parts = build_checked_parts(config, train, val, ranks)
+    return parts if ranks == 1 and not config.trainer.max_restarts else None
+
+
+def count_ranks(config: TrainerConfig) -> int:
+    """The processes of a training on this machine. Raises UserError if this command cannot start them."""
     if is_slurm_rank():
         raise UserError(
             "this command is for one process, but srun started several: `resnext slurm` submits a run as a job"
         )
-    if config.trainer.nodes > 1:
-        raise UserError(
-            f"trainer.nodes={config.trainer.nodes}: this command trains on one machine; use trainer.nodes=1"
-        )
-    devices = count_devices(config.trainer)
-    config.split_batch(devices)
+    if config.nodes > 1:
+        raise UserError(f"trainer.nodes={config.nodes}: this command trains on one machine; use trainer.nodes=1")
+    return count_devices(config)
+
+
+def build_checked_parts(config: Config, train: ImageIndex, val: ImageIndex, ranks: int) -> Parts:
+    """Raises UserError for anything that would end the training of all `ranks` before its first step."""
+    config.split_batch(ranks)
     lr_at(0, config.recipe, steps_per_epoch(len(train), config.recipe.batch_size))
-    check_enough(val, devices)
+    check_enough(val, ranks)
     resolve_auto(config.trainer)
     parts = build_parts(config, train, val)
     _check_image_sizes(config.recipe, parts)
-    return parts if devices == 1 and not config.trainer.max_restarts else None
+    return parts
 
 
 def check_epochs(run: Run, config: Config, train: ImageIndex) -> None:
