@@ -197,7 +197,7 @@ def test_no_space_and_no_permission(images: Path, machine: Machine, capsys, monk
     monkeypatch.setattr("resnext.check.machine.check_writable", refuse)
     (found,) = findings(checked(capsys)[1], "fail")
     assert "cannot be written" in found
-    assert found.endswith("give it to your user, or start in another folder")
+    assert found.endswith("make it writable, or start in another folder")
 
 
 def test_the_batch_of_a_slurm_job_is_divided_among_its_ranks(images: Path, machine: Machine, capsys):

@@ -52,7 +52,8 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
         text = f"{_several(len(unseen), 'has', 'have')} no validation images ({_shown(unseen)})"
         yield Finding("warn", "classes", text, "add some, or their accuracy stays unknown")
     if not few and not unseen and largest <= IMBALANCE * smallest:
-        yield Finding("ok", "classes", f"{smallest:,} to {largest:,} training images each")
+        each = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
+        yield Finding("ok", "classes", f"{each} training images each")
 
 
 class _Place(NamedTuple):

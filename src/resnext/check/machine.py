@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from resnext.check.finding import Finding
 from resnext.config.schema import Config
 from resnext.data import ram_cache
-from resnext.errors import describe_os_error
 from resnext.files import check_writable
 from resnext.run.directory import RUNS
 
@@ -37,8 +36,8 @@ def check_space(config: Config, checkpoint: int) -> Iterator[Finding]:
     try:
         check_writable(folder)
     except OSError as error:
-        text = f"{folder.absolute()} cannot be written ({describe_os_error(error)})"
-        yield Finding("fail", "space", text, "give it to your user, or start in another folder")
+        text = f"{folder.absolute()} cannot be written ({error.strerror})"
+        yield Finding("fail", "space", text, "make it writable, or start in another folder")
         return
     kept = config.recipe.epochs // config.checkpoint.keep_every_epochs if config.checkpoint.keep_every_epochs else 0
     needed, free = (4 + kept) * checkpoint, shutil.disk_usage(folder).free

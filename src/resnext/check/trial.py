@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ class Trial:
         return process.exitcode
 
     def _start(self) -> None:
+        sys.warnoptions.append("ignore:resource_tracker")  # of multiprocessing: a killed process leaves semaphores
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork, nor do OpenMP's threads
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(self._config, theirs, os.getpid()))
