@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from resnext.check.duplicates import Pair, find_pairs
+from resnext.check.duplicates import find_pairs
 from resnext.check.finding import Finding
 from resnext.check.looks import Look, look_at
 from resnext.config.schema import Config
@@ -40,8 +39,9 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
     smallest, largest = int(counts.min()), int(counts.max())
     few = [name for name, count in zip(train.classes, counts, strict=True) if count < FEW]
     if few:
-        text = f"{_several(len(few), 'has', 'have')} fewer than {FEW} training images, the fewest {smallest}"
-        yield Finding("warn", "classes", f"{text} ({_shown(few)})", "add images, or leave these classes out")
+        text = f"fewer than {FEW} training images, the fewest {smallest} ({_shown(few)})"
+        text = f"{pluralize(len(few), 'class has', 'classes have')} {text}"
+        yield Finding("warn", "classes", text, "add images, or leave these classes out")
     if largest > IMBALANCE * smallest:
         text = f"the largest class has {largest:,} training images and the smallest {smallest:,}"
         remedy = "recipe.loss.class_weights=balanced weighs them alike, and recipe.evaluation.metrics=[f1] shows it"
@@ -49,7 +49,7 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
     seen = set(val.labels.tolist())
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
-        text = f"{_several(len(unseen), 'has', 'have')} no validation images ({_shown(unseen)})"
+        text = f"{pluralize(len(unseen), 'class has', 'classes have')} no validation images ({_shown(unseen)})"
         yield Finding("warn", "classes", text, "add some, or their accuracy stays unknown")
     if not few and not unseen and largest <= IMBALANCE * smallest:
         each = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
@@ -57,11 +57,20 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
 
 
 class _Place(NamedTuple):
-    """An image by split (0: training, 1: validation), with its label."""
+    """An image by split (0: training, 1: validation), with its label. `name`: `val/cat/1.jpg`."""
 
     split: int
     label: int
     name: str
+
+
+class _Copy(NamedTuple):
+    one: _Place
+    other: _Place
+    is_same: bool
+
+    def __str__(self) -> str:
+        return f"{self.other.name} {'is' if self.is_same else 'looks like'} {self.one.name}"
 
 
 class _Files:
@@ -110,42 +119,26 @@ class _Files:
 
     def check_copies(self) -> Iterator[Finding]:
         pairs = find_pairs([look for _, look in self.readable])
-        leaks = [pair for pair in pairs if self._place(pair.one).split != self._place(pair.other).split]
-        inside = [pair for pair in pairs if self._place(pair.one).split == self._place(pair.other).split]
-        contradictory = [pair for pair in pairs if self._place(pair.one).label != self._place(pair.other).label]
-        if leaks:
-            text = f"{_images(leaks)} in training and validation ({self._shown(leaks[0])})"
-            yield Finding("warn", "leaks", text, f"remove them from one, or the accuracy is too high{self.more}")
-        if contradictory:
-            text = f"{_images(contradictory)} in two classes ({self._shown(contradictory[0])})"
-            yield Finding("warn", "copies", text, f"keep the right one{self.more}")
-        if inside:
-            text = f"{_images(inside)} twice in a split ({self._shown(inside[0])})"
-            yield Finding("warn", "copies", text, f"remove the copies{self.more}")
-        if not pairs:
+        copies = [_Copy(self._place(pair.one), self._place(pair.other), pair.is_same) for pair in pairs]
+        leaks = [each for each in copies if each.one.split != each.other.split]
+        inside = [each for each in copies if each.one.split == each.other.split]
+        contradictory = [each for each in copies if each.one.label != each.other.label]
+        for found, where, subject, remedy in (
+            (leaks, "in training and validation", "leaks", "remove them from one, or the accuracy is too high"),
+            (contradictory, "in two classes", "copies", "keep the right one"),
+            (inside, "twice in a split", "copies", "remove the copies"),
+        ):
+            if found:
+                text = f"{pluralize(len(found), 'image is', 'images are')} {where} ({found[0]})"
+                yield Finding("warn", subject, text, f"{remedy}{self.more}")
+        if not copies:
             yield Finding("ok", "copies", f"none {self.of} is there twice, and no validation image in the training")
 
     def _place(self, position: int) -> _Place:
         split, look = self.readable[position]
         index = self.indexes[split]
-        return _Place(split, int(index.labels[look.image]), _short(index, look.image))
-
-    def _shown(self, pair: Pair) -> str:
-        relation = "is" if pair.is_same else "looks like"
-        return f"{self._place(pair.other).name} {relation} {self._place(pair.one).name}"
-
-
-def _short(index: ImageIndex, image: int) -> str:
-    """`val/cat/1.jpg`."""
-    return printable(os.fsencode(Path(index.root.name, os.fsdecode(index.relative_path(image)))))
-
-
-def _images(pairs: Sequence[Pair]) -> str:
-    return f"{pluralize(len(pairs), 'image')} {'is' if len(pairs) == 1 else 'are'}"
-
-
-def _several(count: int, one: str, several: str) -> str:
-    return f"{pluralize(count, 'class', 'classes')} {one if count == 1 else several}"
+        name = os.fsencode(index.root.name) + b"/" + index.relative_path(look.image)
+        return _Place(split, int(index.labels[look.image]), printable(name))
 
 
 def _shown(names: Sequence[str]) -> str:
