@@ -68,5 +68,5 @@ def test_the_bar_fits_in_80_columns(digits: Path, monkeypatch: pytest.MonkeyPatc
         fit(make_run(small_config(digits, recipe__batch_size=359, recipe__max_steps=3)))
     assert drawn[0].startswith("epoch 1/2 ━")
     assert " loss 2." in drawn[0]
-    assert drawn[0].endswith("  12,345 images/s  00:00 / 00:00 left  data wait 67 %")
+    assert drawn[0].endswith("  12,345 images/s  00:00 / 00:00 left  waiting 67 %")
     assert len(drawn[0]) <= 80

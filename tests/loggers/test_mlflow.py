@@ -72,5 +72,5 @@ def test_a_server_that_does_not_answer_is_one_warning(digits: Path, capsys: pyte
     fit(run)
     output = capsys.readouterr().out
     assert run.summary["status"] == "finished"
-    assert output.count("warning: Mlflow stops: ") == 1
+    assert output.count("warning: Mlflow has failed: ") == 1
     assert "hunter2" not in output + (run.path / "log.txt").read_text()

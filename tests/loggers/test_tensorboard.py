@@ -119,7 +119,7 @@ def test_an_error_of_the_library_stops_the_logger_and_not_the_training(
         patch.setattr(SummaryWriter, "add_scalar", fail)
         fit(run)
     assert run.summary["status"] == "finished"
-    assert capsys.readouterr().out.count("warning: TensorBoard stops: OSError: [Errno 28] No space left") == 1
+    assert capsys.readouterr().out.count("warning: TensorBoard has failed: OSError: [Errno 28] No space left") == 1
 
 
 def test_the_first_difference_is_the_first_step_of_one_side_only():

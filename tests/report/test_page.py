@@ -125,7 +125,7 @@ def test_the_worst_mistakes_are_the_most_confident_wrong_images(page: str, repor
         paths = [bytes(arrays["paths"][each]).decode() for each in wrong]
         percents = [f"{100 * each:.0f} %" for each in arrays["ema_probabilities"][wrong, 0]]
     section = page.partition('<section id="worst-mistakes">')[2].partition("</section>")[0]
-    assert f"{len(wrong)} of 36 images are predicted wrongly" in section
+    assert f"{len(wrong)} of 36 images are misclassified" in section
     assert re.findall(r", (\d+ %)</figcaption>", section) == percents[:24]
     for data, path in zip(re.findall(r"base64,([^\"]+)", section), paths, strict=False):
         shown = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")

@@ -163,7 +163,7 @@ class LastCheckpoint(Checkpoint):
         if failures >= allowed:
             raise SaveFailed(
                 f"{self.path} could not be saved, {failures} times in a row (checkpoint.max_failures="
-                f"{self.config.max_failures}): the reason is above; make room, and resume the run"
+                f"{self.config.max_failures}): the warnings above have the reason; correct it, and resume the run"
             )
 
     def _check_same_position(self, step: int) -> None:

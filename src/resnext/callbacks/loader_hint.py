@@ -53,11 +53,11 @@ def find_remedies(cache: str, workers: int, cores: int, *, is_packed: bool) -> l
     """What makes loading faster, the simplest first. `cores` are those of this rank."""
     more = [f"data.workers={cores} (now {workers})"] if workers < cores else []
     if cache == "none":
-        more.append("data.cache=ram, if half the free memory holds the decoded images")
+        more.append("data.cache=ram, if the decoded images fit in half of the free memory")
     if is_packed:
-        return [*more, "a pack of smaller images (resnext prepare pack SRC DST --short-side 256), for a new run"]
+        return [*more, "`resnext prepare pack SRC DST --short-side 256` and a new run on it"]
     return [
         *more,
         "`resnext prepare pack SRC DST`, if the storage is slow with many files",
-        "smaller images (the same with --short-side 256), for a new run",
+        "`resnext prepare pack SRC DST --short-side 256`, smaller images for a new run",
     ]

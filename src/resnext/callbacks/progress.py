@@ -56,7 +56,7 @@ class ProgressReport(Callback):
             return
         epoch = self._epoch(trainer.current_epoch + 1)
         if console.is_terminal:
-            text = "  ".join(self._facts(pl_module, "data wait", clock=_short))
+            text = "  ".join(self._facts(pl_module, "waiting", clock=_short))
             self._bar.update(self._task, completed=trainer.global_step, description=epoch, text=text)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_SECONDS

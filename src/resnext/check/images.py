@@ -33,7 +33,7 @@ def check_images(config: Config, train: ImageIndex, val: ImageIndex, *, full: bo
 def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
     if len(train.classes) == 1:
         text = f"{train.root} has one class, {_shown(train.classes)}"
-        yield Finding("fail", "classes", text, "give at least two folders of classes, there is nothing to tell apart")
+        yield Finding("fail", "classes", text, "give at least two folders of classes")
         return
     counts = np.bincount(train.labels, minlength=len(train.classes))
     smallest, largest = int(counts.min()), int(counts.max())
@@ -44,13 +44,13 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
         yield Finding("warn", "classes", text, "add images, or leave these classes out")
     if largest > IMBALANCE * smallest:
         text = f"the largest class has {largest:,} training images and the smallest {smallest:,}"
-        remedy = "recipe.loss.class_weights=balanced weighs them alike, and recipe.evaluation.metrics=[f1] shows it"
+        remedy = "recipe.loss.class_weights=balanced gives each class the same weight, and recipe.evaluation.metrics=[f1] reports F1"
         yield Finding("warn", "classes", text, remedy)
     seen = set(val.labels.tolist())
     unseen = [name for label, name in enumerate(train.classes) if label not in seen]
     if unseen:
         text = f"{pluralize(len(unseen), 'class has', 'classes have')} no validation images ({_shown(unseen)})"
-        yield Finding("warn", "classes", text, "add some, or their accuracy stays unknown")
+        yield Finding("warn", "classes", text, "add validation images to them, or their accuracy stays unknown")
     if not few and not unseen and largest <= IMBALANCE * smallest:
         each = f"{smallest:,}" if smallest == largest else f"{smallest:,} to {largest:,}"
         yield Finding("ok", "classes", f"{each} training images each")
@@ -124,7 +124,7 @@ class _Files:
         inside = [each for each in copies if each.one.split == each.other.split]
         contradictory = [each for each in copies if each.one.label != each.other.label]
         for found, where, subject, remedy in (
-            (leaks, "in training and validation", "leaks", "remove them from one, or the accuracy is too high"),
+            (leaks, "in training and validation", "leaks", "remove them from one, or the accuracy is overestimated"),
             (contradictory, "in two classes", "copies", "keep the right one"),
             (inside, "twice in a split", "copies", "remove the copies"),
         ):
@@ -132,7 +132,7 @@ class _Files:
                 text = f"{pluralize(len(found), 'image is', 'images are')} {where} ({found[0]})"
                 yield Finding("warn", subject, text, f"{remedy}{self.more}")
         if not copies:
-            yield Finding("ok", "copies", f"none {self.of} is there twice, and no validation image in the training")
+            yield Finding("ok", "copies", f"no copies among {self.of.removeprefix('of ')}")
 
     def _place(self, position: int) -> _Place:
         split, look = self.readable[position]

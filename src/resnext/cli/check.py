@@ -17,12 +17,12 @@ from resnext.terminal import COLUMNS, pluralize
 VERDICTS = {
     "ok": "the training can start",
     "warn": "the training can start; read the warnings first",
-    "fail": "the training would not work",
+    "fail": "the training would fail, or would not learn",
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Returns 1 if the training would not work."""
+    """Returns 1 if the training would fail, or would not learn."""
     options, rest = split_flags(arguments)
     report = Report(_say_nothing if options.json else _print)
     try:

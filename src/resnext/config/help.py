@@ -44,7 +44,7 @@ SUMMARIES = {
     "slurm": "Makes a run in runs/ and submits it as a SLURM job.",
     "check": (
         "Shows what can be known about a training before it starts: its images, batches, memory, speed and hours. "
-        "Writes nothing. The exit code is 1 if the training would not work."
+        "It makes no run. The exit code is 1 if the training would fail, or would not learn."
     ),
 }
 MULTIRUN = "  -m, --multirun          one run for each value: -m recipe.optimizer.lr=0.1,0.2"

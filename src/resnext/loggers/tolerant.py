@@ -36,4 +36,4 @@ class Tolerant:
             self.stopped = True
             cause = error.__context__ or error  # Lightning replaces the library's message
             reason = redact_urls(describe_error(cause))[:200]
-            log.warning("%s stops: %s; metrics.csv has all values", type(self).__name__, reason)
+            log.warning("%s has failed: %s; the training goes on without it", type(self).__name__, reason)

@@ -33,7 +33,7 @@ def find_images(record: RunRecord, evaluation: Evaluation) -> EvaluatedImages:
     content = evaluation.content
     root = Path(str(content.get("data")))
     if content.get("suite"):
-        raise UserError(f"the images of {content['suite']} are not shown: only those of a split are")
+        raise UserError(f"the images of {content['suite']} are not shown: only images of train, val or test are shown")
     if not root.is_dir() and record.config.data.name in register_ours:
         raise UserError(f"{root} does not exist: its images are not shown")
     data = replace(record.config.data, root=str(root))

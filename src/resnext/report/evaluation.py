@@ -44,7 +44,9 @@ class Evaluation:
     def classes(self) -> list[str]:
         """The names of the classes. Raises UserError if the evaluation has no results by class."""
         if "per_class" not in self.metrics:
-            raise UserError(f"{self.path} has no results by class: its images have several correct classes, or sets")
+            raise UserError(
+                f"{self.path} has no results by class: its images have several correct classes, or the test set has several parts"
+            )
         return [str(each["class"]) for each in self.metrics["per_class"]]
 
     @cached_property

@@ -33,7 +33,7 @@ def status(record: RunRecord) -> Html:
         *_best_tiles(record),
         ("steps", steps),
         *([("images per second", f"{speed:,.0f}")] if speed else []),
-        *([("in training steps", str(timedelta(seconds=round(seconds))))] if seconds else []),
+        *([("time in training steps", str(timedelta(seconds=round(seconds))))] if seconds else []),
         ("starts" if len(record.starts) != 1 else "start", str(len(record.starts))),
     ]
     shown = tag("div", *(tag("div", tag("b", value), tag("span", name)) for name, value in tiles), class_="tiles")
@@ -64,7 +64,7 @@ def identity(record: RunRecord) -> Html:
             ("created", _time(info, "created")),
             ("code", tag("code", info.get("code") or "unknown")),
             ("W&B id", tag("code", info["wandb_id"])),
-            ("images' digest", tag("code", info["data"]["fingerprint"])),
+            ("fingerprint of the images", tag("code", info["data"]["fingerprint"])),
         ]
     )
 
@@ -80,7 +80,7 @@ def data_facts(record: RunRecord) -> Html:
             ("training", pluralize(len(train), "image")),
             ("validation", pluralize(len(val), "image")),
             ("classes", f"{len(train.classes):,}"),
-            ("of a class", f"{lowest:,} to {highest:,} training images, median {median:,.0f}"),
+            ("images per class", f"{lowest:,} to {highest:,} for training, median {median:,.0f}"),
             ("imbalance", f"{highest / max(1, lowest):.3g} times as many images in the largest class"),
             ("unused", ", ".join(f"{images} {suffix}" for suffix, images in train.unread.items()) or None),
         ]

@@ -17,7 +17,7 @@ from resnext.report.thumbnails import thumbnail
 MATRIX = 20  # classes of the confusion matrix
 BARS = 24  # classes of the plot of accuracies
 WORST = 24  # mistakes with a thumbnail
-NO_MISTAKE = "No image was predicted wrongly."
+NO_MISTAKE = "No image was misclassified."
 PAIRS, OF_PAIR = 6, 4  # pairs of classes, and thumbnails of each
 
 
@@ -74,7 +74,7 @@ def worst_mistakes(record: RunRecord, evaluation: Evaluation) -> Html:
     rows = found.mistakes[:WORST].tolist()
     if not rows:
         return tag("p", NO_MISTAKE, class_="note")
-    note = f"{len(found.mistakes):,} of {len(found.targets):,} images are predicted wrongly. The most confident first."
+    note = f"{len(found.mistakes):,} of {len(found.targets):,} images are misclassified. The most confident first."
     return join(
         [tag("p", note, class_="note"), _sheet(find_images(record, evaluation), evaluation, rows, with_classes=True)]
     )

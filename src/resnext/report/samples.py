@@ -91,8 +91,7 @@ def training_sheets(record: RunRecord) -> Html:
         sheets += [tag("h3", title), _sheet(batch, config, train)]
     note = tag(
         "p",
-        "After crop, flip and colours, erasing and mixing: what the network computes with, from the same seeds as the "
-        "training.",
+        "The tensors that the network gets: after crop, flip, colours, erasing and mixing, with the seeds of the run.",
         class_="note",
     )
     return join([note, *sheets])

@@ -84,7 +84,7 @@ def log_resume(run: Run, plan: TrainingPlan) -> None:
     checkpoint, recipe = plan.checkpoint, plan.config.recipe
     if checkpoint is None:
         return
-    missing = "" if checkpoint.validated else ", with the validation"
+    missing = "" if checkpoint.validated else ", whose validation runs first"
     _log_lines(resumed=f"from step {checkpoint.step:,}{missing}: {checkpoint.path.name}")
     before = run.find_last_start()
     if before is None or before.recipe.epochs == recipe.epochs:

@@ -29,7 +29,7 @@ def notify(run: Run, event: str, message: str) -> None:
         if (command := run.config.notify.command) is not None:
             run_command(command, read_facts(run) | {"RESNEXT_EVENT": event, "RESNEXT_MESSAGE": message}, run.path)
     except Exception as error:  # a damaged file, an error of W&B: the result of the training is already known
-        log.warning("the notification of `%s` failed: %s", event, describe_error(error))
+        log.warning("the notification of the event `%s` could not be sent: %s", event, describe_error(error))
 
 
 def read_facts(run: Run) -> dict[str, str]:
@@ -68,7 +68,7 @@ def run_command(command: str, facts: dict[str, str], folder: Path) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        log.warning("notify.command did not end within %g s: it is killed", SECONDS)
+        log.warning("notify.command took longer than %g s and was killed", SECONDS)
         return
     if code:
         log.warning("notify.command failed with exit code %d; its output is in %s/log.txt", code, folder)
