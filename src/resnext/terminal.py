@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 COLUMNS = 80  # of the text that a command prints
@@ -30,6 +30,11 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
 def pluralize(count: int, noun: str, several: str | None = None) -> str:
     """`1 image`, `1,024 images`."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
+def first_three(names: Sequence[str]) -> str:
+    """`cat, dog, bird and 7 more`."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _lines(description: str, total: int | None) -> Callable[[int], None]:

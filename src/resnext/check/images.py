@@ -1,7 +1,7 @@
 """What a check says about the images: how many each class has, which cannot be read, which are there twice."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,10 @@ from resnext.check.finding import Finding
 from resnext.check.looks import Look, look_at
 from resnext.config.schema import Config
 from resnext.data.index import ImageIndex, printable
-from resnext.terminal import pluralize
+from resnext.terminal import first_three, pluralize
 
 FEW = 10  # training images of a class
 IMBALANCE = 10  # the largest class has so many times the images of the smallest
-SHOWN = 3
 
 
 def check_images(config: Config, train: ImageIndex, val: ImageIndex, *, full: bool) -> Iterator[Finding]:
@@ -46,8 +45,7 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
         text = f"the largest class has {largest:,} training images and the smallest {smallest:,}"
         remedy = "recipe.loss.class_weights=balanced gives each class the same weight, and recipe.evaluation.metrics=[f1] reports F1"
         yield Finding("warn", "classes", text, remedy)
-    seen = set(val.labels.tolist())
-    unseen = [name for label, name in enumerate(train.classes) if label not in seen]
+    unseen = val.find_empty_classes()
     if unseen:
         text = f"{pluralize(len(unseen), 'class has', 'classes have')} no validation images ({_shown(unseen)})"
         yield Finding("warn", "classes", text, "add validation images to them, or their accuracy stays unknown")
@@ -141,6 +139,5 @@ class _Files:
         return _Place(split, int(index.labels[look.image]), printable(name))
 
 
-def _shown(names: Sequence[str]) -> str:
-    shown = ", ".join(printable(os.fsencode(name)) for name in names[:SHOWN])
-    return f"{shown}, …" if len(names) > SHOWN else shown
+def _shown(names: Iterable[str]) -> str:
+    return first_three([printable(os.fsencode(name)) for name in names])

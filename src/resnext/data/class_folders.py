@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from resnext.errors import UserError
+from resnext.terminal import first_three
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 VAL_NAMES = ("val", "validation", "valid")
@@ -51,7 +52,7 @@ def find_unsplit(root: Path, val_fraction: float) -> Path:
     if _holds_folders(train):
         if others := [name for name in names if name != "train" and _holds_images(root / name)]:
             raise UserError(
-                f"{asked} splits {train}, but {root} has other folders with images ({_first_three(others)}): move them "
+                f"{asked} splits {train}, but {root} has other folders with images ({first_three(others)}): move them "
                 "into train/, or away"
             )
         return train
@@ -92,7 +93,7 @@ def check_classes(split: Path, names: tuple[str, ...], classes: tuple[str, ...])
     if unknown:
         raise UserError(
             f"{split} has {len(unknown)} class{'es' if len(unknown) > 1 else ''} that train/ does not have "
-            f"({_first_three(unknown)}): rename or remove them, or add them to train/"
+            f"({first_three(unknown)}): rename or remove them, or add them to train/"
         )
 
 
@@ -125,7 +126,7 @@ def _folder_names(split: Path, root: Path, folders: list[FolderStamp]) -> tuple[
 def _describe_missing(split: Path, root: Path) -> str:
     """One line for a missing train/ or val/. Names data.val_fraction if it would work."""
     found = [entry.name for entry in list_entries(root, []) if entry.is_dir()]
-    has = f"it has {_first_three(found)}" if found else "it has no folders"
+    has = f"it has {first_three(found)}" if found else "it has no folders"
     line = f"{split} does not exist: data.root must hold train/CLASS/ and val/CLASS/, but {has}"
     if not _can_be_split(root):
         return line
@@ -152,7 +153,3 @@ def _may_hold_images(folder: Path) -> bool:
 
 def _holds_folders(folder: Path) -> bool:
     return folder.is_dir() and any(entry.is_dir() for entry in list_entries(folder, []))
-
-
-def _first_three(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -39,6 +39,11 @@ class ImageIndex:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def find_empty_classes(self) -> list[str]:
+        """The classes without an image."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return [self.classes[label] for label in np.flatnonzero(counts == 0)]
+
     def relative_path(self, image: int) -> bytes:
         return self.paths[self.offsets[image] : self.offsets[image + 1]].tobytes()
 

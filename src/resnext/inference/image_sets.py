@@ -13,7 +13,7 @@ from resnext.data.index import ImageIndex, identify_data
 from resnext.errors import UserError
 from resnext.inference.outputs import UNKNOWN
 from resnext.run.directory import Run
-from resnext.terminal import pluralize
+from resnext.terminal import first_three, pluralize
 
 
 class ImageSet(NamedTuple):
@@ -85,10 +85,10 @@ def as_set(index: ImageIndex, classes: tuple[str, ...], owner: str) -> ImageSet:
     position = {name: label for label, name in enumerate(classes)}
     unknown = [name for name in index.classes if name not in position]
     if unknown:
-        first = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
         raise UserError(
-            f"{index.root} has {pluralize(len(unknown), 'class', 'classes')} that {owner} does not have ({first}): "
-            "give folders with the names of its classes, or `resnext predict` for images without classes"
+            f"{index.root} has {pluralize(len(unknown), 'class', 'classes')} that {owner} does not have "
+            f"({first_three(unknown)}): give folders with the names of its classes, or `resnext predict` "
+            "for images without classes"
         )
     labels = np.array([position[name] for name in index.classes], np.int64)[index.labels]
     return ImageSet("", index, labels[:, None])

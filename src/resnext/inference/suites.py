@@ -15,7 +15,7 @@ from resnext.data.scan import scan_class_folders
 from resnext.errors import UserError
 from resnext.inference.image_sets import ImageSet, as_set
 from resnext.inference.outputs import UNKNOWN
-from resnext.terminal import pluralize
+from resnext.terminal import first_three, pluralize
 
 VAL_NAME = re.compile(rb"ILSVRC2012_val_(\d{8})\.\w+$")
 
@@ -31,7 +31,7 @@ def load_suite(suite: str, root: Path, classes: tuple[str, ...], owner: str) -> 
     if list(classes) != ImageNetInfo("imagenet-1k").label_names():
         raise UserError(
             f"--suite {suite} is for networks of ImageNet's 1,000 classes, named n01440764 and so on; {owner} has "
-            f"{pluralize(len(classes), 'class', 'classes')} ({', '.join(classes[:3])}, …)"
+            f"{pluralize(len(classes), 'class', 'classes')} ({first_three(classes)})"
         )
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder: give the folder of {suite}")

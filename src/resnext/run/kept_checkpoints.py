@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from resnext.terminal import pluralize
+from resnext.terminal import first_three, pluralize
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def set_aside_later(folder: Path, epochs: int) -> None:
             "%s has %s of later epochs (%s) than the checkpoint from which the training continues; renamed to %s",
             folder,
             pluralize(len(later), "kept checkpoint"),
-            ", ".join(path.name for path in later[:3]) + (", …" if len(later) > 3 else ""),
+            first_three([path.name for path in later]),
             f"epoch-NNN{ending}",
         )
     try:

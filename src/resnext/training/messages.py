@@ -18,7 +18,7 @@ from resnext.run.directory import Run
 from resnext.runtime.slurm_job import SlurmJob
 from resnext.runtime.world import World
 from resnext.task.optimization import lr_at
-from resnext.terminal import pluralize
+from resnext.terminal import first_three, pluralize
 from resnext.training.plan import TrainingPlan
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,10 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
     )
     _warn_of_unused(train, val)
-    seen = set(val.labels.tolist())
     if job := SlurmJob.current():
         _log_lines(slurm=f"job {job.id}, restart {job.restarts}, on {job.nodes}, from step {plan.steps_done:,}")
-    unseen = [name for label, name in enumerate(train.classes) if label not in seen]
-    if unseen:
-        log.warning(
-            "%s without validation images: %s", pluralize(len(unseen), "class", "classes"), ", ".join(unseen[:5])
-        )
+    if unseen := val.find_empty_classes():
+        log.warning("%s without validation images: %s", pluralize(len(unseen), "class", "classes"), first_three(unseen))
     for warning in configuration_warnings(plan):
         log.warning(warning)
 
