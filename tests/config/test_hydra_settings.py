@@ -236,6 +236,25 @@ def test_hydra_settings_in_sweep_parameters_are_refused(configs: Path):
     assert refusal("-m", "experiment=sweep").startswith("hydra.run.dir=elsewhere cannot be set")
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        "notify.command: touch canary",
+        "+notify.command: touch canary",
+        'notify: "{command: touch canary}"',
+        "notify: {command: touch canary}",
+        'slurm.prologue: "[touch canary]"',
+        'slurm: "{sbatch: [touch canary]}"',
+    ],
+)
+def test_shell_lines_in_sweep_parameters_are_refused(configs: Path, params: str):
+    content = EVIL + "hydra:\n  sweeper:\n    params: {" + params + "}\n"
+    (configs / "experiment/sweep.yaml").write_text(content)
+    error = refusal("-m", "experiment=sweep")
+    assert error.startswith("hydra.sweeper.params")
+    assert "notify.* and slurm.* themselves on the command line" in error
+
+
 def test_only_a_clusters_file_or_the_command_line_may_set_shell_lines(configs: Path):
     (configs / "experiment/evil.yaml").write_text(EVIL + "slurm:\n  prologue: [touch canary]\n")
     (configs / "experiment/itself.yaml").write_text(

@@ -32,7 +32,7 @@ from resnext.config.parts import add_option_defaults
 from resnext.config.pretrained import use_network_of_weights
 from resnext.config.redaction import find_secret
 from resnext.config.schema import find_differences
-from resnext.config.shell_lines import check_shell_lines
+from resnext.config.shell_lines import check_shell_lines, holds_shell_lines
 from resnext.errors import UserError, describe_error
 
 MAIN = "train"  # configs/train.yaml
@@ -204,6 +204,9 @@ def _check_option(key: str, value: Any, chosen: dict[str, str]) -> None:
         raise UserError(f"hydra.{key} cannot be set: the options of hydra/{group}={name} are: {allowed}")
     if not _is_plain(value):
         raise UserError(f"hydra.{key} has to be a number or one line of text, without ${{…}}")
+    swept = value if option == "params" and isinstance(value, dict) else [option.removeprefix("params.")]
+    if any(holds_shell_lines(str(each)) for each in swept):
+        raise UserError(f"hydra.{key} could hold a shell line: give notify.* and slurm.* themselves on the command line")
 
 
 def _is_plain(value: Any) -> bool:

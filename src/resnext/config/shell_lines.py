@@ -28,6 +28,11 @@ def check_shell_lines(
         raise UserError("notify.command is a shell line: give it on the command line, not in a file")
 
 
+def holds_shell_lines(key: str) -> bool:
+    """Whether an override of `key` can give shell lines: `notify.command`, `+notify`, `slurm@here` …"""
+    return re.split(r"[.@/]", key.lstrip("+~ "))[0].strip() in ("notify", "slurm")
+
+
 def _check_slurm(
     composed: DictConfig, overrides: list[Override], read_cluster: Callable[[str | None], dict[str, Any]]
 ) -> None:
