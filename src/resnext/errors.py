@@ -46,6 +46,13 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def picklable(error: Exception, part: str) -> Exception:
+    """The same error for another process: a subclass may have arguments that cannot be pickled. `part` had it."""
+    if isinstance(error, UserError):
+        return UserError(str(error))
+    return RunFailed(str(error) if isinstance(error, RunFailed) else f"{part} failed: {describe_error(error)}")
+
+
 def first_line(error: Exception) -> str:
     """The first line of a library's message; the type of the error if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

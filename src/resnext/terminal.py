@@ -37,6 +37,15 @@ def first_three(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def describe_bytes(count: float) -> str:
+    """`1.28 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
+
+
 def _lines(description: str, total: int | None) -> Callable[[int], None]:
     done, last_print = 0, time.monotonic()
 

@@ -13,6 +13,7 @@ from resnext.config.schema import Config
 from resnext.data import ram_cache
 from resnext.files import check_writable
 from resnext.run.directory import RUNS
+from resnext.terminal import describe_bytes
 
 SLOTS = {"sgd": 1, "momentum": 1, "lamb": 2, "adamw": 2}  # values that an optimizer keeps for each parameter
 
@@ -61,12 +62,3 @@ def check_loggers(config: Config) -> Iterator[Finding]:
     else:
         remedy = "`wandb login`, or logger=csv to do without; `wandb sync` can send the run later"
         yield Finding("warn", "W&B", f"the run will be offline ({obstacle})", remedy)
-
-
-def describe_bytes(count: float) -> str:
-    """`1.28 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:,.3g} TB"

@@ -1,9 +1,8 @@
 """Whether a training fits in memory, and the largest micro-batch that does."""
 
 from resnext.check.finding import Finding, Report
-from resnext.check.machine import describe_bytes
 from resnext.check.trial import MemoryTrial, Trial, expect_bytes, find_largest
-from resnext.terminal import pluralize
+from resnext.terminal import describe_bytes, pluralize
 from resnext.training.plan import TrainingPlan
 
 

@@ -15,7 +15,7 @@ import torch
 from resnext.check.machine import free_memory
 from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.errors import RunFailed, UserError, describe_error
+from resnext.errors import RunFailed, picklable
 from resnext.registry import load_extensions
 from resnext.runtime.logs import quiet_lightning
 from resnext.runtime.parent_death import die_with_parent
@@ -149,7 +149,7 @@ def _serve(config: Config, connection: Any, parent: int) -> None:
     except EOFError:  # the parent has ended the trial
         return
     except Exception as error:
-        connection.send(_plain(error))
+        connection.send(picklable(error, "the trial"))
 
 
 def _answer(steps: Any, function: str, arguments: tuple[Any, ...]) -> Any:
@@ -158,12 +158,7 @@ def _answer(steps: Any, function: str, arguments: tuple[Any, ...]) -> Any:
     except (torch.OutOfMemoryError, MemoryError):
         return OutOfMemory()
     except Exception as error:
-        return _plain(error)
-
-
-def _plain(error: Exception) -> Exception:
-    """An error that can be pickled."""
-    return UserError(str(error)) if isinstance(error, UserError) else RunFailed(describe_error(error))
+        return picklable(error, "the trial")
 
 
 def _silence() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnext.cli.arguments import ArgumentParser, positive
 from resnext.errors import UserError
 from resnext.files import check_writable
-from resnext.terminal import pluralize
+from resnext.terminal import describe_bytes, pluralize
 
 if TYPE_CHECKING:
     from resnext.inference.average import Trial
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     print(f"weights   {_describe_weights(averages, len(parts))}")
     if soup.recomputed:
         print(f"batch     statistics recomputed on {pluralize(soup.recomputed, 'training image')}")
-    print(f"wrote     {output}, {output.stat().st_size / 1e6:,.1f} MB")
+    print(f"wrote     {output}, {describe_bytes(output.stat().st_size)}")
     return 0
 
 

@@ -68,12 +68,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, metavar="RUN|FILE", help="runs/NAME, or a checkpoint file with --data")
     parser.add_argument("--checkpoint", choices=("best", "last"), help="which checkpoint of a run (default: best)")
-    parser.add_argument(
-        "--weights",
-        choices=("ema", "raw", "both"),
-        default="both",
-        help="the EMA weights, the trained weights, or both (default)",
-    )
+    weights = "the EMA weights, the trained weights, or both (default)"
+    parser.add_argument("--weights", choices=("ema", "raw", "both"), default="both", help=weights)
     parser.add_argument(
         "--data", metavar="PATH", help="other images: PATH/val/CLASS/, with all or some of the network's classes"
     )
@@ -84,13 +80,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--devices", type=positive, metavar="N", help="processes, one for each GPU (default: all GPUs, or one process)"
     )
-    parser.add_argument(
-        "--batch-size",
-        type=positive,
-        default=BATCH_SIZE,
-        metavar="N",
-        help=f"images per device (default: {BATCH_SIZE})",
-    )
+    batch_size = f"images per device (default: {BATCH_SIZE})"
+    parser.add_argument("--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help=batch_size)
     parser.add_argument("--json", action="store_true", help="print the content of the result's JSON file")
     parser.add_argument(
         "overrides",
@@ -100,9 +91,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         help="for a run, such as recipe.evaluation.crop_pct=1, trainer.precision=32-true or data.workers=8",
     )
     options = parser.parse_intermixed_args(arguments)
+    _check_options(options)
+    options.checkpoint = options.checkpoint or "best"
+    return options
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises UserError for options that do not go together."""
     if options.checkpoint is not None and options.run.is_file():
         raise UserError(f"--checkpoint is for a run, and {options.run} is a file: leave it out")
-    options.checkpoint = options.checkpoint or "best"
     if options.data is not None:
         try:
             options.data.encode()
@@ -112,7 +109,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         raise UserError(f"--suite {options.suite} needs --data PATH, the folder of its images")
     if options.suite is not None and options.split != "val":
         raise UserError(f"--suite {options.suite} has no splits: leave out --split")
-    return options
 
 
 def _open_run(options: argparse.Namespace) -> "EvaluatedModel":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser, positive
 from resnext.errors import UserError
+from resnext.terminal import describe_bytes
 
 if TYPE_CHECKING:
     from resnext.run.directory import Run
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     result = export(trained, options.format, output, images, **choices, card=card.text if card else "")
     size, classes = trained.metadata.image_size, len(trained.metadata.classes)
     kind = "validation images of the run" if are_own else "random images"
-    print(f"exported  {result.path}, {_bytes(result.path) / 1e6:,.1f} MB")
+    print(f"exported  {result.path}, {describe_bytes(_bytes(result.path))}")
     kept = "those of the exported file" if trained.step is None else "trained weights"
     print(f"weights   {'EMA weights' if trained.is_ema else kept}")
     print(f"takes     images float32 [batch, 3, {size}, {size}], normalised; gives logits [batch, {classes}]")

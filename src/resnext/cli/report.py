@@ -4,6 +4,7 @@ from pathlib import Path
 
 from resnext.cli.arguments import ArgumentParser
 from resnext.errors import UserError
+from resnext.terminal import describe_bytes
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
     path = options.output or runs[0].path / PAGE
     page = write_report(runs, path)
-    print(f"report    {path}, {path.stat().st_size / 1e6:.2f} MB")
+    print(f"report    {path}, {describe_bytes(path.stat().st_size)}")
     for reason in dict.fromkeys(page.left_out.values()):
         titles = [title for title, each in page.left_out.items() if each == reason]
         print(f"left out  {', '.join(titles)}: {reason}")

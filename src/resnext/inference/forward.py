@@ -22,7 +22,7 @@ from resnext.data.augment import build_eval_transform, normalize
 from resnext.data.dataset import Batch, EvalImages
 from resnext.data.loader import ImageLoader, prepare_reader
 from resnext.data.sampler import Sample
-from resnext.errors import RunFailed, UserError, describe_error
+from resnext.errors import RunFailed, UserError, describe_error, picklable
 from resnext.inference.image_sets import ImageSet
 from resnext.inference.network import Choice, build_networks, find_step, read_weights
 from resnext.inference.outputs import Outputs, check_finite
@@ -197,9 +197,5 @@ def _send_part(file: str, process: int, processes: int, parent: int, writer: Any
         job = pickle.loads(Path(file).read_bytes())
         for found in _compute_part(job, process, processes):
             writer.send(found)
-    except UserError as error:
-        writer.send(UserError(str(error)))  # a subclass may have arguments that cannot be pickled
-    except RunFailed as error:
-        writer.send(RunFailed(str(error)))
     except Exception as error:
-        writer.send(RunFailed(f"a process of the evaluation failed: {describe_error(error)}"))
+        writer.send(picklable(error, "a process of the evaluation"))

@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 import torch
 
+from resnext.terminal import describe_bytes
+
 LOCAL_HEADER_BYTES = 30  # of a zip record: the lengths of its name and of its extra field end it, then both follow
 
 
@@ -58,7 +60,7 @@ def check_memory(path: Path) -> None:
     try:
         torch.empty(size, dtype=torch.uint8)
     except RuntimeError as error:
-        raise MemoryError(f"{path} needs {size / 1e6:,.0f} MB of memory, which are not free") from error
+        raise MemoryError(f"{path} needs {describe_bytes(size)} of memory, which are not free") from error
 
 
 def is_pickle(path: Path) -> bool:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from resnext.errors import UserError
 from resnext.files import atomic_file, link_or_copy, link_or_move, sync, sync_folder
 from resnext.runtime.checkpoint import BEST, LAST, PREVIOUS, Checkpoint
+from resnext.terminal import describe_bytes
 
 log = logging.getLogger(__name__)
 
@@ -141,4 +142,4 @@ def _check_free_space(checkpoint: dict[str, Any] | bytes, folder: Path) -> None:
     needed = len(checkpoint) if isinstance(checkpoint, bytes) else sum(tensor.nbytes for tensor in tensors)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(f"{needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free")
+        raise OSError(f"{describe_bytes(needed)} are needed and {describe_bytes(free)} are free")
