@@ -81,7 +81,7 @@ def test_the_time_left_ignores_the_first_steps(monkeypatch: pytest.MonkeyPatch):
 def test_saves_count_for_the_speed_but_not_for_the_share_of_waiting(digits: Path, monkeypatch: pytest.MonkeyPatch):
     """Reading a batch and computing a step both sleep 0.05 s, and a save 0.5 s: about half of a step is waiting.
 
-    With the saves, it would be a twelfth.
+    With the saves, it would be a twelfth. A slower machine computes longer, so that less than half is waiting.
     """
     save, read, train = AtomicCheckpointIO.save_checkpoint, TrainImages.__getitems__, ClassificationTask.training_step
 
@@ -100,7 +100,7 @@ def test_saves_count_for_the_speed_but_not_for_the_share_of_waiting(digits: Path
     rows = read_rows(run.path / "perf.csv")[1:]
     assert len(rows) == 3
     assert all(float(row["perf/images_per_sec"]) < 64 for row in rows)  # 32 images, and a save of half a second
-    assert all(25 < float(row["perf/data_wait_percent"]) < 75 for row in rows), rows
+    assert all(10 < float(row["perf/data_wait_percent"]) < 75 for row in rows), rows
 
 
 def test_a_wait_does_not_count_while_the_gpu_still_computes(monkeypatch: pytest.MonkeyPatch):

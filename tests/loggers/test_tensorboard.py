@@ -11,6 +11,7 @@ from resnext.errors import Interrupted
 from resnext.loggers.csv import CsvLogger
 from resnext.loggers.tensorboard import FOLDER, build_tensorboard_logger, find_difference
 from resnext.run.directory import Run
+from resnext.runtime.logs import logging_to
 from resnext.training.fit import fit
 from support.small_run import make_run, read_metrics, small_config
 from support.stopping import Stopper, with_callbacks
@@ -40,8 +41,23 @@ def test_a_stopped_and_resumed_run_has_each_step_once(digits: Path):
     for name in ("train/loss", "train/epoch_loss", "val/top1", "lr"):
         assert scalars[name] == rows_of(run, name), name
     assert [step for step, _ in scalars["perf/images_per_sec"]] == list(range(1, 9))
+    assert [step for step, _ in scalars["epoch"]] == list(range(1, 9))
     assert read_scalars(run, purge=False)["train/loss"] == scalars["train/loss"]  # not one written twice
     assert [path.name.split(".")[0] for path in (run.path / FOLDER).iterdir()] == ["events"] * 4
+
+
+def test_event_files_that_cannot_be_read_are_one_warning(run: Run, capsys: pytest.CaptureFixture[str]):
+    """A record with a valid checksum that holds no event."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    folder = run.path / FOLDER
+    folder.mkdir()
+    body, length = b"\xff" * 16, (16).to_bytes(8, "little")
+    checks = [int(masked_crc32c(each)).to_bytes(4, "little") for each in (length, body)]
+    (folder / "events.out.tfevents.1.host").write_bytes(length + checks[0] + body + checks[1])
+    with logging_to(run.path, rank=0):
+        build_tensorboard_logger(run)
+    assert capsys.readouterr().out.count("cannot be read (DecodeError") == 1
 
 
 @pytest.fixture

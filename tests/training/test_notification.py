@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,20 @@ def test_a_failure_is_told_with_its_reason(digits: Path, error: Exception, event
     facts = read_facts()
     assert facts["EVENT"] == event
     assert facts["MESSAGE"] in ("it hangs", "ZeroDivisionError: no")
+
+
+def test_nothing_stalls_after_a_failure(digits: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ClassificationTask, "training_step", fail)
+    with pytest.raises(RunFailed):
+        fit(make(digits, trainer__timeout_minutes=0.5))
+    watching = [each for each in threading.enumerate() if "_watch" in each.name]
+    for each in watching:
+        each.join(5)
+    assert [each for each in watching if each.is_alive()] == []
+    assert read_facts()["EVENT"] == "failed"
 
 
 def test_a_training_that_hangs_is_told_and_goes_on(digits: Path, capsys: pytest.CaptureFixture[str]):

@@ -36,7 +36,10 @@ class StallWatch(Callback):
     def on_validation_batch_end(self, *_arguments: Any, **_named: Any) -> None:
         self._last_batch = time.monotonic()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._over.set()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._over.set()
 
     def _watch(self) -> None:

@@ -43,7 +43,7 @@ def _check_classes(train: ImageIndex, val: ImageIndex) -> Iterator[Finding]:
         yield Finding("warn", "classes", text, "add images, or leave these classes out")
     if largest > IMBALANCE * smallest:
         text = f"the largest class has {largest:,} training images and the smallest {smallest:,}"
-        remedy = "recipe.loss.class_weights=balanced gives each class the same weight, and recipe.evaluation.metrics=[f1] reports F1"
+        remedy = "recipe.loss.class_weights=balanced weights them alike, and recipe.evaluation.metrics=[f1] reports F1"
         yield Finding("warn", "classes", text, remedy)
     unseen = val.find_empty_classes()
     if unseen:

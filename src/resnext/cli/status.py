@@ -18,7 +18,7 @@ from resnext.run.metrics import read_last_row
 from resnext.terminal import pluralize
 
 TITLES = ("run", "state", "step", "top-1", "left", "saved", "job")
-WATCH_SECONDS = 5
+WATCH_SECONDS = 10  # squeue is asked each time
 RIGHT = ("step", "top-1", "left", "saved")
 
 T = TypeVar("T")

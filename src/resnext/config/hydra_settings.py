@@ -206,7 +206,9 @@ def _check_option(key: str, value: Any, chosen: dict[str, str]) -> None:
         raise UserError(f"hydra.{key} has to be a number or one line of text, without ${{…}}")
     swept = value if option == "params" and isinstance(value, dict) else [option.removeprefix("params.")]
     if any(holds_shell_lines(str(each)) for each in swept):
-        raise UserError(f"hydra.{key} could hold a shell line: give notify.* and slurm.* themselves on the command line")
+        raise UserError(
+            f"hydra.{key} could hold a shell line: give notify.* and slurm.* themselves on the command line"
+        )
 
 
 def _is_plain(value: Any) -> bool:

@@ -115,6 +115,8 @@ def read_jobs(run: Run) -> JobHistory | None:
 
 def find_states(jobs: list[str]) -> dict[str, str]:
     """The state of each job that squeue still lists. Empty if squeue is missing or does not answer in time."""
+    if not jobs:
+        return {}
     command = ["squeue", "--noheader", "--format=%i %T", f"--jobs={','.join(jobs)}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)

@@ -1,6 +1,7 @@
 """The MLflow logger of a run: all its starts are one MLflow run, which has each step once."""
 
 import os
+import time
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
@@ -10,6 +11,7 @@ from resnext.loggers.rows import flat_config, read_logged
 from resnext.loggers.tolerant import Tolerant
 from resnext.run.directory import Run
 
+BATCH = 1000
 TAG = "resnext.run_id"  # the id in run.json, which is also W&B's
 LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # by default several minutes
 
@@ -52,13 +54,11 @@ def build_mlflow_logger(options: MlflowOptions, run: Run) -> Mlflow:
         artifact_location=(run.path.absolute() / "mlflow").as_uri() if uri == store else None,
     )
     logger.attempt(_continue, logger, run)
-    for step, row in read_logged(run.path):
-        logger.log_metrics(row, step)
     return logger
 
 
 def _continue(logger: Mlflow, run: Run) -> None:
-    """Finds the MLflow run, reads what it has, and sends the parameters that it lacks."""
+    """Finds the MLflow run, reads what it has, and sends the parameters and the metrics that it lacks."""
     client: Any = logger._mlflow_client
     experiment = client.get_experiment_by_name(logger._experiment_name)
     if experiment is not None:
@@ -73,3 +73,21 @@ def _continue(logger: Mlflow, run: Run) -> None:
     }
     # a parameter never changes in MLflow: one that differs at this start keeps the value of the first
     logger.log_hyperparams({key: value for key, value in flat_config(run).items() if key not in known.params})
+    _send_lacking(logger, run)
+
+
+def _send_lacking(logger: Mlflow, run: Run) -> None:
+    """In requests of 1,000 values, MLflow's limit: a request takes about 50 ms, and the other ranks wait."""
+    from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
+
+    now = int(1000 * time.time())
+    lacking = {
+        (name, step): value
+        for step, row in read_logged(run.path)
+        for name, value in row.items()
+        if (name, step) not in logger.sent
+    }
+    metrics = [Metric(name, value, now, step) for (name, step), value in lacking.items()]
+    for at in range(0, len(metrics), BATCH):
+        logger.experiment.log_batch(logger.run_id, metrics=metrics[at : at + BATCH])
+    logger.sent |= lacking.keys()

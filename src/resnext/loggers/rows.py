@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resnext.config.schema import to_dict
+from resnext.config.schema import Config, to_dict
 from resnext.run.directory import Run
 from resnext.run.metrics import read_rows
 
@@ -20,9 +20,14 @@ def read_logged(folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
         yield int(row["step"]), {"epoch": int(row["epoch"]), **values}
 
 
+def shared_config(config: Config) -> dict[str, Any]:
+    """The configuration as others may see it: without notify.command, which may hold an address that is a secret."""
+    return {name: value for name, value in to_dict(config).items() if name != "notify"}
+
+
 def flat_config(run: Run) -> dict[str, Any]:
     """Dotted key → value, for a table: the id of the run, and its configuration without `auto` values."""
-    info, table = run.info, dict(_leaves(to_dict(run.config)))
+    info, table = run.info, dict(_leaves(shared_config(run.config)))
     resolved = {f"trainer.{name}": value for name, value in info.get("resolved", {}).items()}
     return {"run_id": info["wandb_id"]} | {
         key: resolved.get(key, value) if value == "auto" else value for key, value in table.items()

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from resnext.errors import describe_error
 from resnext.loggers.rows import flat_config, read_logged
 from resnext.loggers.tolerant import Tolerant
 from resnext.run.directory import Run
@@ -17,6 +18,16 @@ log = logging.getLogger(__name__)
 
 
 class TensorBoard(Tolerant, TensorBoardLogger):
+    """Writes the epoch once for each step, although several callbacks log a step."""
+
+    last_step: int | None = None
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if step == self.last_step:
+            metrics = {name: value for name, value in metrics.items() if name != "epoch"}
+        self.last_step = step
+        super().log_metrics(metrics, step)
+
     @property
     def log_dir(self) -> str:
         """Lightning's own property would expand `$` and `~` in the name of a run."""
@@ -41,11 +52,12 @@ def build_tensorboard_logger(run: Run) -> TensorBoard:
     for step, row in rows:
         if difference is not None and step >= difference:
             logger.log_metrics(row, step)
+    logger.last_step = rows[-1][0] if rows else None  # a resumed validation continues this step
     return logger
 
 
 def read_events(folder: Path) -> set[tuple[str, int]]:
-    """(name, step) of each scalar that TensorBoard shows; none if the folder does not exist."""
+    """(name, step) of each scalar that TensorBoard shows; none if the folder does not exist or cannot be read."""
     from tensorboard.backend.event_processing.event_accumulator import (  # pyright: ignore[reportMissingImports]
         SCALARS,
         EventAccumulator,
@@ -54,7 +66,11 @@ def read_events(folder: Path) -> set[tuple[str, int]]:
     if not folder.is_dir():
         return set()
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # silent about the steps that it drops
-    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
+    try:
+        events = EventAccumulator(str(folder), size_guidance={SCALARS: 0}).Reload()
+    except Exception as error:  # damaged in a way that TensorBoard does not expect
+        log.warning("%s cannot be read (%s): all steps are written again", folder, describe_error(error))
+        return set()
     return {(name, scalar.step) for name in events.Tags()[SCALARS] for scalar in events.Scalars(name)}
 
 

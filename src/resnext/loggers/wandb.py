@@ -21,9 +21,9 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from resnext.config.redaction import USERINFO, redact_urls
-from resnext.config.schema import Config, to_dict
+from resnext.config.schema import Config
 from resnext.errors import first_line
-from resnext.loggers.rows import read_logged
+from resnext.loggers.rows import read_logged, shared_config
 from resnext.loggers.wandb_folders import STEP, remove_redundant_folders
 
 PROBE_SECONDS = 3.0
@@ -115,7 +115,7 @@ def _start(config: Config, folder: Path, wandb_id: str, *, offline: bool) -> Wan
         project=config.logger.project,
         entity=config.logger.entity,
         resume=None if offline else "allow",
-        config=to_dict(config),
+        config=shared_config(config),
         settings=settings,
     )
     sent = logger.experiment.summary.get(STEP)  # starts the W&B run now, so that its errors are raised here

@@ -11,6 +11,7 @@ from resnext.run.metrics import AVERAGE, METRICS, Row
 from resnext.task.lr_curve import sample_lr
 from resnext.task.optimization import total_steps
 
+MARKS = 100  # starts with a dotted line; of a run with more, the last ones
 SHOWN_EPOCHS = 200  # rows of the table; of a longer training, the last ones
 STANDARD = (*METRICS, *AVERAGE)
 BY_STEP = {"train/epoch_loss": "train/loss"}  # shown instead, until two epochs are over
@@ -43,7 +44,7 @@ def curves(record: RunRecord) -> Html:
             f"{record.run.path}/metrics.csv has no row yet: it gets one every logger.every_steps="
             f"{record.config.logger.every_steps} steps, and at the end of each epoch"
         )
-    marks = record.start_epochs if len(record.starts) > 1 else []
+    marks = record.start_epochs[-MARKS:] if len(record.starts) > 1 else []
     figures = []
     for panel in [*PANELS, *_more_panels(record.metrics)]:
         lines = [
@@ -53,7 +54,15 @@ def curves(record: RunRecord) -> Html:
         ]
         if lines:
             figures.append(plot_lines(panel.title, lines, "epoch", marks, from_zero=panel.from_zero))
-    note = tag("p", f"Dotted lines: the {len(marks)} starts of the run.", class_="note") if marks else ""
+    note = (
+        tag(
+            "p",
+            f"Dotted lines: the {'last ' if len(record.starts) > MARKS else ''}{len(marks)} starts of the run.",
+            class_="note",
+        )
+        if marks
+        else ""
+    )
     return join([note, grid(*figures), _epoch_table(record)])
 
 

@@ -45,7 +45,8 @@ class Evaluation:
         """The names of the classes. Raises UserError if the evaluation has no results by class."""
         if "per_class" not in self.metrics:
             raise UserError(
-                f"{self.path} has no results by class: its images have several correct classes, or the test set has several parts"
+                f"{self.path} has no results by class: its images have several correct classes, or the test set has "
+                "several parts"
             )
         return [str(each["class"]) for each in self.metrics["per_class"]]
 

@@ -13,14 +13,18 @@ from resnext.config.describe import describe_image_sizes, describe_recipe
 from resnext.config.schema import TEXTS, find_differences, to_dict
 from resnext.errors import UserError
 from resnext.files import read_text
-from resnext.report.html import Html, details, facts, join, table, tag
+from resnext.report.html import CLASSES, Html, details, facts, join, name_rows, table, tag
 from resnext.report.plots import Line, grid, plot_bars, plot_lines
 from resnext.report.record import RunRecord
 from resnext.terminal import pluralize
 
 LOG_LINES = 12
 BARS = 24  # classes of the plot of counts
-UNSHOWN = ("run", *(f"recipe.{name}" for name in TEXTS))  # keys that differ between any two runs, or only describe
+UNSHOWN = (
+    "run",
+    "notify.command",
+    *(f"recipe.{name}" for name in TEXTS),
+)  # different in any two runs, or secret, or text
 ENDED_BADLY = ("failed", "died")
 
 
@@ -33,7 +37,7 @@ def status(record: RunRecord) -> Html:
         *_best_tiles(record),
         ("steps", steps),
         *([("images per second", f"{speed:,.0f}")] if speed else []),
-        *([("time in training steps", str(timedelta(seconds=round(seconds))))] if seconds else []),
+        *([("without validations", str(timedelta(seconds=round(seconds))))] if seconds else []),
         ("starts" if len(record.starts) != 1 else "start", str(len(record.starts))),
     ]
     shown = tag("div", *(tag("div", tag("b", value), tag("span", name)) for name, value in tiles), class_="tiles")
@@ -60,7 +64,7 @@ def identity(record: RunRecord) -> Html:
             ("optimizer", words.pop("recipe", None)),
             *words.items(),
             ("seed", config.seed),
-            ("command", tag("code", shlex.join(map(str, info.get("command", []))))),
+            ("command", tag("code", shlex.join(_without_notification(info.get("command", []))))),
             ("created", _time(info, "created")),
             ("code", tag("code", info.get("code") or "unknown")),
             ("W&B id", tag("code", info["wandb_id"])),
@@ -93,8 +97,8 @@ def data_facts(record: RunRecord) -> Html:
         line = Line("", range(1, len(order) + 1), counts[0][order].tolist())
         figure = plot_lines("Training images of each class", [line], "class, the largest first", from_zero=True)
     body = [(train.classes[each], f"{counts[0][each]:,}", f"{counts[1][each]:,}") for each in order]
-    rows = table(["class", "training", "validation"], body, numbers=True)
-    return join([words, grid(figure), details(f"All {len(body):,} classes", rows)])
+    rows = table(["class", "training", "validation"], body[:CLASSES], numbers=True)
+    return join([words, grid(figure), details(name_rows(len(body), "largest"), rows)])
 
 
 def changed_keys(record: RunRecord) -> Html:
@@ -160,6 +164,13 @@ def _last_lines(record: RunRecord) -> str:
     except OSError:
         return "log.txt does not exist"
     return os.linesep.join(line[:300] for line in lines[-LOG_LINES:])
+
+
+def _without_notification(command: list[Any]) -> Iterator[str]:
+    """The command without its notify.command, which may hold an address that is a secret."""
+    for word in map(str, command):
+        key, equals, _ = word.partition("=")
+        yield f"{key}=…" if equals and key.lstrip("+").startswith("notify") else word
 
 
 def _config_dir(command: list[str]) -> str | None:

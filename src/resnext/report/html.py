@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 VOID = ("img", "meta", "br")
+CLASSES = 1000  # rows of a table of classes
 
 
 class Html(str):
@@ -48,6 +49,10 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Html:
     """A list of names and values; without the values that are None or empty."""
     shown = [(tag("dt", name), tag("dd", value)) for name, value in pairs if value not in (None, "")]
     return tag("dl", *(part for pair in shown for part in pair))
+
+
+def name_rows(classes: int, which: str) -> str:
+    return f"All {classes:,} classes" if classes <= CLASSES else f"The {CLASSES:,} {which} of {classes:,} classes"
 
 
 def details(summary: str, *children: Any) -> Html:

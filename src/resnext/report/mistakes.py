@@ -9,7 +9,7 @@ import numpy as np
 from resnext.data.decode import UnreadableImage
 from resnext.report.evaluated_images import EvaluatedImages, find_images
 from resnext.report.evaluation import NAMES, Evaluation
-from resnext.report.html import Html, details, join, table, tag
+from resnext.report.html import CLASSES, Html, details, join, name_rows, table, tag
 from resnext.report.plots import plot_bars, plot_calibration, plot_matrix
 from resnext.report.record import RunRecord
 from resnext.report.thumbnails import thumbnail
@@ -55,7 +55,7 @@ def class_accuracy(evaluation: Evaluation) -> Html:
     )
     bars = plot_bars(title, [each["class"] for each in shown], [100 * each["top1"] for each in shown], "top-1, %")
     body = [(each["class"], f"{each['images']:,}", f"{100 * each['top1']:.1f} %") for each in lowest]
-    more = details(f"All {len(rows):,} classes", table(["class", "images", "top-1"], body, numbers=True))
+    more = details(name_rows(len(rows), "lowest"), table(["class", "images", "top-1"], body[:CLASSES], numbers=True))
     return join([bars, more])
 
 

@@ -128,7 +128,7 @@ class RunRecord:
         return find_best([row for row in self.validations if row.get(by)], by)
 
     def trained_seconds(self) -> float | None:
-        """The time of the measured steps, without validations and saves; None if there is no measurement."""
+        """The time of the measured steps and of the saves, without validations; None without a measurement."""
         rows = [{"step": 0}, *(row for row in self.speeds if float(row.get(SPEED) or 0) > 0)]
         batch = self.config.recipe.batch_size
         seconds = [(int(b["step"]) - int(a["step"])) * batch / float(b[SPEED]) for a, b in pairwise(rows)]

@@ -20,7 +20,7 @@ from resnext.report.thumbnails import thumbnail
 from resnext.task.mixing import Mix, draw_mix, micro_step_seeds, mix_images
 
 SHOWN = 16  # images of a batch
-MAX_SHEETS = 3
+MAX_SIZES = 3  # whose first batch is shown
 
 
 class SeenBatch(NamedTuple):
@@ -75,11 +75,11 @@ def to_pixels(images: Tensor, data: DataConfig) -> np.ndarray:
 
 
 def training_sheets(record: RunRecord) -> Html:
-    """A sheet for each image size of the recipe, and one for the last epoch."""
+    """The first batch of the first and of the last epoch, and of two other epochs at most that begin an image size."""
     config, train = record.config, record.images.train
     recipe = config.recipe
-    sizes = [0, *(epoch - 1 for epoch, _ in recipe.image_size_schedule)]
-    epochs = sorted({0, recipe.epochs - 1, *sizes[: MAX_SHEETS - 1]})
+    begins = sorted({0, *(epoch - 1 for epoch, _ in recipe.image_size_schedule)})
+    epochs = sorted({*begins[:MAX_SIZES], recipe.epochs - 1})
     world_size = record.starts[-1]["world_size"] if record.starts else 1
     sheets = []
     for epoch in epochs:

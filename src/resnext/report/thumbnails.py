@@ -9,7 +9,7 @@ from PIL import Image
 from resnext.report.html import Html, tag
 
 SIDE = 128  # pixels, twice the width on a page, for fine displays
-MAX_BYTES = 9_000  # of a file; a page has at most about 150
+MAX_BYTES = 9_000  # of a file; a page has at most 128
 QUALITIES = (85, 70, 50, 30, 10)
 
 
