@@ -2,12 +2,31 @@
 
 import errno
 import importlib
+import pickle
 from types import SimpleNamespace
 
 import pytest
 
 from resnext.__main__ import run_verb
-from resnext.errors import NOT_WRITABLE, RunFailed, UserError, describe_error, describe_os_error
+from resnext.errors import NOT_WRITABLE, RunFailed, UserError, describe_error, describe_os_error, picklable
+
+
+class Unpicklable(UserError):
+    def __init__(self, *, path: str) -> None:
+        super().__init__(f"{path} is damaged")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (Unpicklable(path="a.jpg"), UserError, "a.jpg is damaged"),
+        (RunFailed("lost"), RunFailed, "lost"),
+        (KeyError("x"), RunFailed, "the part failed: KeyError: 'x'"),
+    ],
+)
+def test_an_error_reaches_another_process(error: Exception, kind: type[Exception], text: str):
+    found = pickle.loads(pickle.dumps(picklable(error, "the part")))
+    assert (type(found), str(found)) == (kind, text)
 
 
 @pytest.mark.parametrize(("error", "code"), [(UserError, 2), (RunFailed, 1)])

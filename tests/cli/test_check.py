@@ -7,6 +7,7 @@ import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from resnext.__main__ import run_verb
 from resnext.check.trial import OutOfMemory
+from resnext.models.factory import build_model
 
 KEYS = (
     *("experiment=image_folder", "data.root=images", "logger=csv", "trainer=cpu", "trainer.precision=32-true"),
@@ -203,6 +205,15 @@ def test_no_space_and_no_permission(images: Path, machine: Machine, capsys, monk
 def test_the_batch_of_a_slurm_job_is_divided_among_its_ranks(images: Path, machine: Machine, capsys):
     (found,) = findings(checked(capsys, "slurm.nodes=3", "slurm.tasks_per_node=1")[1], "fail")
     assert found.startswith("training: recipe.batch_size=8 cannot be divided among 3 devices")
+    code, report = checked(capsys, "slurm.nodes=2", "trainer.nodes=2", "slurm.tasks_per_node=1")
+    assert (code, report["micro_batch_size"]) == (0, 4)
+
+
+def test_the_network_is_built_once_for_several_devices(images: Path, machine: Machine, capsys, monkeypatch):
+    built = Mock(wraps=build_model)
+    monkeypatch.setattr("resnext.training.parts.build_model", built)
+    code, report = checked(capsys, "trainer.devices=2")
+    assert (code, report["micro_batch_size"], built.call_count) == (0, 4, 1)
 
 
 def test_wrong_flags_are_refused(capsys: pytest.CaptureFixture[str]):

@@ -34,6 +34,7 @@ def test_validation_labels_come_from_the_training_classes(image_folder: Path):
     shutil.rmtree(image_folder / "val/cat")
     _, val = load(image_folder)
     assert val.labels.tolist() == [1, 1]
+    assert val.find_empty_classes() == ["cat"]
 
 
 def test_other_files_and_hidden_files_are_ignored(image_folder: Path):
