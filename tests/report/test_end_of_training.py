@@ -1,5 +1,7 @@
 """The report that a training writes at its end: when, and that it never changes how the training ends."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,33 @@ def test_a_report_that_cannot_be_written_is_one_warning(run: Run, capsys: pytest
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("warning: runs/test/report.html cannot be written: ")] == lines
     assert len(lines) == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_the_report_out_and_the_training_ends_as_it_did(
+    run: Run, signum: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("resnext.report.report_file.build_page", lambda runs: os.kill(os.getpid(), signum))
+    with reporting(run):
+        pass
+    assert capsys.readouterr().out == "report    left out; `resnext report runs/test` writes it\n"
+    assert not (run.path / "report.html").exists()
+
+
+def test_a_log_that_cannot_be_opened_is_one_line(run: Run, capsys: pytest.CaptureFixture[str]):
+    (run.path / "log.txt").mkdir()
+    with reporting(run):
+        pass
+    out = capsys.readouterr().out
+    assert out.startswith("warning: no report is written: ")
+    assert out.count("\n") == 1
+
+
+def test_a_run_that_was_finished_before_is_not_reported_again(run: Run):
+    run.update_summary(status="finished")
+    with reporting(run):
+        pass
+    assert not (run.path / "report.html").exists()
 
 
 def test_a_training_without_matplotlib_or_without_a_report_ends_as_before(

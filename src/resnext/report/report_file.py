@@ -1,16 +1,18 @@
 """Writes the report as a file: by `resnext report`, and at the end of a training."""
 
 import logging
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resnext.errors import RunFailed, describe_error
+from resnext.errors import Interrupted, RunFailed, describe_error
 from resnext.files import atomic_write, check_regular
 from resnext.report.page import Page, build_page
 from resnext.report.plots import NEEDED, check_available, is_available
 from resnext.run.directory import Run
 from resnext.runtime.logs import logging_to
+from resnext.runtime.signals import StopRequest
 
 PAGE = "report.html"
 
@@ -31,8 +33,12 @@ def write_report(runs: Sequence[Run], path: Path) -> Page:
 def reporting(run: Run) -> Iterator[None]:
     """Writes RUN/report.html when the training in this block has finished or failed, but not after a signal.
 
-    A report that cannot be written is one line in the log: the result of the training is already known.
+    Whatever happens to the report, the training ends as it did: its result is already known. A signal leaves the report
+    out.
     """
+    if run.summary["status"] == "finished":  # then the block trains nothing
+        yield
+        return
     try:
         yield
     except RunFailed:
@@ -42,13 +48,21 @@ def reporting(run: Run) -> Iterator[None]:
 
 
 def _write_at_end(run: Run) -> None:
+    try:
+        with StopRequest().received(deferred=False), logging_to(run.path, rank=0):
+            if run.config.logger.report:
+                _write_and_log(run)
+    except (Interrupted, KeyboardInterrupt):
+        print(f"report    left out; `resnext report {shlex.quote(str(run.path))}` writes it")
+    except Exception as error:  # log.txt or the configuration
+        print(f"warning: no report is written: {describe_error(error)}")
+
+
+def _write_and_log(run: Run) -> None:
     path = run.path / PAGE
-    with logging_to(run.path, rank=0):
-        try:
-            if not run.config.logger.report:
-                return
-            if is_available():
-                write_report([run], path)
-            log.info("report    %s", path if is_available() else NEEDED)
-        except Exception as error:
-            log.warning("%s cannot be written: %s", path, describe_error(error))
+    try:
+        if is_available():
+            write_report([run], path)
+        log.info("report    %s", path if is_available() else NEEDED)
+    except Exception as error:
+        log.warning("%s cannot be written: %s", path, describe_error(error))
