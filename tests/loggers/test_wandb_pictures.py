@@ -1,6 +1,5 @@
 """The pictures in a W&B run: once after any number of starts, and with no effect on the training."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import wandb
 from PIL import Image
 
 from resnext.errors import Interrupted
-from resnext.loggers.wandb_folders import _read_records
 from resnext.report.comparison import compare
 from resnext.run.directory import Run
 from resnext.task.classification import ClassificationTask
@@ -20,6 +18,7 @@ from resnext.training.fit import fit
 from support.fake_wandb import serving
 from support.small_run import write_images
 from support.stopping import IMAGES, Stopper, build_run, with_callbacks
+from support.wandb_files import read_pictures
 
 NAMES = {"report/first_batch", "report/validation"}
 
@@ -40,20 +39,6 @@ def images(tmp_path: Path) -> Path:
 def make(images: Path, name: str, mode: str = "offline", **changes: object) -> Run:
     options = {"optimizer": "sgd", "features": "all", "micro": 8, "workers": 0}
     return build_run(images, name, **options, logger__mode=mode, **changes)
-
-
-def read_pictures(folder: Path) -> list[tuple[str, int, dict[str, Any]]]:
-    """(name, step, value) of each picture in an offline folder, as W&B wrote them."""
-    wandb.teardown()  # waits until the file is closed
-    found = []
-    for record in _read_records(next(folder.glob("*.wandb"))):
-        sheets: dict[str, dict[str, Any]] = {}
-        for item in record.history.item:
-            name, *field = item.nested_key or [item.key]
-            sheets.setdefault(name, {})["".join(field)] = json.loads(item.value_json)
-        step = sheets.get("trainer/global_step", {}).get("")
-        found += [(name, step, sheet) for name, sheet in sheets.items() if name.startswith("report/")]
-    return sorted(found, key=lambda each: each[0])
 
 
 @pytest.fixture

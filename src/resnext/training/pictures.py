@@ -1,5 +1,6 @@
 """The pictures that W&B gets at the first start: the first batch as the network sees it, and validation crops."""
 
+from copy import copy
 from typing import Any
 
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -16,8 +17,10 @@ def send_first_pictures(config: Config, train: ImageIndex, val: ImageIndex, worl
     """Once for a W&B run, at step 0. Leaves the random state as it is. Only rank 0 has a W&B run."""
     if not config.logger.pictures or has_picture(FIRST_BATCH):
         return
+    # Copies: DataLoader forks its workers later, and they must not share a file that a user's data set opens here.
+    images = copy(train), copy(val)
     with isolate_rng(include_cuda=False):
-        send_pictures(lambda: _make(config, train, val, world_size), step=0)
+        send_pictures(lambda: _make(config, *images, world_size), step=0)
 
 
 def _make(config: Config, train: ImageIndex, val: ImageIndex, world_size: int) -> dict[str, Any]:
