@@ -42,11 +42,12 @@ class Server:
 
     def _bucket(self) -> dict[str, Any]:
         last = json.dumps(self.rows[-1] if self.rows else {})
+        latest = json.dumps({name: value for row in self.rows for name, value in row.items()})
         nothing = dict.fromkeys(("description", "sweepName", "sweep", "git", "notes", "group", "jobType"))
         counts = {"historyLineCount": len(self.rows), "eventsLineCount": 0, "logLineCount": 0}
-        tails = {"historyTail": json.dumps([last] if self.rows else []), "eventsTail": "[]", "summaryMetrics": last}
+        tails = {"historyTail": json.dumps([last] if self.rows else []), "eventsTail": "[]", "summaryMetrics": latest}
         names = {"id": "b", "name": "abcd1234", "displayName": "run", "state": "running", "tags": [], "config": "{}"}
-        return {**nothing, **counts, **tails, **names, "wandbConfig": "{}", "project": _project()}
+        return {**nothing, **counts, **tails, **names, "wandbConfig": '{"t": 1}', "project": _project()}
 
 
 def _project() -> dict[str, Any]:
@@ -73,7 +74,7 @@ def serving() -> Iterator[Server]:
             if self.path.endswith("file_stream"):
                 server.stream(json.loads(body).get("files") or {})
                 self._send({"exitcode": None, "limits": {}})
-            elif body:
+            elif self.path.endswith("graphql"):
                 self._send({"data": server.answer(**_request(json.loads(body)))})
             else:
                 self._send({})

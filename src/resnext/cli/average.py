@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnext.cli.arguments import ArgumentParser, positive
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.errors import UserError
 from resnext.files import check_writable
 from resnext.terminal import describe_bytes, pluralize
@@ -20,7 +21,15 @@ MAX_NAME = 100  # characters
 
 def main(arguments: list[str]) -> int:
     options = _parse(arguments)
+    with only_json(options.json):
+        facts = _average(options)
+    if options.json:
+        print_json(facts)
+    return 0
 
+
+def _average(options: argparse.Namespace) -> dict[str, Any]:
+    """Prints every step, and returns the facts for --json."""
     from resnext.inference.average_parts import find_parts
     from resnext.run.directory import Run
 
@@ -52,7 +61,14 @@ def main(arguments: list[str]) -> int:
     if soup.recomputed:
         print(f"batch     statistics recomputed on {pluralize(soup.recomputed, 'training image')}")
     print(f"wrote     {output}, {describe_bytes(output.stat().st_size)}")
-    return 0
+    return {
+        "path": output,
+        "bytes": output.stat().st_size,
+        "images": len(images.val),
+        "checkpoints": [{"name": part.name, **_plain(each)} for part, each in zip(parts, scores, strict=True)],
+        "average": {"checkpoints": [part.name for part in soup.parts], **_plain(soup.scores)},
+        "recomputed_images": soup.recomputed,
+    }
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -79,6 +95,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--greedy", action="store_true", help="add a checkpoint only if the validation accuracy does not fall"
     )
+    add_json(parser)
     return parser.parse_args(arguments)
 
 
@@ -120,6 +137,10 @@ def _print_images(root: Path, count: int, runs: "list[Run]") -> None:
     for run in runs[1:]:
         if run.data_identity != runs[0].data_identity:
             print(f"note      {run.path} has other images: it may have been trained on some of these")
+
+
+def _plain(scores: "Scores") -> dict[str, float]:
+    return {name: value for name, value in scores._asdict().items() if name != "images"}
 
 
 def _print_row(name: str, scores: "Scores", parts: "list[Part]") -> None:

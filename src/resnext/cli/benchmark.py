@@ -1,12 +1,12 @@
 """resnext benchmark data | index: the speed of the data path and of torchvision and timm, and the cost of the index."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.errors import UserError
 from resnext.terminal import pluralize
 
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
     data.add_argument(
         "--workers", type=int, default=len(os.sched_getaffinity(0)), help="DataLoader workers (default: one per core)"
     )
-    data.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(data)
     data.set_defaults(measure=_data)
     index = verbs.add_parser(
         "index",
@@ -43,6 +43,7 @@ def main(arguments: list[str]) -> int:
         description="The cost of the list of all images: time at a first and a later start, memory of a worker.",
     )
     index.add_argument("root", type=Path, metavar="DIR", help="a folder that holds train/CLASS/ and val/CLASS/")
+    add_json(index)
     index.set_defaults(measure=_index)
     options = parser.parse_args(arguments)
     options.measure(options)
@@ -52,7 +53,11 @@ def main(arguments: list[str]) -> int:
 def _index(options: argparse.Namespace) -> None:
     from resnext.bench.index import measure_index
 
-    cost = measure_index(options.root)
+    with only_json(options.json):
+        cost = measure_index(options.root)
+    if options.json:
+        print_json({"root": options.root, **cost._asdict()})
+        return
     print(f"{pluralize(cost.images, 'image')} below {options.root}")
     print(f"first start: listed in {cost.list_seconds:.2f} s; later starts: loaded in {cost.load_seconds:.2f} s")
     print(f"a DataLoader worker that has read the whole list uses {cost.worker_mib:.1f} MiB more")
@@ -69,10 +74,11 @@ def _data(options: argparse.Namespace) -> None:
         raise UserError(f'--pack {options.pack} is not a pack: make a pack with `make prepare ARGS="pack SRC DST"`')
 
     images = read_jpegs(options.images)
-    timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)
-    loaders = time_loaders(images, options.workers)
+    with only_json(options.json):
+        timings = time_pipelines(images, read_jpegs(options.pack) if options.pack else None)
+        loaders = time_loaders(images, options.workers)
     if options.json:
-        print(json.dumps(_as_dict(images, timings, loaders, options.workers)))
+        print_json(_as_dict(images, timings, loaders, options.workers))
     else:
         _print(images, timings, loaders, options.workers)
 

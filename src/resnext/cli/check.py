@@ -4,11 +4,11 @@ Takes the arguments of `resnext train`, and its own flags.
 """
 
 import argparse
-import json
 import textwrap
 
 from resnext.check.finding import Finding, Report
 from resnext.cli.arguments import ArgumentParser
+from resnext.cli.json_output import only_json, print_json
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import UserError
@@ -26,13 +26,14 @@ def main(arguments: list[str]) -> int:
     options, rest = split_flags(arguments)
     report = Report(_say_nothing if options.json else _print)
     try:
-        run_with_hydra("check", rest, lambda config: _check(config, options, report))
+        with only_json(options.json):
+            run_with_hydra("check", rest, lambda config: _check(config, options, report))
     except UserError as error:
         report.add(Finding.of_error("configuration", error))
     if not report.findings:  # --help, --cfg job …
         return 0
     if options.json:
-        print(json.dumps(report.to_plain()))
+        print_json(report.to_plain())
     else:
         counts = [
             pluralize(count, noun)

@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 
 from resnext.cli.arguments import ArgumentParser
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.terminal import COLUMNS
 
 
@@ -16,6 +17,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("one", type=Path, help="a run directory, runs/NAME")
     parser.add_argument("other", type=Path, help="another run directory")
+    add_json(parser)
     options = parser.parse_args(arguments)
 
     from resnext.run.directory import Run
@@ -24,8 +26,14 @@ def main(arguments: list[str]) -> int:
 
     from resnext.report.comparison import compare
 
-    parts = compare(one, other)
+    with only_json(options.json):
+        parts = compare(one, other)
+    same = all(part.same for part in parts)
+    if options.json:
+        rows = [{"name": part.name, "identical": part.same, "text": part.text} for part in parts]
+        print_json({"identical": same, "parts": rows})
+        return 0 if same else 1
     for part in parts:
         head = f"{part.name:12}{'identical' if part.same else 'different'}  "
         print(textwrap.fill(part.text, COLUMNS, initial_indent=head, subsequent_indent=" " * len(head)))
-    return 0 if all(part.same for part in parts) else 1
+    return 0 if same else 1

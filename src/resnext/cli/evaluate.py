@@ -1,13 +1,13 @@
 """resnext evaluate RUN|FILE: compute accuracies and calibration on validation images, other images or a suite."""
 
 import argparse
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnext.cli.arguments import ArgumentParser, positive
+from resnext.cli.json_output import only_json, print_json
 from resnext.errors import UserError
 from resnext.files import check_writable
 from resnext.terminal import pluralize
@@ -49,11 +49,12 @@ def main(arguments: list[str]) -> int:
     )
     path = find_results(model) / name_result(model, options.checkpoint, chosen, options.weights, flip=job.flip)
     check_writable(path.parent)
-    results = evaluate(job, processes)
+    with only_json(options.json):
+        results = evaluate(job, processes)
     content = to_plain(_describe(options, model, chosen), results, model.metadata.classes)
     write_evaluation(path, content, results)
     if options.json:
-        print(json.dumps(content))
+        print_json(content)
     else:
         print("\n".join(describe_evaluation(model, chosen, results, flip=job.flip)))
         print(f"wrote     {printable(os.fsencode(path))}.json and .npz")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnext.cli.arguments import ArgumentParser, positive
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.errors import UserError
 from resnext.terminal import describe_bytes
 
@@ -38,8 +39,15 @@ def main(arguments: list[str]) -> int:
     check_export(trained.metadata, options.format, output, **choices)
     images, are_own = sample_images(trained.metadata, run)
     card = build_card(trained, run, output.name, license=license) if options.format == "timm" else None
-    result = export(trained, options.format, output, images, **choices, card=card.text if card else "")
+    with only_json(options.json):
+        result = export(trained, options.format, output, images, **choices, card=card.text if card else "")
     size, classes = trained.metadata.image_size, len(trained.metadata.classes)
+    if options.json:
+        about = {"format": options.format, "library": chosen.library, "is_ema": trained.is_ema}
+        shapes = {"image_size": size, "classes": classes}
+        checked = {"checked_images": result.images, "max_difference": result.difference}
+        print_json({"path": result.path, "bytes": _bytes(result.path), **about, **shapes, **checked})
+        return 0
     kind = "validation images of the run" if are_own else "random images"
     print(f"exported  {result.path}, {describe_bytes(_bytes(result.path))}")
     kept = "those of the exported file" if trained.step is None else "trained weights"
@@ -69,6 +77,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--opset", type=positive, metavar="N", help="onnx only: the version of the ONNX operators")
     parser.add_argument("--license", metavar="ID", help="timm only: the licence in the model card, such as apache-2.0")
+    add_json(parser)
     options = parser.parse_args(arguments)
     if options.license is not None and options.format != "timm":
         raise UserError(

@@ -3,9 +3,12 @@
 import argparse
 import re
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 from resnext.cli.arguments import ArgumentParser
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.errors import UserError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -15,10 +18,13 @@ SMALLEST_SHARD = 2**20
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
-        options.prepare(options)
+        with only_json(options.json):
+            facts = options.prepare(options)
     except KeyboardInterrupt:
-        print("interrupted; repeat the same command to continue")
+        print("interrupted; repeat the same command to continue", file=sys.stderr if options.json else None)
         return 128 + signal.SIGINT
+    if options.json:
+        print_json(facts)
     return 0
 
 
@@ -64,17 +70,20 @@ def _parser() -> ArgumentParser:
         cifar = verbs.add_parser(name, help="download with torchvision, and write PNG files in class folders")
         cifar.add_argument("target", type=Path, nargs="?", metavar="DST", help=f"default: data.root of data={name}")
         cifar.set_defaults(prepare=_cifar, name=name)
+    for verb in verbs.choices.values():
+        add_json(verb)
     return parser
 
 
-def _imagenet(options: argparse.Namespace) -> None:
+def _imagenet(options: argparse.Namespace) -> dict[str, Any]:
     from resnext.prepare.imagenet import prepare_imagenet
 
     train, val = prepare_imagenet(options.source, options.target)
     print(f"{options.target}: {train:,} training and {val:,} validation images")
+    return _facts(options.target, train, val)
 
 
-def _pack(options: argparse.Namespace) -> None:
+def _pack(options: argparse.Namespace) -> dict[str, Any]:
     from resnext.prepare.pack import BAD, prepare_pack
 
     if not options.source.is_dir():
@@ -90,15 +99,21 @@ def _pack(options: argparse.Namespace) -> None:
     print(f"{packed.train:,} training and {packed.val:,} validation images; train on them with DATA={target}")
     if packed.bad:
         print(f"left out because they cannot be read: {len(packed.bad):,}, listed in {target / BAD}")
+    return _facts(target, packed.train, packed.val) | {"unreadable_images": len(packed.bad)}
 
 
-def _cifar(options: argparse.Namespace) -> None:
+def _cifar(options: argparse.Namespace) -> dict[str, Any]:
     from resnext.config.resolvers import data_home
     from resnext.prepare.cifar import prepare_cifar
 
     target = options.target or Path(data_home()) / options.name
     train, val = prepare_cifar(options.name, target)
     print(f"{target}: {train:,} training and {val:,} validation images")
+    return _facts(target, train, val)
+
+
+def _facts(target: Path, train: int, val: int) -> dict[str, Any]:
+    return {"path": target.absolute(), "train_images": train, "val_images": val}
 
 
 def _pixels(text: str) -> int:

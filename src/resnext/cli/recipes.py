@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from resnext.cli.arguments import ArgumentParser
-from resnext.config.batch import describe_split, describe_steps
+from resnext.cli.json_output import add_json, print_json
 from resnext.config.compose import Composer, composer
 from resnext.config.config_file import FileMistake
 from resnext.config.describe import (
     describe_augmentation,
     describe_image_sizes,
     describe_mixing,
-    describe_recipe,
     describe_schedule,
-    lr_warning,
     optimizer_name,
 )
 from resnext.config.errors import as_typed, nearest
@@ -27,7 +25,7 @@ from resnext.config.folders import config_file, config_names
 from resnext.config.recipe import RecipeConfig
 from resnext.config.schema import TEXTS, Config, find_differences, to_dict
 from resnext.errors import UserError
-from resnext.terminal import COLUMNS, pluralize
+from resnext.terminal import COLUMNS
 
 EXPERIMENT = "resnext50_imagenet"  # each recipe is composed with this experiment
 IMAGENET = 1_281_167  # training images of ImageNet-1k
@@ -41,14 +39,14 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     with composer(options.config_dir) as compose:
         if options.diff:
-            _print_diff(options.diff, compose)
+            _print_diff(options.diff, compose, as_json=options.json)
         elif options.recipe is None:
-            return _print_table(compose)
+            return _print_table(compose, as_json=options.json)
         else:
             given = {"model.name": options.network, "trainer.devices": options.devices, "trainer.nodes": options.nodes}
             overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
             config = _compose(options.recipe, [*overrides, *options.overrides], compose)
-            _print_plan(options.recipe, config, options.images or IMAGENET, options.picture)
+            _print_plan(options, config)
     return 0
 
 
@@ -78,6 +76,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--images", metavar="N", type=_count, help=f"number of training images (default: ImageNet's {IMAGENET:,})"
     )
     plan.add_argument("--picture", metavar="FILE.svg", type=_svg, help="plot the learning rate to this SVG file")
+    add_json(parser)
     options = parser.parse_intermixed_args(arguments)
     _check(options)
     return options
@@ -125,17 +124,24 @@ def _file_name(name: str, folders: list[Path]) -> str:
     return str(path.relative_to(folders[0].parent) if path.is_relative_to(folders[0]) else path)
 
 
-def _print_table(compose: Composer) -> int:
+def _print_table(compose: Composer, *, as_json: bool) -> int:
     """Prints at least four lines per recipe, then the errors in recipe files. Returns 2 if there are errors, else 0."""
     mistakes: list[UserError] = []
+    found: dict[str, RecipeConfig] = {}
     names = config_names(compose.folders, "recipe")
     width = max(map(len, names), default=0) + 1
-    print(f"{'recipe':{width}}{'optimizer':14}{'lr at batch':15}epochs")
+    if not as_json:
+        print(f"{'recipe':{width}}{'optimizer':14}{'lr at batch':15}epochs")
     for name in names:
         try:
-            _print_row(f"{name:{width}}", _compose(name, [], compose).recipe)
+            found[name] = _compose(name, [], compose).recipe
         except UserError as error:
             mistakes.append(error)
+            continue
+        if not as_json:
+            _print_row(f"{name:{width}}", found[name])
+    if as_json:
+        print_json({"recipes": {name: to_dict(recipe) for name, recipe in found.items()}})
     sys.stdout.flush()
     for mistake in mistakes:
         print(f"resnext recipes: {mistake}", file=sys.stderr)
@@ -160,53 +166,31 @@ def _print_wrapped(line: str, indent: int) -> None:
     print(filled.replace("\N{NO-BREAK SPACE}", " "))
 
 
-def _print_plan(name: str, config: Config, images: int, picture: Path | None) -> None:
-    from resnext.data.sampler import steps_per_epoch
-    from resnext.models.factory import check_model_name
-    from resnext.report.plots import check_available, draw_lr_file
-    from resnext.task.lr_curve import sample_lr
-    from resnext.task.optimization import total_steps
+def _print_plan(options: argparse.Namespace, config: Config) -> None:
+    from resnext.cli.recipe_plan import describe_plan, draw_picture, make_plan, to_plain
 
-    check_model_name(config.model.name)
-    trainer, recipe = config.trainer, config.recipe
-    world_size = (1 if trainer.devices == "auto" else trainer.devices) * trainer.nodes
-    per_epoch = steps_per_epoch(images, recipe.batch_size)
-    total = total_steps(recipe, per_epoch)
-    rates = sample_lr(recipe, per_epoch)
-    first, last, highest = rates[0], rates[total - 1], max(rates, key=rates.__getitem__)
-    warmup = min(round(recipe.schedule.warmup_epochs * per_epoch), total)
-    peak = f"{rates[highest]:.6g} at step {highest:,} (highest), " if 0 < highest < total - 1 else ""
-    described = describe_recipe(recipe)
-    lines = {
-        "recipe": name,
-        "source": recipe.source,
-        "published": recipe.published,
-        "network": config.model.name,
-        "images": f"{images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
-        "batch": describe_split(config.split_batch(world_size), world_size),
-        "steps": describe_steps(total, recipe.epochs, per_epoch),
-        "warm-up": pluralize(warmup, "step") if warmup else None,
-        "rate": f"{first:.6g} first, {peak}{last:.3g} last",
-        "optimizer": described.pop("recipe"),
-        **described,
-        "warning": lr_warning(recipe),
-        "picture": str(picture) if picture else None,
-    }
-    if picture:
-        check_available("--picture")
-        epochs = [step / per_epoch for step in rates]
-        title = f"learning rate: {name}, {config.model.name}, batch {recipe.batch_size}"
-        axis = f"epoch, of {pluralize(per_epoch, 'step')}"
-        picture.write_text(draw_lr_file(epochs, list(rates.values()), title, axis))
-    for label, line in lines.items():
+    plan = make_plan(options.recipe, config, options.images or IMAGENET)
+    if options.picture:
+        draw_picture(plan, options.picture)
+    if options.json:
+        print_json(to_plain(plan))
+        return
+    for label, line in describe_plan(plan).items():
         if line is not None:
             _print_wrapped(f"{label:9} {line}", indent=10)
+    if options.picture:
+        _print_wrapped(f"picture   {options.picture}", indent=10)
 
 
-def _print_diff(names: list[str], compose: Composer) -> None:
+def _print_diff(names: list[str], compose: Composer, *, as_json: bool) -> None:
     """A row for each field that differs: its key, and the two values."""
     one, other = (_fields(_compose(name, [], compose).recipe) for name in names)
-    differences = [(key, as_typed(value), as_typed(their)) for key, value, their in find_differences(one, other)]
+    found = list(find_differences(one, other))
+    if as_json:
+        rows = [{"key": f"recipe.{key}", "values": [value, their]} for key, value, their in found]
+        print_json({"recipes": names, "differences": rows})
+        return
+    differences = [(key, as_typed(value), as_typed(their)) for key, value, their in found]
     if not differences:
         print(f"{names[0]} and {names[1]} do not differ")
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resnext.cli.arguments import ArgumentParser
+from resnext.cli.json_output import add_json, print_json
 from resnext.errors import UserError, describe_os_error
 from resnext.launch.slurm import JobHistory, find_states, read_jobs
 from resnext.run.directory import RUNS, Run, list_runs
@@ -55,6 +56,24 @@ class Status:
         saved = _describe_age(self.saved_seconds_ago)
         return self.run.path.name, self.state, self.position, self.accuracy, left, saved, job
 
+    def to_plain(self) -> dict[str, Any]:
+        """For --json; null for no value."""
+        summary = self.run.summary
+        return {
+            "path": self.run.path,
+            "state": self.state,
+            "step": self.step,
+            "steps": self.steps,
+            "top1": self.top1,
+            "best_epoch": summary.get("best_epoch"),
+            "images_per_sec": summary.get("images_per_sec"),
+            "left_seconds": self.left and self.left.total_seconds(),
+            "saved_seconds_ago": self.saved_seconds_ago,
+            "starts": len(self.run.info["starts"]),
+            "stopped": summary.get("stopped"),
+            "slurm_job": self.job and {"id": self.job.id, "state": self.queued or None, "starts": self.job.starts},
+        }
+
 
 @dataclass(frozen=True)
 class Damaged:
@@ -63,13 +82,21 @@ class Damaged:
     run: Run
     error: UserError
 
+    def to_plain(self) -> dict[str, Any]:
+        return {"path": self.run.path, "state": "damaged", "error": str(self.error)}
+
 
 def main(arguments: list[str]) -> int:
     parser = ArgumentParser("resnext status", description="State, position, time left and SLURM job of runs.")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs/NAME; by default all of runs/")
     parser.add_argument("--watch", action="store_true", help=f"refresh every {WATCH_SECONDS} s until Ctrl-C")
+    add_json(parser)
     options = parser.parse_args(arguments)
-    if options.watch:
+    if options.json and options.watch:
+        raise UserError("--json prints once: leave out --watch")
+    if options.json:
+        print_json({"runs": [each.to_plain() for each in _find(options.runs)]})
+    elif options.watch:
         _watch(lambda: _describe(options.runs))
     else:
         print("\n".join(_describe(options.runs)))
@@ -101,15 +128,21 @@ def _watch(describe: Callable[[], list[str]]) -> None:
 
 
 def _describe(paths: list[Path]) -> list[str]:
-    """The lines for the terminal: a table, or the facts of one run. Raises UserError for one damaged run."""
-    found = _read_all([Run.find(path) for path in paths] or list_runs())
+    """The lines for the terminal: a table, or the facts of one run."""
+    found = _find(paths)
     if not found:
         return [f"{RUNS} has no run"]
-    if len(paths) != 1:
-        return _make_table(found)
-    if isinstance(found[0], Damaged):
+    if len(paths) == 1 and isinstance(found[0], Status):
+        return _describe_one(found[0])
+    return _make_table(found)
+
+
+def _find(paths: list[Path]) -> list[Status | Damaged]:
+    """The given runs, or all. Raises UserError if one run is given and it is damaged."""
+    found = _read_all([Run.find(path) for path in paths] or list_runs())
+    if len(paths) == 1 and isinstance(found[0], Damaged):
         raise found[0].error
-    return _describe_one(found[0])
+    return found
 
 
 def _read_all(runs: list[Run]) -> list[Status | Damaged]:

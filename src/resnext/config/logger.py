@@ -28,9 +28,9 @@ class LoggerConfig:
     """`mode` auto: W&B is online if there is an API key and the server answers, else offline.
 
     `project`: W&B's project. `entity`: W&B's user or team; null: your default. `every_steps`: optimizer steps between
-    two rows of the training loss. `report`: write RUN/report.html when the training ends. `names`: loggers in addition
-    to metrics.csv: wandb, tensorboard, mlflow, or your own. W&B also logs if it is not named, unless `mode` is
-    disabled. `options`: NAME.OPTION of these loggers.
+    two rows of the training loss. `report`: write RUN/report.html when the training ends. `pictures`: send some images
+    of the data to W&B. `names`: loggers in addition to metrics.csv: wandb, tensorboard, mlflow, or your own. W&B also
+    logs if it is not named, unless `mode` is disabled. `options`: NAME.OPTION of these loggers.
     """
 
     mode: Literal["auto", "offline", "disabled"] = "auto"
@@ -38,6 +38,7 @@ class LoggerConfig:
     entity: str | None = None
     every_steps: Count = 50
     report: bool = True
+    pictures: bool = True
     names: tuple[Name, ...] = ()
     options: Options = None
 

@@ -64,7 +64,7 @@ def build_wandb_logger(config: Config, folder: Path, wandb_id: str) -> WandbLogg
 def send_summary(summary: dict[str, Any]) -> None:
     """Sends summary.json to the summary of the W&B run: status, speed, and the best epoch's results as `best/…`.
 
-    Without this, the summary has only the last value of each metric. Pictures of a report belong here too.
+    Without this, the summary has only the last value of each metric.
     """
     if wandb.run is None:
         return

@@ -14,7 +14,11 @@ from typing import Any
 from wandb.proto import wandb_internal_pb2
 
 # Files that W&B writes at every start. Any other file is the user's, and its folder is kept.
-FILES = ("config.yaml", "requirements.txt", "conda-environment.yaml", "wandb-*.json", "diff*.patch")
+# The pictures of an evaluation are in one folder only (report/sent_pictures.py).
+FILES = (
+    *("config.yaml", "requirements.txt", "conda-environment.yaml", "wandb-*.json", "diff*.patch"),
+    *("report/first_batch_*", "report/validation_*"),
+)
 RECORDS = (
     *("header", "run", "environment", "telemetry", "metric", "files"),
     *("config", "history", "summary", "stats", "exit"),
@@ -48,7 +52,8 @@ def _covers(whole: Steps, part: Steps) -> bool:
 
 def _read_steps(folder: Path) -> Steps | None:
     """The steps of each value in `folder`. None if it holds other content or cannot be read."""
-    if not all(any(map(path.match, FILES)) for path in (folder / "files").rglob("*")):
+    files = (path for path in (folder / "files").rglob("*") if not path.is_dir())
+    if not all(any(map(path.match, FILES)) for path in files):
         return None
     steps, summary = Steps(), set[str]()
     try:

@@ -34,15 +34,24 @@ def results(evaluation: Evaluation) -> Html:
 
 
 def confusion_matrix(evaluation: Evaluation) -> Html:
-    """All classes, or those of the most frequent confusions."""
-    found, names = evaluation.confusion(), evaluation.classes
-    chosen = list(range(len(names))) if len(names) <= MATRIX else _most_confused(found)
+    chosen, counts = count_confusions(evaluation, MATRIX)
     if not chosen:
         return tag("p", NO_MISTAKE, class_="note")
-    some = f", {len(chosen)} of {len(names):,} classes: those of the most frequent confusions"
-    title = "True class in rows, predicted class in columns" + (some if len(chosen) < len(names) else "")
-    counts = np.array([[found.get((one, other), 0) for other in chosen] for one in chosen], int)
-    return plot_matrix(title, [names[each] for each in chosen], counts)
+    every = len(evaluation.classes)
+    some = f", {len(chosen)} of {every:,} classes: those of the most frequent confusions"
+    title = "True class in rows, predicted class in columns" + (some if len(chosen) < every else "")
+    return plot_matrix(title, chosen, counts)
+
+
+def count_confusions(evaluation: Evaluation, whole: int) -> tuple[list[str], np.ndarray]:
+    """Names of classes and int [N, N], the true class in rows.
+
+    All classes if they are at most `whole`, else those of the most frequent confusions; none without a mistake.
+    """
+    found, names = evaluation.confusion(), evaluation.classes
+    chosen = list(range(len(names))) if len(names) <= whole else _most_confused(found)
+    counts = [[found.get((one, other), 0) for other in chosen] for one in chosen]
+    return [names[each] for each in chosen], np.array(counts, int)
 
 
 def class_accuracy(evaluation: Evaluation) -> Html:

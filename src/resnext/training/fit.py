@@ -39,6 +39,7 @@ from resnext.training.ending import keeping_status, report_interrupted_wait
 from resnext.training.messages import describe_best
 from resnext.training.notification import notify
 from resnext.training.parts import Parts
+from resnext.training.pictures import send_first_pictures
 from resnext.training.plan import TrainingPlan, plan_training
 from resnext.training.record import (
     announce,
@@ -91,6 +92,8 @@ def _train(run: Run, world: World, stop: StopRequest, parts: Parts | None) -> No
         datamodule = build_datamodule(plan, run.path / "skipped.txt")
         callbacks = build_callbacks(run, plan, stop)
         loggers = build_loggers(run, plan) if world.rank == 0 else []
+        if world.rank == 0:
+            send_first_pictures(plan.config, plan.parts.train, plan.parts.val, world.size)
         trainer = build_trainer(
             plan.config, world, run.path, callbacks=callbacks, loggers=loggers, checkpoint=plan.checkpoint
         )

@@ -11,6 +11,7 @@ from resnext.config.describe import describe_image_sizes, describe_recipe, lr_wa
 from resnext.config.pretrained import normalization_warning
 from resnext.config.schema import to_dict
 from resnext.data.index import ImageIndex
+from resnext.data.pack import PackedImages
 from resnext.data.scan import describe_unread
 from resnext.models.complexity import describe_network
 from resnext.models.freezing import describe_frozen
@@ -36,6 +37,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         weights=config.model.weights,
         frozen=describe_frozen(plan.parts.network, config.model.freeze),
         data=f"{len(train):,} + {len(val):,} images, {classes} in {config.data.root}",
+        cache=describe_cache(config.data.cache, is_packed=isinstance(train, PackedImages)),
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
         steps=describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
@@ -49,6 +51,12 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         log.warning("%s without validation images: %s", pluralize(len(unseen), "class", "classes"), first_three(unseen))
     for warning in configuration_warnings(plan):
         log.warning(warning)
+
+
+def describe_cache(cache: str, *, is_packed: bool) -> str:
+    """What shortens the reading of images: a cache in memory, a pack, both, or nothing."""
+    named = {"decoded images in memory (data.cache=ram)": cache == "ram", "a pack": is_packed}
+    return ", ".join(name for name, on in named.items() if on) or "none"
 
 
 def configuration_warnings(plan: TrainingPlan) -> Iterator[str]:

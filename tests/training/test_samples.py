@@ -10,10 +10,9 @@ from PIL import Image
 
 from resnext.config.schema import Config
 from resnext.data.images import load_images
-from resnext.report.samples import see_batch, to_pixels
-from resnext.report.thumbnails import MAX_BYTES, encode
 from resnext.task.classification import ClassificationTask
 from resnext.training.fit import fit
+from resnext.training.samples import see_batch, to_pixels
 from support.small_run import make_run, small_config
 
 AUGMENTATION = {
@@ -71,9 +70,3 @@ def test_pixels_are_those_before_the_normalisation(digits: Path):
     shown = to_pixels(batch.images, config.data)
     files = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((digits / "train").rglob("*.png"))]
     assert all(any(np.abs(file.astype(int) - one).max() <= 1 for file in files) for one in shown)
-
-
-def test_a_thumbnail_of_noise_is_small():
-    noise = np.random.default_rng(0).integers(0, 256, (500, 400, 3), dtype=np.uint8)
-    assert len(encode(noise)) <= MAX_BYTES
-    assert len(encode(noise[:1, :400])) <= MAX_BYTES
