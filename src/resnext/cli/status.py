@@ -171,10 +171,7 @@ def _read_jobs(run: Run) -> JobHistory | None:
 
 
 def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> Status:
-    starts, last, summary = run.info["starts"], run.checkpoints / "last.ckpt", run.summary
-    # a row of metrics.csv is written every few steps; summary.json has the step at which the run was interrupted
-    step = max(int(read_last_row(run.path / "metrics.csv").get("step", 0)), summary.get("steps", 0))
-    steps = starts[-1].get("steps") if starts else None
+    last, step, steps = run.checkpoints / "last.ckpt", run.step, run.planned_steps
     queued = states.get(job.id, "") if job else ""
     state = _name_state(run, queued)
     return Status(
@@ -182,7 +179,7 @@ def _read_status(run: Run, job: JobHistory | None, states: dict[str, str]) -> St
         state=state,
         step=step,
         steps=steps,
-        top1=summary.get(run.config.recipe.best_by),
+        top1=run.summary.get(run.config.recipe.best_by),
         left=_time_left(run, steps - step) if steps and state == "running" else None,
         saved_seconds_ago=time.time() - last.stat().st_mtime if last.is_file() else None,
         job=job,

@@ -30,7 +30,9 @@ ENDED_BADLY = ("failed", "died")
 
 def status(record: RunRecord) -> Html:
     """Tiles with the main numbers, and the last lines of the log of a run that failed."""
-    steps = f"{record.step:,} of {record.steps:,}" if record.steps else f"{record.step:,}"
+    steps = (
+        f"{record.run.step:,} of {record.run.planned_steps:,}" if record.run.planned_steps else f"{record.run.step:,}"
+    )
     seconds = record.trained_seconds()
     speed = record.images_per_sec
     tiles = [

@@ -145,7 +145,7 @@ def _result(record: RunRecord) -> list[str | Html]:
         best, speed = record.best, record.images_per_sec
         top1 = f"{100 * float(best[record.config.recipe.best_by]):.2f} %" if best else ""
         rate = f"{speed:,.0f}" if speed else ""
-        cells = [record.state, f"{record.step:,}", top1, best["epoch"] if best else "", rate]
+        cells = [record.state, f"{record.run.step:,}", top1, best["epoch"] if best else "", rate]
         return [name, *cells, *_evaluated(record)]
     except UserError as error:
         return [name, str(error)]

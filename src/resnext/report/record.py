@@ -70,17 +70,6 @@ class RunRecord:
         status = self.summary["status"]
         return "died" if status == "running" and not self.run.lock().is_beating() else status
 
-    @property
-    def step(self) -> int:
-        """The last known step: summary.json is written rarely, a row of metrics.csv every few steps."""
-        rows = self.metrics[-1:] + self.speeds[-1:]
-        return max([int(row["step"]) for row in rows] + [self.summary.get("steps", 0)])
-
-    @property
-    def steps(self) -> int | None:
-        """Of the whole training; None before the first start."""
-        return self.starts[-1].get("steps") if self.starts else None
-
     @cached_property
     def images(self) -> Images:
         """The images of the run. Raises UserError if they are missing or have changed."""
@@ -101,7 +90,7 @@ class RunRecord:
         try:
             return steps_per_epoch(len(self.images.train), self.config.recipe.batch_size)
         except (UserError, OSError):
-            return max(1.0, (self.steps or 1) / self.config.recipe.epochs)
+            return max(1.0, (self.run.planned_steps or 1) / self.config.recipe.epochs)
 
     @property
     def start_epochs(self) -> list[float]:

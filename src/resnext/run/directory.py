@@ -30,9 +30,11 @@ from resnext.run.identity import (
     with_epochs,
 )
 from resnext.run.lock import RunLock
+from resnext.run.metrics import read_last_row
 from resnext.run.new_run import free_name, make_run
 from resnext.run.provenance import describe_code, describe_machine
 from resnext.run.run_files import (
+    changed_at,
     check_files,
     is_run,
     read_config,
@@ -123,6 +125,16 @@ class Run:
         return read_summary(self.path / "summary.json")
 
     @property
+    def step(self) -> int:
+        """The last known step: summary.json is written rarely, a row of metrics.csv every few steps."""
+        return max(int(read_last_row(self.path / "metrics.csv").get("step", 0)), self.summary.get("steps", 0))
+
+    @property
+    def planned_steps(self) -> int | None:
+        """The steps of the whole training; None before the first start."""
+        return next((start.get("steps") for start in reversed(self.info["starts"])), None)
+
+    @property
     def data_identity(self) -> DataIdentity:
         data = self.info["data"]
         return DataIdentity(tuple(data["classes"]), data["fingerprint"])
@@ -164,8 +176,7 @@ class Run:
     def add_start(self, config: Config) -> "Run":
         """Adds a start with this configuration and returns the run at this start. More epochs make it unfinished.
 
-        Raises:
-            UserError: if a process trains the run; the message names the process.
+        Raises UserError if a process trains the run; the message names the process.
         """
         with self.lock():
             newest = Run(self.path)
@@ -220,7 +231,7 @@ def list_runs() -> list[Run]:
     """The runs in runs/, sorted by the last change of their summary.json; also a run without config.yaml."""
     check_runs_folder(RUNS)
     folders = {path.parent for name in ("config.yaml", "run.json") for path in RUNS.glob(f"[!.]*/{name}")}
-    return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: _changed_at(run.path / "summary.json"))
+    return sorted((Run(folder) for folder in sorted(folders)), key=lambda run: changed_at(run.path / "summary.json"))
 
 
 def find_unfinished() -> Run:
@@ -237,11 +248,3 @@ def find_unfinished() -> Run:
         except UserError as error:
             log.warning("%s; this run is skipped", error)
     raise UserError(f"{RUNS} has no unfinished run: name a finished one to add epochs, or start one (resnext train)")
-
-
-def _changed_at(path: Path) -> float:
-    """The time of the last change; 0 if it cannot be read."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

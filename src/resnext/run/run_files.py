@@ -173,3 +173,11 @@ def _check_shape(value: Any, shape: Shape, key: str = "the content") -> None:
                 _check_shape(value[plain], inner, plain)
             elif plain == name:
                 raise ValueError(f"{name} is missing")
+
+
+def changed_at(path: Path) -> float:
+    """The time of the last change; 0 if it cannot be read."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -10,7 +10,6 @@ from pathlib import Path
 from resnext.errors import describe_error
 from resnext.loggers.wandb import send_alert
 from resnext.run.directory import Run
-from resnext.run.metrics import read_last_row
 from resnext.training.messages import describe_best
 
 SECONDS = 30.0  # that the command may take
@@ -34,14 +33,13 @@ def notify(run: Run, event: str, message: str) -> None:
 
 def read_facts(run: Run) -> dict[str, str]:
     """Environment variables with the state of the run; empty where it is not known."""
-    summary, starts = run.summary, run.info["starts"]
-    step = max(int(read_last_row(run.path / "metrics.csv").get("step", 0)), summary.get("steps", 0))
+    summary = run.summary
     facts = {
         "run": run.path.absolute(),
         "name": run.path.name,
         "status": summary["status"],
-        "step": step,
-        "steps": starts[-1].get("steps", "") if starts else "",
+        "step": run.step,
+        "steps": run.planned_steps or "",
         "epoch": summary.get("epochs", ""),
         "best_epoch": summary.get("best_epoch", ""),
         "top1": _percent(summary.get(run.config.recipe.best_by)),
