@@ -48,7 +48,7 @@ def _restored_signal_handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded data set, written once."""
+    """The embedded dataset, written once."""
     from resnext.data.digits import prepare_digits
 
     root = tmp_path_factory.mktemp("data") / "digits"

@@ -102,7 +102,7 @@ def test_only_other_modules_import_a_module_that_begins_with_an_underscore(tmp_p
             "recipe.loss.options.x is not an option of recipe.loss.name=cross_entr",
         ),
         ("recipe__teacher", {"name": "mime"}, "recipe.teacher.name=mime is not a registered network"),
-        ("data__name", "qqq", "data.name=qqq is not a registered data set (registered: image_folder, imagenet, digits"),
+        ("data__name", "qqq", "data.name=qqq is not a registered dataset (registered: image_folder, imagenet, digits"),
         ("callbacks", {"names": ["cal"]}, "callbacks.names=cal is not a registered callback; did you mean call?"),
         (
             "callbacks",

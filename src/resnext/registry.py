@@ -1,4 +1,4 @@
-"""The registered networks, losses, callbacks, loggers and data sets. Our parts and yours use the same functions.
+"""The registered networks, losses, callbacks, loggers and datasets. Our parts and yours use the same functions.
 
     @register_network("my_net", options=MyOptions)
     def build(options: MyOptions, num_classes: int) -> nn.Module: ...

@@ -1,4 +1,4 @@
-"""Images that are twice in a data set, found in files that were made to be copies."""
+"""Images that are twice in a dataset, found in files that were made to be copies."""
 
 import io
 from pathlib import Path

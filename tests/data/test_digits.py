@@ -1,4 +1,4 @@
-"""The embedded data set of digits."""
+"""The embedded dataset of digits."""
 
 import multiprocessing
 from collections import Counter

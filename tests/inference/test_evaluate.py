@@ -123,7 +123,7 @@ def test_best_ckpt_alone_gives_the_probabilities_of_the_evaluation(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm closes no file
 def test_accuracies_are_those_of_timms_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """timm's data set, loader, transforms and accuracy, over 101 images that are resized and cropped.
+    """timm's dataset, loader, transforms and accuracy, over 101 images that are resized and cropped.
 
     The network's weights are random, and its batch statistics those of noise: its answers differ from image to image.
     """

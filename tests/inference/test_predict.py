@@ -1,4 +1,4 @@
-"""Prediction of images outside a data set: the rows, their order, unreadable files, and the Python interface."""
+"""Prediction of images outside a dataset: the rows, their order, unreadable files, and the Python interface."""
 
 import csv
 import io

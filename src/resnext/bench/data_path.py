@@ -145,7 +145,7 @@ def time_loaders(images: HeldImages, workers: int) -> dict[str, LoaderSpeed]:
 
 
 def _our_dataset(images: HeldImages) -> TrainImages:
-    """The training data set with random resized crop and flip."""
+    """The training dataset with random resized crop and flip."""
     recipe = RecipeConfig(epochs=1, batch_size=BATCH, image_size=SIZE, optimizer=OptimizerConfig(name="sgd", lr=0.1))
     data = DataConfig(name="image_folder", root=str(images.root))
     return TrainImages(images, None, recipe, data, build_train_transforms(recipe, data), 0)

@@ -1,4 +1,4 @@
-"""Finds images that are twice in a data set: the same bytes, or almost the same picture.
+"""Finds images that are twice in a dataset: the same bytes, or almost the same picture.
 
 Two pictures are almost the same if their very small grey pictures are. Only pairs with an equal part of a hash are
 compared: the hash has one bit for each two neighbours in a row of the grey picture, whether the right one is clearly

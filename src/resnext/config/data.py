@@ -1,4 +1,4 @@
-"""The data set of a run: its folder, and how its images are read and normalised. Imports no torch."""
+"""The dataset of a run: its folder, and how its images are read and normalised. Imports no torch."""
 
 from typing import Annotated, Literal, Self
 
@@ -14,9 +14,9 @@ OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class DataConfig:
-    """The images, and how they are normalised. A user's data set has its own layout.
+    """The images, and how they are normalised. A user's dataset has its own layout.
 
-    `name`: a registered data set. `root`: a folder with train/CLASS/ and val/CLASS/, or a pack of them. `options`:
+    `name`: a registered dataset. `root`: a folder with train/CLASS/ and val/CLASS/, or a pack of them. `options`:
     those registered with the name. `val_fraction`: the share of each class that is for validation, of images without a
     val/; null: val/ is needed. `num_classes`: checked against the folders; null: counted. `workers`: DataLoader workers
     of each process; null: set from the number of cores. `worker_timeout`: the run fails if a DataLoader worker returns

@@ -70,13 +70,13 @@ def config_file(folders: Sequence[Path], name: str) -> Path:
 
 
 def experiments_with_data(folders: Sequence[Path], data: str) -> list[str]:
-    """The experiments whose defaults list chooses this data set."""
+    """The experiments whose defaults list chooses this dataset."""
     names = config_names(folders, "experiment")
     return [name for name in names if _data_of(config_file(folders, f"experiment/{name}")) == data]
 
 
 def _data_of(experiment: Path) -> Any:
-    """The data set in its defaults list; None if it chooses none, or is not valid YAML."""
+    """The dataset in its defaults list; None if it chooses none, or is not valid YAML."""
     try:
         defaults = yaml.safe_load(experiment.read_text(errors="replace"))["defaults"]
         return next((each["override /data"] for each in defaults if "override /data" in each), None)

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from resnext.config.errors import KeyMistake, first_mistake, nearest
 from resnext.registry import find_part, part_names
 
-NOUNS = {"dataset": "data set"}
+NOUNS = {"dataset": "dataset"}
 ONE = {"network": "model", "loss": "recipe.loss", "dataset": "data"}  # KEY.name has KEY.options
 SEVERAL = {"callback": "callbacks", "logger": "logger"}  # KEY.names have KEY.options.NAME
 

@@ -35,7 +35,7 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
         places[name] = (block.dtype.str, block.shape, at)
         at += _padded(block.nbytes)
     text = json.dumps({"header": header, "arrays": places, "bytes": at, "checksum": checksum}).encode()
-    with atomic_file(path, several_writers=True) as file:  # all runs of a user share the index of a data set
+    with atomic_file(path, several_writers=True) as file:  # all runs of a user share the index of a dataset
         file.write(START.pack(MAGIC, len(text), zlib.crc32(text)) + text)
         file.write(bytes(_arrays_start(len(text)) - file.tell()))
         for block in blocks.values():

@@ -1,4 +1,4 @@
-"""Finds and checks the images of a run. Also writes the embedded data set."""
+"""Finds and checks the images of a run. Also writes the embedded dataset."""
 
 import functools
 from dataclasses import replace
@@ -31,7 +31,7 @@ HOW_TO_GET = {
 
 
 def load_images(config: DataConfig) -> tuple[ImageIndex, ImageIndex]:
-    """The training and validation images of a data set.
+    """The training and validation images of a dataset.
 
     Raises:
         UserError: if there are no images, the folder is not valid, or it does not have `num_classes` classes.

@@ -1,4 +1,4 @@
-"""index_images: the images of a registered data set, from lists of paths and class names."""
+"""index_images: the images of a registered dataset, from lists of paths and class names."""
 
 import os
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def index_images(root: Path, train: Pairs, val: Pairs) -> tuple[ImageIndex, Imag
 
 def _index(root: Path, pairs: list[tuple[str, str]], classes: tuple[str, ...], split: str) -> ImageIndex:
     if not pairs:
-        raise UserError(f"the data set in data.root={root} lists no {split} images")
+        raise UserError(f"the dataset in data.root={root} lists no {split} images")
     labels = {name: label for label, name in enumerate(classes)}
     rows = sorted((labels[name], os.fsencode(path)) for path, name in pairs)
     offsets = np.cumsum([0, *(len(path) for _, path in rows)], dtype=np.int64)

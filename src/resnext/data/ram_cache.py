@@ -1,4 +1,4 @@
-"""Decoded images of a split in memory that the workers of a rank share, for data sets of small images."""
+"""Decoded images of a split in memory that the workers of a rank share, for datasets of small images."""
 
 import mmap
 import os

@@ -1,6 +1,6 @@
 """The images of each step: pure functions of the seed and the position, independent of workers, ranks and nodes.
 
-Each epoch has one order over the whole data set. Global batch k is its k-th group of `batch_size` images. An incomplete
+Each epoch has one order over the whole dataset. Global batch k is its k-th group of `batch_size` images. An incomplete
 batch at the end is dropped; its images differ from epoch to epoch. Rank r takes the r-th equal part of a global batch,
 and divides it into consecutive micro-batches.
 

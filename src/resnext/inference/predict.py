@@ -1,4 +1,4 @@
-"""Predictor: the most likely classes of images outside a data set, with their probabilities."""
+"""Predictor: the most likely classes of images outside a dataset, with their probabilities."""
 
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Writes data sets: ImageNet from its archives, CIFAR, packed shards.
+"""Writes datasets: ImageNet from its archives, CIFAR, packed shards.
 
-Not here: reading data sets (data/). No training imports this package.
+Not here: reading datasets (data/). No training imports this package.
 """

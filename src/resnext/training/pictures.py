@@ -17,7 +17,7 @@ def send_first_pictures(config: Config, train: ImageIndex, val: ImageIndex, worl
     """Once for a W&B run, at step 0. Leaves the random state as it is. Only rank 0 has a W&B run."""
     if not config.logger.pictures or has_picture(FIRST_BATCH):
         return
-    # Copies: DataLoader forks its workers later, and they must not share a file that a user's data set opens here.
+    # Copies: DataLoader forks its workers later, and they must not share a file that a user's dataset opens here.
     images = copy(train), copy(val)
     with isolate_rng(include_cuda=False):
         send_pictures(lambda: _make(config, *images, world_size), step=0)
