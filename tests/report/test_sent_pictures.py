@@ -12,13 +12,13 @@ import wandb
 from sklearn.metrics import confusion_matrix
 
 from resnext.__main__ import run_verb
+from resnext.errors import RunFailed, UserError
 from resnext.loggers.wandb_folders import _read_steps
 from resnext.report import sent_pictures
+from resnext.report.sent_pictures import send_evaluation
 from resnext.run.directory import Run
 from support.small_run import read_metrics
 from support.wandb_files import STEP, read_history, read_pictures
-
-COMMAND = ["report", "runs/a", "--wandb"]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def run(reported: Run) -> Run:
 def test_the_newest_folder_has_the_whole_run_with_the_confusions_and_the_worst_mistakes(
     run: Run, capsys: pytest.CaptureFixture[str]
 ):
-    assert run_verb([*COMMAND, "--json"]) == 0
+    assert run_verb(["report", "runs/a", "--wandb", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["path"] == "runs/a/report.html"
     folder = (run.path / "wandb/latest-run").resolve()
     pictures = read_pictures(folder)
@@ -71,26 +71,27 @@ def test_large_sets_show_the_most_confused_classes_and_pictures_can_be_left_out(
 ):
     monkeypatch.setattr(sent_pictures, "CLASSES", 3)
     monkeypatch.setattr("resnext.report.mistakes.MATRIX", 2)
-    run.add_start(replace(run.config, logger=replace(run.config.logger, pictures=False)))
-    assert run_verb(COMMAND) == 0
+    send_evaluation(run.add_start(replace(run.config, logger=replace(run.config.logger, pictures=False))))
     folder = (run.path / "wandb/latest-run").resolve()
     found = {name: value for name, _, value in read_pictures(folder)}
     assert set(found) == {"report/confusion_table"}
     assert len(json.loads((folder / "files" / found["report/confusion_table"]["path"]).read_text())["data"]) == 4
 
 
-def test_what_cannot_be_sent_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    def refusal(*arguments: str) -> str:
-        capsys.readouterr()
-        assert run_verb([*arguments]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        return line
+def fail(*_arguments: object) -> None:
+    raise RuntimeError("no chart")
 
-    both = refusal("report", "runs/a", "runs/a", "--output", "x.html", "--wandb")
-    assert both == "resnext report: --wandb is for one run: repeat the command with each run"
-    with monkeypatch.context() as patch:
+
+def test_what_cannot_be_sent_is_one_line(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    assert run_verb(["report", "runs/a", "runs/a", "--output", "x.html", "--wandb"]) == 2
+    assert capsys.readouterr().err == "resnext report: --wandb is for one run: repeat the command with each run\n"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"^runs/a does not log to W&B"):
         patch.setenv("WANDB_MODE", "disabled")
-        assert "runs/a does not log to W&B" in refusal(*COMMAND)
+        send_evaluation(run)
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match=r"^W&B: RuntimeError: no chart$"):
+        patch.setattr(sent_pictures, "build_wandb_logger", fail)
+        send_evaluation(run)
     shutil.rmtree(run.path / "evaluations")
-    assert "the run has no evaluation: `resnext evaluate runs/a` makes one" in refusal(*COMMAND)
+    with pytest.raises(UserError, match=r"^the run has no evaluation: `resnext evaluate runs/a` makes one"):
+        send_evaluation(run)
     assert not (run.path / "wandb").exists()

@@ -65,12 +65,10 @@ class Status:
             "step": self.step,
             "steps": self.steps,
             "top1": self.top1,
-            "best_epoch": summary.get("best_epoch"),
-            "images_per_sec": summary.get("images_per_sec"),
+            **{name: summary.get(name) for name in ("best_epoch", "images_per_sec", "stopped")},
             "left_seconds": self.left and self.left.total_seconds(),
             "saved_seconds_ago": self.saved_seconds_ago,
             "starts": len(self.run.info["starts"]),
-            "stopped": summary.get("stopped"),
             "slurm_job": self.job and {"id": self.job.id, "state": self.queued or None, "starts": self.job.starts},
         }
 

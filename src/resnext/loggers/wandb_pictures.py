@@ -1,22 +1,17 @@
 """Pictures in the W&B run, below names that start with `report/`: sheets of images, and a confusion matrix."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import wandb
 from PIL import Image
 
-from resnext.config.redaction import redact_urls
-from resnext.errors import describe_error
 from resnext.loggers.wandb_folders import STEP
 
 FIRST_BATCH, VALIDATION = "report/first_batch", "report/validation"
 CONFUSION, WORST_MISTAKES = "report/confusion", "report/worst_mistakes"
 LOSSLESS = 64  # pixels of a side; larger images are JPEG files, which take a tenth
-
-log = logging.getLogger(__name__)
 
 
 class Picture(NamedTuple):
@@ -26,15 +21,10 @@ class Picture(NamedTuple):
     caption: str
 
 
-def send_pictures(make: Callable[[], dict[str, Any]], step: int) -> bool:
-    """Logs the values of `make` at `step` to the W&B run of this process. An error is a warning: returns False."""
+def send_pictures(pictures: dict[str, Any], step: int) -> None:
+    """Logs them at `step` to the W&B run of this process."""
     assert wandb.run is not None
-    try:
-        wandb.run.log({**make(), STEP: step})
-    except Exception as error:  # a damaged image, an error of W&B: a picture must not end a training
-        log.warning("W&B gets no pictures: %s", redact_urls(describe_error(error)))
-        return False
-    return True
+    wandb.run.log({**pictures, STEP: step})
 
 
 def has_picture(name: str) -> bool:

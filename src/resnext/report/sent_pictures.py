@@ -1,14 +1,16 @@
 """Sends the confusion matrix and the worst mistakes of a run's evaluation to its W&B run."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
 import wandb
 
+from resnext.config.redaction import redact_urls
 from resnext.data.augment import build_eval_transform
 from resnext.data.decode import UnreadableImage
-from resnext.errors import UserError
+from resnext.errors import RunFailed, UserError, describe_error
 from resnext.loggers.wandb import build_wandb_logger, is_wanted, send_summary
 from resnext.loggers.wandb_pictures import (
     CONFUSION,
@@ -32,6 +34,7 @@ def send_evaluation(run: Run) -> None:
     """Continues the W&B run of the training, online or offline, and adds the pictures of its newest evaluation.
 
     Raises:
+        RunFailed: for an error of W&B.
         UserError: if the run does not log to W&B, is being trained, or has no evaluation with results by class, or if
             the images have changed.
     """
@@ -46,15 +49,24 @@ def send_evaluation(run: Run) -> None:
         pictures[WORST_MISTAKES] = make_sheet(_worst_mistakes(record, evaluation))
         images = record.images
     resolved = replace(config, trainer=replace(config.trainer, **record.info.get("resolved", {})))
-    with run.lock():  # a training would write to the same W&B run
+    with run.lock(), _failing():  # a training would write to the same W&B run
         build_wandb_logger(resolved, run.path, record.info["wandb_id"])
         try:
             if images is not None:  # an offline start stores the whole run
                 send_first_pictures(resolved, *images, starts[0]["world_size"] if starts else 1)
-            send_pictures(lambda: pictures, evaluation.content["step"])
+            send_pictures(pictures, evaluation.content["step"])
             send_summary(record.summary)
         finally:
             wandb.finish(exit_code=0 if record.summary["status"] == "finished" else 1)
+
+
+@contextmanager
+def _failing() -> Iterator[None]:
+    """Turns any error of W&B into RunFailed."""
+    try:
+        yield
+    except Exception as error:
+        raise RunFailed(f"W&B: {redact_urls(describe_error(error))}") from error
 
 
 def _worst_mistakes(record: RunRecord, evaluation: Evaluation) -> list[Picture]:
