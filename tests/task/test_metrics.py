@@ -163,7 +163,7 @@ def test_a_training_logs_them_of_both_networks_beside_top1(run: Run):
         in (run.path / "log.txt").read_text()
     )
     with open(run.path / "metrics.csv") as file:
-        assert next(csv.reader(file))[4:9] == ["val/loss", "val/top1", "val/top5", "val/f1", "val/auroc"]
+        assert next(csv.reader(file))[5:10] == ["val/loss", "val/top1", "val/top5", "val/f1", "val/auroc"]
 
 
 def test_a_checkpoint_describes_its_network_as_before(run: Run):
