@@ -16,11 +16,22 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     exit 2
 fi
 
-echo "setup: installing the packages of requirements.lock into $venv (a few minutes, once)"
+packages=$(grep -c '^[a-z].*==' requirements.lock)
+echo "setup: installing $packages packages into $venv (some minutes, once)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 log=$venv/setup.log
-trap 'echo "setup: interrupted; repeat the command to continue" >&2; exit 130' INT TERM
-install() { "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" >>"$log" 2>&1; }
+pip=
+trap 'kill ${pip:-} 2>/dev/null; echo "setup: interrupted; repeat the command to continue" >&2; exit 130' INT TERM
+install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off "$@" >>"$log" 2>&1 &
+    pip=$! # in the background: bash acts on Ctrl-C only after a command in the foreground, and pip may go on
+    while kill -0 "$pip" 2>/dev/null; do
+        sleep 1
+        ((++seconds % 20)) || echo "setup: $(grep -c '^Collecting' "$log") packages after $seconds s, see $log"
+    done
+    wait "$pip"
+}
+seconds=0
 : >"$log"
 if ! { install --require-hashes -r requirements.lock && install --no-deps --no-build-isolation -e .; }; then
     grep -E '^ *ERROR' "$log" >&2 || tail -n 5 "$log" >&2

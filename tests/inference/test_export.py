@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors import safe_open
 from timm.models import save_for_hf
 
@@ -28,6 +29,7 @@ from resnext.models.factory import build_model
 from resnext.run.directory import Run
 from resnext.task.teacher import build_teacher
 from resnext.training.fit import fit
+from support.commands import blocks
 from support.small_run import RESNET, make_run, small_config
 
 BATCHES = (1, 3, 8)
@@ -171,6 +173,19 @@ def test_a_network_whose_batch_norms_cannot_be_merged_is_refused():
             torch.rand(2, 3, 64, 64),
             fold_batchnorm=True,
         )
+
+
+def test_the_example_of_the_page_gives_the_class_and_the_probability_of_predict(trained: Path):
+    (example,) = [block.text for block in blocks("python") if "onnxruntime" in block.text]
+    export_to("onnx", trained, Path("own.onnx"))
+    for shape in ((57, 90), (90, 58), (20, 33)):
+        pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        Image.fromarray(pixels).save("photo.png")
+        code = "import sys; sys.modules['resnext'] = None\n" + example.replace("photo.jpg", "photo.png")
+        output = subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True, text=True)
+        name, probability = output.stdout.split()
+        (expected,) = Predictor.from_run(trained)(["photo.png"], topk=1)
+        assert (name, float(probability)) == (expected[0].name, pytest.approx(expected[0].probability, abs=1e-5))
 
 
 def test_onnx_has_the_opset_that_was_asked_for(trained: Path):

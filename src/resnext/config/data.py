@@ -16,7 +16,7 @@ OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  
 class DataConfig:
     """The images, and how they are normalised. A user's dataset has its own layout.
 
-    `name`: a registered dataset. `root`: a folder with train/CLASS/ and val/CLASS/, or a pack of them. `options`:
+    `name`: a registered dataset. `root`: a folder with train/CLASS/ and val/CLASS/, a folder with CLASS/ (see `val_fraction`), or a pack. `options`:
     those registered with the name. `val_fraction`: the share of each class that is for validation, of images without a
     val/; null: val/ is needed. `num_classes`: checked against the folders; null: counted. `workers`: DataLoader workers
     of each process; null: set from the number of cores. `worker_timeout`: the run fails if a DataLoader worker returns
