@@ -16,13 +16,13 @@ OF_THE_MACHINE = ("root", "workers", "worker_timeout", "cache", "max_skipped")  
 class DataConfig:
     """The images, and how they are normalised. A user's dataset has its own layout.
 
-    `name`: a registered dataset. `root`: a folder with train/CLASS/ and val/CLASS/, a folder with CLASS/ (see `val_fraction`), or a pack. `options`:
-    those registered with the name. `val_fraction`: the share of each class that is for validation, of images without a
-    val/; null: val/ is needed. `num_classes`: checked against the folders; null: counted. `workers`: DataLoader workers
-    of each process; null: set from the number of cores. `worker_timeout`: the run fails if a DataLoader worker returns
-    no batch for this number of seconds. `cache`: with ram, decoded images stay in memory. `max_skipped`: how many
-    unreadable training images may be left out; every validation image must be readable. `mean`: of RGB in [0, 1].
-    `std`: of RGB in [0, 1].
+    `name`: a registered dataset. `root`: a folder with train/CLASS/ and val/CLASS/, a folder with CLASS/ (see
+    `val_fraction`), or a pack. `options`: those registered with the name. `val_fraction`: the share of each class that
+    is for validation, of images without a val/; null: val/ is needed. `num_classes`: checked against the folders; null:
+    counted. `workers`: DataLoader workers of each process; null: set from the number of cores. `worker_timeout`: the
+    run fails if a DataLoader worker returns no batch for this number of seconds. `cache`: with ram, decoded images stay
+    in memory. `max_skipped`: how many unreadable training images may be left out; every validation image must be
+    readable. `mean`: of RGB in [0, 1]. `std`: of RGB in [0, 1].
     """
 
     name: Name
