@@ -183,7 +183,7 @@ def _print_plan(name: str, config: Config, images: int, picture: Path | None) ->
         "published": recipe.published,
         "network": config.model.name,
         "images": f"{images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
-        "batch": describe_split(config.split_batch(world_size), world_size),
+        "batch": describe_split(config.split_batch(world_size), world_size, auto=trainer.micro_batch_size == "auto"),
         "steps": describe_steps(total, recipe.epochs, per_epoch),
         "warm-up": pluralize(warmup, "step") if warmup else None,
         "rate": f"{first:.6g} first, {peak}{last:.3g} last",

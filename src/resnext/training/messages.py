@@ -38,6 +38,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         data=f"{len(train):,} + {len(val):,} images, {classes} in {config.data.root}",
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
+        trial=_describe_trial(run, plan, world),
         steps=describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
         **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
@@ -53,6 +54,14 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         )
     for warning in configuration_warnings(plan):
         log.warning(warning)
+
+
+def _describe_trial(run: Run, plan: TrainingPlan, world: World) -> str | None:
+    """How trainer.micro_batch_size=auto became the number that this start uses."""
+    found = run.info.get("micro_batch")
+    if found is None or (found["size"], found["devices"]) != (plan.split.micro, world.size):
+        return None
+    return f"micro-batch {found['size']}: the largest that fits, found by trial in {found['seconds']} s"
 
 
 def configuration_warnings(plan: TrainingPlan) -> Iterator[str]:
