@@ -2,7 +2,7 @@
 
 import pytest
 
-from resnext.check.memory import _sizes
+from resnext.check.memory import candidates
 from resnext.check.trial import OutOfMemory, find_largest
 
 BASE, EACH = 1000, 100
@@ -58,5 +58,5 @@ def test_a_size_that_takes_long_is_calculated():
     ],
 )
 def test_every_size_divides_the_share_of_a_device(share: int, micro: int, smallest: int, sizes: list[int]):
-    assert _sizes(share, micro, smallest) == sizes
+    assert candidates(share, micro, smallest) == sizes
     assert all(share % size == 0 for size in sizes)

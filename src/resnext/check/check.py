@@ -45,7 +45,8 @@ def check(config: Config, report: Report, *, full: bool = False, price_per_hour:
     except UserError as error:
         report.add(Finding.of_error("training", error))
         return
-    report.add(Finding("ok", "batch", describe_split(plan.split, world.size)))
+    auto = config.trainer.micro_batch_size == "auto"
+    report.add(Finding("ok", "batch", describe_split(plan.split, world.size, auto=auto)))
     report.add(Finding("ok", "steps", describe_steps(plan.steps, config.recipe.epochs, plan.steps_per_epoch)))
     for warning in configuration_warnings(plan):
         text, _, remedy = warning.partition(": ")
@@ -71,7 +72,7 @@ def _find_world(config: Config) -> World:
 
 def _measure(report: Report, plan: TrainingPlan, world: World, price_per_hour: float | None) -> None:
     try:
-        with trial(plan.config) as asked:
+        with trial(plan.config, world.devices) as asked:
             memory = check_memory(plan, asked, report)
             if memory is not None:
                 check_pace(plan, asked, memory, world, price_per_hour, report)

@@ -9,7 +9,10 @@ from resnext.training.plan import TrainingPlan
 def check_memory(plan: TrainingPlan, trial: Trial, report: Report) -> list[MemoryTrial] | None:
     """Adds what was found to `report`. Returns the measurements; None if the training does not fit."""
     micro, share = plan.split.micro, plan.split.micro * plan.split.accumulation
-    done, fits = find_largest(trial, _sizes(share, micro, 2 if plan.config.recipe.mixing.on else 1))
+    smallest = 2 if plan.config.recipe.mixing.on else 1
+    done, fits = find_largest(trial, candidates(share, micro, smallest))
+    auto = plan.config.trainer.micro_batch_size == "auto"
+    micro = (fits or smallest) if auto else micro
     needed = _needed(done, micro)
     where = "of the GPU" if plan.config.trainer.accelerator == "gpu" else "of this machine"
     images, usable = f"a micro-batch of {pluralize(micro, 'image')}", describe_bytes(trial.usable_bytes)
@@ -21,7 +24,8 @@ def check_memory(plan: TrainingPlan, trial: Trial, report: Report) -> list[Memor
     }
     if fits >= micro:
         larger = f"; {fits} would fit" if fits > micro else ""
-        report.add(Finding("ok", "memory", f"{images} takes {_bytes(needed)} of {usable} {where}{larger}"))
+        chosen = "trainer.micro_batch_size=auto: " if auto else ""
+        report.add(Finding("ok", "memory", f"{chosen}{images} takes {_bytes(needed)} of {usable} {where}{larger}"))
         return done
     text = f"{images} needs {_bytes(needed)}, and {usable} {where} are free"
     if fits:
@@ -32,7 +36,7 @@ def check_memory(plan: TrainingPlan, trial: Trial, report: Report) -> list[Memor
     return None
 
 
-def _sizes(share: int, micro: int, smallest: int) -> list[int]:
+def candidates(share: int, micro: int, smallest: int) -> list[int]:
     """Micro-batches that divide a device's share of the batch, each at least twice the one before; and `micro`."""
     sizes: list[int] = []
     for size in range(min(smallest, share), share + 1):

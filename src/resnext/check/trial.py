@@ -41,11 +41,12 @@ class MemoryTrial(NamedTuple):
 class Trial:
     """Asks a process, which builds the training's parts once, and is started again after it was killed.
 
-    `usable_bytes`: of the memory that was free before the first start.
+    `usable_bytes`: of the memory that was free before the first start; `devices` CPU processes share it.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.usable_bytes = USABLE * free_memory(gpu=config.trainer.accelerator == "gpu")
+    def __init__(self, config: Config, devices: int = 1) -> None:
+        gpu = config.trainer.accelerator == "gpu"
+        self.usable_bytes = USABLE * free_memory(gpu=gpu) / (1 if gpu else devices)
         self._config = config
         self._process: Any = None
 
@@ -90,9 +91,9 @@ class Trial:
 
 
 @contextmanager
-def trial(config: Config) -> Iterator[Trial]:
+def trial(config: Config, devices: int = 1) -> Iterator[Trial]:
     """The process is killed at the end, and at Ctrl-C. Raises Interrupted at a signal."""
-    made = Trial(config)
+    made = Trial(config, devices)
     with StopRequest().received(deferred=False):
         try:
             yield made

@@ -54,7 +54,7 @@ def describe_plan(plan: Plan) -> dict[str, str | None]:
         "published": recipe.published,
         "network": plan.config.model.name,
         "images": f"{plan.images:,} of {describe_image_sizes(recipe)} pixels, evaluated at {recipe.eval_image_size}",
-        "batch": describe_split(plan.split, plan.world_size),
+        "batch": describe_split(plan.split, plan.world_size, auto=plan.config.trainer.micro_batch_size == "auto"),
         "steps": describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
         "warm-up": pluralize(plan.warmup_steps, "step") if plan.warmup_steps else None,
         "rate": f"{rates[0]:.6g} first, {peak}{rates[plan.steps - 1]:.3g} last",
@@ -66,14 +66,15 @@ def describe_plan(plan: Plan) -> dict[str, str | None]:
 
 def to_plain(plan: Plan) -> dict[str, Any]:
     """For --json."""
+    is_auto = plan.config.trainer.micro_batch_size == "auto"  # the trial of a training finds it
     rates = {"first": plan.rates[0], "highest": plan.rates[plan.highest_step], "last": plan.rates[plan.steps - 1]}
     return {
         "name": plan.name,
         "network": plan.config.model.name,
         "images": plan.images,
         "world_size": plan.world_size,
-        "micro_batch_size": plan.split.micro,
-        "accumulation": plan.split.accumulation,
+        "micro_batch_size": None if is_auto else plan.split.micro,
+        "accumulation": None if is_auto else plan.split.accumulation,
         "steps_per_epoch": plan.steps_per_epoch,
         "steps": plan.steps,
         "warmup_steps": plan.warmup_steps,

@@ -92,11 +92,15 @@ def _resume(run: "Run", overrides: list[str]) -> None:
     images = load_images(config.data)
     run.check_identity(with_epochs(config, run.config.recipe.epochs), identify_data(*images))
 
+    from resnext.check.micro_batch import find_micro_batch, keep_micro_batch
     from resnext.training.preflight import check_before_run, check_epochs  # torch, so that a mistake is reported first
 
     check_epochs(run, config, images[0])
     parts = check_before_run(without_weights(config), *images)
-    return _launch(run.add_start(config), parts)
+    config, found = find_micro_batch(config, run)
+    run = run.add_start(config)
+    keep_micro_batch(run, found)
+    return _launch(run, parts)
 
 
 def _launch(run: "Run", parts: "Parts | None") -> None:

@@ -10,6 +10,7 @@ from resnext.config.schema import Config
 from resnext.data.images import load_images
 from resnext.data.index import check_enough, identify_data
 from resnext.data.sampler import steps_per_epoch
+from resnext.errors import UserError
 from resnext.launch.slurm import check_not_queued, check_paths, check_world, submit, write_script
 from resnext.run.directory import RUNS, Run
 from resnext.run.run_files import has_checkpoint
@@ -27,6 +28,7 @@ def schedule(config: Config, command: list[str]) -> None:
     slurm = config.slurm
     check_logger_packages(config.logger)
     check_world(config)
+    _check_micro_batch(config)
     check_paths(config)
     config.split_batch(slurm.world_size)
     if config.run is not None and (RUNS / config.run / "config.yaml").is_file():
@@ -54,3 +56,11 @@ def schedule(config: Config, command: list[str]) -> None:
     print(f"submitted job {job}: {slurm.nodes} × {pluralize(slurm.tasks, 'rank')}, {script}")
     print(f"follow    tail -F {run.path}/slurm-{job}.out, or: resnext status {run.path}")
     print(f"stop      scancel {job} (saves a checkpoint first; `sbatch {script}` resumes)")
+
+
+def _check_micro_batch(config: Config) -> None:
+    if config.trainer.micro_batch_size == "auto":
+        raise UserError(
+            "trainer.micro_batch_size=auto is found by trial on the device that trains, which a login node does not "
+            "have: give a number; `resnext check`, run in an allocation, names the largest that fits"
+        )

@@ -27,7 +27,7 @@ def train(config: Config, command: list[str]) -> float | None:
     from resnext.data.images import load_images
     from resnext.data.index import identify_data
     from resnext.run.directory import RUNS, Run
-    from resnext.run.run_files import has_checkpoint
+    from resnext.run.run_files import has_checkpoint, is_run
 
     check_logger_packages(config.logger)
     resumes = config.run is not None and has_checkpoint(RUNS / config.run)  # then the checkpoint has the weights
@@ -37,12 +37,16 @@ def train(config: Config, command: list[str]) -> float | None:
     if (network := describe_network_of_weights(config)) is not None:
         print(network)
 
+    from resnext.check.micro_batch import find_micro_batch, keep_micro_batch
     from resnext.launch.local import launch
     from resnext.report.report_file import reporting
     from resnext.training.preflight import check_before_run
 
     parts = check_before_run(without_weights(config) if resumes else config, *images)
+    former = Run(RUNS / config.run) if config.run is not None and is_run(RUNS / config.run) else None
+    config, found = find_micro_batch(config, former)
     run = Run.create(config, identify_data(*images), command)
+    keep_micro_batch(run, found)
     try:
         with reporting(run):
             launch(run, parts)

@@ -37,12 +37,12 @@ def split_batch(batch_size: int, micro: int | None, world_size: int) -> BatchSpl
     return BatchSplit(micro, batch_size // (micro * world_size))
 
 
-def describe_split(split: BatchSplit, world_size: int) -> str:
-    """`256 = 8 images × 4 devices × 8 micro-steps`."""
+def describe_split(split: BatchSplit, world_size: int, *, auto: bool = False) -> str:
+    """`256 = 8 images × 4 devices × 8 micro-steps`; `auto`: the micro-batch is not found yet."""
     factors = (
         pluralize(split.micro, "image"),
         pluralize(world_size, "device"),
-        pluralize(split.accumulation, "micro-step"),
+        "as few micro-steps as memory allows" if auto else pluralize(split.accumulation, "micro-step"),
     )
     return f"{split.micro * world_size * split.accumulation} = {' × '.join(factors)}"
 

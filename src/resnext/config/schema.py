@@ -35,18 +35,19 @@ class TrainerConfig:
     `accelerator` auto: a GPU if there is one. `devices`: per node; auto: every GPU, or one process on a CPU. `nodes`:
     the number of machines. `precision` auto: bf16-mixed if the device has instructions for it, else 16-mixed on a GPU
     and 32-true on a CPU. `micro_batch_size`: images per device in one micro-step; null: the device's whole share of the
-    global batch. `compile`: use torch.compile; auto: on a GPU. `channels_last`: the memory format of images and
-    network; auto: yes. `deterministic`: on a GPU, only algorithms that give the same bits each time. `on_nonfinite`:
-    after a loss that is not finite, stop the training, or skip the step (skip waits for the device at every step).
-    `timeout_minutes`: how long a process may keep the others waiting before they end. `max_restarts`: how many times to
-    restart this machine's processes after one dies.
+    global batch; auto: the most that fit, found by trial when the run is made, which keeps the number. `compile`: use
+    torch.compile; auto: on a GPU. `channels_last`: the memory format of images and network; auto: yes. `deterministic`:
+    on a GPU, only algorithms that give the same bits each time. `on_nonfinite`: after a loss that is not finite, stop
+    the training, or skip the step (skip waits for the device at every step). `timeout_minutes`: how long a process may
+    keep the others waiting before they end. `max_restarts`: how many times to restart this machine's processes after
+    one dies.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: Count | Literal["auto"] = "auto"
     nodes: Count = 1
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    micro_batch_size: Count | None = None
+    micro_batch_size: Count | Literal["auto"] | None = None
     compile: bool | Literal["auto"] = "auto"
     channels_last: bool | Literal["auto"] = "auto"
     deterministic: bool = False
@@ -124,12 +125,13 @@ class Config:
         return self
 
     def split_batch(self, world_size: int) -> BatchSplit:
-        """Divides the global batch among `world_size` devices.
+        """Divides the global batch among `world_size` devices. With micro-batches of `auto`: as with null.
 
         Raises:
             UserError: if it cannot be divided, or if images are mixed in micro-batches of one image.
         """
-        split = split_batch(self.recipe.batch_size, self.trainer.micro_batch_size, world_size)
+        micro = self.trainer.micro_batch_size
+        split = split_batch(self.recipe.batch_size, None if micro == "auto" else micro, world_size)
         if split.micro == 1 and self.recipe.mixing.on:
             raise UserError(
                 f"recipe.mixing mixes the images of a micro-batch, which has one image for recipe.batch_size="

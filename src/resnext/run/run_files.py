@@ -35,6 +35,7 @@ INFO = {
     "data": {"fingerprint": str, "classes": [str]},
     "starts": [{"config": str, "code": str | None, "steps?": int}],
     "resolved?": RESOLVED,
+    "micro_batch?": {"size": int, "devices": int, "accelerator": str, "seconds": int},
     "teacher?": str,
 }
 ACCURACIES = {"val/top1": float, "val/top5": float, "val_ema/top1?": float, "val_ema/top5?": float}

@@ -40,6 +40,7 @@ def log_header(run: Run, plan: TrainingPlan, world: World) -> None:
         cache=describe_cache(config.data.cache, is_packed=isinstance(train, PackedImages)),
         images=f"{describe_image_sizes(recipe)} pixels in training, {recipe.eval_image_size} in evaluation",
         batch=describe_split(plan.split, world.size),
+        trial=_describe_trial(run, plan, world),
         steps=describe_steps(plan.steps, recipe.epochs, plan.steps_per_epoch),
         **describe_recipe(recipe),
         device=", ".join([trainer.accelerator, trainer.precision, *options]),
@@ -57,6 +58,14 @@ def describe_cache(cache: str, *, is_packed: bool) -> str:
     """What shortens the reading of images: a cache in memory, a pack, both, or nothing."""
     named = {"decoded images in memory (data.cache=ram)": cache == "ram", "a pack": is_packed}
     return ", ".join(name for name, on in named.items() if on) or "none"
+
+
+def _describe_trial(run: Run, plan: TrainingPlan, world: World) -> str | None:
+    """How trainer.micro_batch_size=auto became the number that this start uses."""
+    found = run.info.get("micro_batch")
+    if found is None or (found["size"], found["devices"]) != (plan.split.micro, world.size):
+        return None
+    return f"micro-batch {found['size']}: the largest that fits, found by trial in {found['seconds']} s"
 
 
 def configuration_warnings(plan: TrainingPlan) -> Iterator[str]:

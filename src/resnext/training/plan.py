@@ -97,6 +97,10 @@ def plan_training(run: Run, world: World, parts: Parts | None = None) -> Trainin
     config = _resolve(run, world)
     world.check(config.trainer)
     check_logger_packages(config.logger)
+    if config.trainer.micro_batch_size == "auto":
+        raise UserError(
+            f"{run.path} has trainer.micro_batch_size=auto: `resnext train` or `resnext resume` finds the number"
+        )
     split = config.split_batch(world.size)  # may raise, on all ranks: so before any rank waits for another
     train, val = (parts.train, parts.val) if parts is not None else load_images(config.data)
     run.check_data(identify_data(train, val))
