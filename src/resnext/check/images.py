@@ -119,8 +119,8 @@ class _Files:
         pairs = find_pairs([look for _, look in self.readable])
         copies = [_Copy(self._place(pair.one), self._place(pair.other), pair.is_same) for pair in pairs]
         leaks = [each for each in copies if each.one.split != each.other.split]
-        inside = [each for each in copies if each.one.split == each.other.split]
         contradictory = [each for each in copies if each.one.label != each.other.label]
+        inside = [each for each in copies if each.one.split == each.other.split and each not in contradictory]
         for found, where, subject, remedy in (
             (leaks, "in training and validation", "leaks", "remove them from one, or the accuracy is overestimated"),
             (contradictory, "in two classes", "copies", "keep the right one"),

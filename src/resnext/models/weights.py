@@ -69,7 +69,7 @@ def _load_from_torchvision(asked: _Asked, hub_name: str) -> dict[str, Tensor]:
     path = _path_in_hub(url)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(asked, lambda: torch.hub.download_url_to_file(url, str(path), _hash_in_name(path)))
+        _fetch(asked, lambda: torch.hub.download_url_to_file(url, str(path), _hash_in_name(path)), what=url)
     _check_hash(path)
     return _read_file(asked._replace(name=str(path)))
 
@@ -145,8 +145,8 @@ def _tensors_only() -> Iterator[None]:
             os.environ[FORCE_TENSORS_ONLY] = before
 
 
-def _fetch(asked: _Asked, get: Callable[[], T]) -> T:
-    """Calls `get`, which reads the hub's cache or downloads. A download may take a minute to fail."""
+def _fetch(asked: _Asked, get: Callable[[], T], what: str = "them") -> T:
+    """Calls `get`, which reads the hub's cache or downloads `what`. A download may take a minute to fail."""
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs every retry
     log.info("weights   %s", asked.name)
     try:
@@ -155,7 +155,7 @@ def _fetch(asked: _Asked, get: Callable[[], T]) -> T:
         reason = str(error).strip().splitlines() or [""]
         raise UserError(
             f"{asked} cannot be loaded ({type(error).__name__}: {reason[0][:120]}); "
-            f"check the network, or download them elsewhere and give the file as {asked.key}=PATH"
+            f"check the network, or download {what} elsewhere and give the file as {asked.key}=PATH"
         ) from error
 
 
