@@ -101,17 +101,21 @@ def test_a_watched_table_is_refreshed_and_leaves_a_clean_terminal(tmp_path: Path
     fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 80, 0, 0))
     code = "import resnext.cli.status as s; s.WATCH_SECONDS = 0.2; from resnext.__main__ import main; main()"
     command = [sys.executable, "-c", code, "status", "--watch"]
-    environment = os.environ | {"TERM": "xterm"}
-    process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environment)
-    os.close(inside)
-    seen = read_until(outside, b"run-8 interrupted 10/100")
-    assert b"run-3" not in seen
-    run.update_summary(steps=77)
-    seen += read_until(outside, b"run-8 interrupted 77/100")
-    process.send_signal(signum)
-    seen += read_until(outside, None)
-    os.close(outside)
-    assert process.wait(timeout=30) == (0 if signum == signal.SIGINT else 143)
+    sizes = ("LINES", "COLUMNS")  # pytest-xdist sets them
+    environment = {name: value for name, value in os.environ.items() if name not in sizes} | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=environment) as process:
+        try:
+            os.close(inside)
+            seen = read_until(outside, b"run-8 interrupted 10/100")
+            assert b"run-3" not in seen
+            run.update_summary(steps=77)
+            seen += read_until(outside, b"run-8 interrupted 77/100")
+            process.send_signal(signum)
+            seen += read_until(outside, None)
+            assert process.wait(timeout=30) == (0 if signum == signal.SIGINT else 143)
+        finally:
+            process.kill()
+            os.close(outside)
     before, _, after = seen.decode().partition("\x1b[?1049l")
     assert "\x1b[?1049h" in before
     rows = [line for line in after.splitlines() if "interrupted" in line]
