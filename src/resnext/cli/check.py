@@ -17,7 +17,7 @@ from resnext.terminal import COLUMNS, pluralize
 VERDICTS = {
     "ok": "the training can start",
     "warn": "the training can start; read the warnings first",
-    "fail": "the training would fail, or would not learn",
+    "fail": "the training would fail or not learn",
 }
 
 
