@@ -17,7 +17,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 packages=$(grep -c '^[a-z].*==' requirements.lock)
-echo "setup: installing $packages packages into $venv (some minutes, once)"
+echo "setup: installing $packages packages into $venv (some minutes, once; log: $venv/setup.log)"
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 log=$venv/setup.log
 pip=
@@ -27,7 +27,10 @@ install() {
     pip=$! # in the background: bash acts on Ctrl-C only after a command in the foreground, and pip may go on
     while kill -0 "$pip" 2>/dev/null; do
         sleep 1
-        ((++seconds % 20)) || echo "setup: $(grep -c '^Collecting' "$log") packages after $seconds s, see $log"
+        ((++seconds % 20)) && continue
+        step="downloading, $(grep -cE '^(Collecting|Processing) ' "$log" || true) packages so far"
+        if grep -q '^Installing' "$log"; then step=installing; fi
+        echo "setup: $step, $seconds s"
     done
     wait "$pip"
 }
