@@ -140,7 +140,8 @@ def test_other_weights_leave_the_network(weights: Path):
 
 def test_a_run_starts_from_the_weights_of_another_network(weights: Path, image_folder: Path, capsys):
     """With frozen stages, by the arguments in docs/photos.md."""
-    (frozen,) = re.findall(r'^make train EXP=finetune .* ARGS="(model.freeze=.*)"$', PHOTOS.read_text(), re.MULTILINE)
+    command = r'^make train EXP=finetune .* ARGS="data.val_fraction=0.1 (model.freeze=.*)"$'
+    (frozen,) = re.findall(command, PHOTOS.read_text(), re.MULTILINE)
     arguments = f"""experiment=finetune model.weights='{weights}' data.root='{image_folder}' data.workers=0 run=tuned
         recipe.image_size=8 recipe.batch_size=4 recipe.max_steps=1 logger.mode=disabled trainer.accelerator=cpu
         trainer.precision=32-true recipe.optimizer.lr=1e-30 recipe.optimizer.weight_decay=0 {frozen}""".split()
