@@ -46,6 +46,16 @@ def _restored_signal_handlers() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
+@pytest.fixture
+def wandb_stopped() -> Iterator[None]:
+    """No W&B process before and after the test."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded dataset, written once."""

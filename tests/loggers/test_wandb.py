@@ -48,12 +48,10 @@ def refused_port() -> int:
 
 
 @pytest.fixture
-def with_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    wandb.teardown()
+def with_key(wandb_stopped: None, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    yield monkeypatch
-    wandb.teardown()
+    return monkeypatch
 
 
 START = """

@@ -1,7 +1,6 @@
 """Which offline folders of W&B remain after many starts. wandb itself writes the folders of these tests."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,7 @@ from support.small_run import small_config
 FOLDERS = "wandb/offline-run-*-abcd1234*"
 
 
-@pytest.fixture(autouse=True)
-def _offline() -> Iterator[None]:
-    wandb.teardown()
-    yield
-    wandb.teardown()
+pytestmark = pytest.mark.usefixtures("wandb_stopped")
 
 
 def start(first: int, last: int, **added: Any) -> Path:

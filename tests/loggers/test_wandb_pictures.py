@@ -1,6 +1,5 @@
 """The pictures in a W&B run: once after any number of starts, and with no effect on the training."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,7 @@ from support.wandb_files import read_pictures
 NAMES = {"report/first_batch", "report/validation"}
 
 
-@pytest.fixture(autouse=True)
-def _stopped() -> Iterator[None]:
-    wandb.teardown()
-    yield
-    wandb.teardown()
+pytestmark = pytest.mark.usefixtures("wandb_stopped")
 
 
 @pytest.fixture

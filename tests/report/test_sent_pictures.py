@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import wandb
 from sklearn.metrics import confusion_matrix
 
 from resnext.__main__ import run_verb
@@ -20,12 +18,7 @@ from resnext.run.directory import Run
 from support.small_run import read_metrics
 from support.wandb_files import STEP, read_history, read_pictures
 
-
-@pytest.fixture(autouse=True)
-def _stopped() -> Iterator[None]:
-    wandb.teardown()
-    yield
-    wandb.teardown()
+pytestmark = pytest.mark.usefixtures("wandb_stopped")
 
 
 @pytest.fixture
