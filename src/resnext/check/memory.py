@@ -2,6 +2,7 @@
 
 from resnext.check.finding import Finding, Report
 from resnext.check.trial import MemoryTrial, Trial, expect_bytes, find_largest
+from resnext.config.recipe import RecipeConfig
 from resnext.terminal import describe_bytes, pluralize
 from resnext.training.plan import TrainingPlan
 
@@ -9,7 +10,7 @@ from resnext.training.plan import TrainingPlan
 def check_memory(plan: TrainingPlan, trial: Trial, report: Report) -> list[MemoryTrial] | None:
     """Adds what was found to `report`. Returns the measurements; None if the training does not fit."""
     micro, share = plan.split.micro, plan.split.micro * plan.split.accumulation
-    smallest = 2 if plan.config.recipe.mixing.on else 1
+    smallest = smallest_micro_batch(plan.config.recipe)
     done, fits = find_largest(trial, candidates(share, micro, smallest))
     auto = plan.config.trainer.micro_batch_size == "auto"
     micro = (fits or smallest) if auto else micro
@@ -34,6 +35,11 @@ def check_memory(plan: TrainingPlan, trial: Trial, report: Report) -> list[Memor
         remedy = "take a smaller recipe.image_size or a smaller network"
     report.add(Finding("fail", "memory", text, remedy))
     return None
+
+
+def smallest_micro_batch(recipe: RecipeConfig) -> int:
+    """Mixing needs two images."""
+    return 2 if recipe.mixing.on else 1
 
 
 def candidates(share: int, micro: int, smallest: int) -> list[int]:

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from resnext.check.memory import candidates
+from resnext.check.memory import candidates, smallest_micro_batch
 from resnext.check.trial import find_largest, trial
 from resnext.config.pretrained import without_weights
 from resnext.config.schema import Config
@@ -46,7 +46,7 @@ def _try(config: Config, devices: int) -> dict[str, Any]:
     """The size that fits, and the seconds of the trial."""
     print("trial     looking for the largest micro-batch that fits", flush=True)
     began, share = time.monotonic(), config.split_batch(devices).micro
-    smallest, trainer = 2 if config.recipe.mixing.on else 1, resolve_auto(config.trainer)
+    smallest, trainer = smallest_micro_batch(config.recipe), resolve_auto(config.trainer)
     with trial(without_weights(replace(config, trainer=trainer)), devices) as asked:
         _, size = find_largest(asked, candidates(share, share, smallest))
     if not size:

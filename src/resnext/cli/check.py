@@ -1,4 +1,4 @@
-"""resnext check: what can be known about a training before it starts. Writes nothing.
+"""resnext check: what can be known about a training before it starts. Makes no run.
 
 Takes the arguments of `resnext train`, and its own flags.
 """
@@ -8,7 +8,7 @@ import textwrap
 
 from resnext.check.finding import Finding, Report
 from resnext.cli.arguments import ArgumentParser
-from resnext.cli.json_output import only_json, print_json
+from resnext.cli.json_output import add_json, only_json, print_json
 from resnext.config.compose import run_with_hydra
 from resnext.config.schema import Config
 from resnext.errors import UserError
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 def split_flags(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of this verb, and the arguments of `resnext train`. Raises UserError."""
     parser = ArgumentParser("resnext check", add_help=False, allow_abbrev=False)  # Hydra has the page for --help
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--price-per-hour", type=_price, metavar="PRICE")
     options, rest = parser.parse_known_args(arguments)
