@@ -54,15 +54,8 @@ def curves(record: RunRecord) -> Html:
         ]
         if lines:
             figures.append(plot_lines(panel.title, lines, "epoch", marks, from_zero=panel.from_zero))
-    note = (
-        tag(
-            "p",
-            f"Dotted lines: the {'last ' if len(record.starts) > MARKS else ''}{len(marks)} starts of the run.",
-            class_="note",
-        )
-        if marks
-        else ""
-    )
+    last = "last " if len(record.starts) > MARKS else ""
+    note = tag("p", f"Dotted lines: the {last}{len(marks)} starts of the run.", class_="note") if marks else ""
     return join([note, grid(*figures), _epoch_table(record)])
 
 

@@ -20,24 +20,19 @@ from resnext.terminal import pluralize
 
 LOG_LINES = 12
 BARS = 24  # classes of the plot of counts
-UNSHOWN = (
-    "run",
-    "notify.command",
-    *(f"recipe.{name}" for name in TEXTS),
-)  # different in any two runs, or secret, or text
+# keys that differ between any two runs, may be secret, or only describe
+UNSHOWN = ("run", "notify.command", *(f"recipe.{name}" for name in TEXTS))
 ENDED_BADLY = ("failed", "died")
 
 
 def status(record: RunRecord) -> Html:
     """Tiles with the main numbers, and the last lines of the log of a run that failed."""
-    steps = (
-        f"{record.run.step:,} of {record.run.planned_steps:,}" if record.run.planned_steps else f"{record.run.step:,}"
-    )
+    step, planned = record.run.step, record.run.planned_steps
     seconds = record.trained_seconds()
     speed = record.images_per_sec
     tiles = [
         *_best_tiles(record),
-        ("steps", steps),
+        ("steps", f"{step:,} of {planned:,}" if planned else f"{step:,}"),
         *([("images per second", f"{speed:,.0f}")] if speed else []),
         *([("without validations", str(timedelta(seconds=round(seconds))))] if seconds else []),
         ("starts" if len(record.starts) != 1 else "start", str(len(record.starts))),

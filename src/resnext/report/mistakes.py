@@ -1,8 +1,8 @@
 """What an evaluation shows of the network: confusion, accuracy by class, calibration, and its worst mistakes."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,15 @@ BARS = 24  # classes of the plot of accuracies
 WORST = 24  # mistakes with a thumbnail
 NO_MISTAKE = "No image was misclassified."
 PAIRS, OF_PAIR = 6, 4  # pairs of classes, and thumbnails of each
+
+
+class Mistake(NamedTuple):
+    """An image with a wrong prediction; `confidence` is text in percent, and `path` as in EvaluatedImages.pixels."""
+
+    true: str
+    predicted: str
+    confidence: str
+    path: bytes
 
 
 def results(evaluation: Evaluation) -> Html:
@@ -135,16 +144,19 @@ def _most_confused(found: dict[tuple[int, int], int]) -> list[int]:
     return chosen
 
 
-def _sheet(images: EvaluatedImages, evaluation: Evaluation, rows: Sequence[int], *, with_classes: bool) -> Html:
+def read_mistakes(evaluation: Evaluation, rows: Sequence[int]) -> Iterator[Mistake]:
     found, names = evaluation.predictions, evaluation.classes
-    cells = []
     for row in rows:
         true, predicted = names[int(found.targets[row])], names[int(found.classes[row])]
-        percent = f"{100 * found.confidences[row]:.0f} %"
+        yield Mistake(true, predicted, f"{100 * found.confidences[row]:.0f} %", bytes(found.paths[row]))
+
+
+def _sheet(images: EvaluatedImages, evaluation: Evaluation, rows: Sequence[int], *, with_classes: bool) -> Html:
+    cells = []
+    for true, predicted, percent, path in read_mistakes(evaluation, rows):
         words = join([tag("b", true), f" taken for {predicted}, {percent}"] if with_classes else [percent])
         try:
-            pixels = images.pixels(bytes(found.paths[row]))
-            cells.append(thumbnail(pixels, words, alt=f"{true}, predicted as {predicted}"))
+            cells.append(thumbnail(images.pixels(path), words, alt=f"{true}, predicted as {predicted}"))
         except UnreadableImage as error:
             cells.append(tag("figure", tag("figcaption", words, tag("br"), f"{error.name}: {error.reason}")))
     return tag("div", *cells, class_="sheet")

@@ -5,9 +5,8 @@ from resnext.data.index import ImageIndex
 from resnext.report.html import Html, join, tag
 from resnext.report.record import RunRecord
 from resnext.report.thumbnails import thumbnail
-from resnext.training.samples import SeenBatch, crop_validation_images, describe_labels, see_batch, to_pixels
+from resnext.training.samples import SHOWN, SeenBatch, crop_validation_images, describe_labels, see_batch, to_pixels
 
-SHOWN = 16  # images of a batch
 MAX_SIZES = 3  # whose first batch is shown
 
 

@@ -22,7 +22,7 @@ from resnext.loggers.wandb_pictures import (
 )
 from resnext.report.evaluated_images import find_images
 from resnext.report.evaluation import Evaluation, find_evaluation
-from resnext.report.mistakes import WORST, count_confusions
+from resnext.report.mistakes import WORST, count_confusions, read_mistakes
 from resnext.report.record import RunRecord
 from resnext.run.directory import Run
 from resnext.training.pictures import send_first_pictures
@@ -71,12 +71,11 @@ def _failing() -> Iterator[None]:
 
 def _worst_mistakes(record: RunRecord, evaluation: Evaluation) -> list[Picture]:
     """The crops of the images that the network gives a wrong class with the highest probability."""
-    found, names, images = evaluation.predictions, evaluation.classes, find_images(record, evaluation)
+    images, rows = find_images(record, evaluation), evaluation.predictions.mistakes[:WORST].tolist()
     crop = build_eval_transform(record.config.recipe.evaluation, evaluation.content["image_size"])
     pictures = []
-    for row in found.mistakes[:WORST].tolist():
-        true, predicted = names[int(found.targets[row])], names[int(found.classes[row])]
-        caption = f"{true} taken for {predicted}, {100 * found.confidences[row]:.0f} %"
+    for true, predicted, percent, path in read_mistakes(evaluation, rows):
         with suppress(UnreadableImage):
-            pictures.append(Picture(np.asarray(crop(images.pixels(bytes(found.paths[row])))), caption))
+            pixels = np.asarray(crop(images.pixels(path)))
+            pictures.append(Picture(pixels, f"{true} taken for {predicted}, {percent}"))
     return pictures

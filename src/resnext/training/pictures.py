@@ -11,9 +11,7 @@ from resnext.config.schema import Config
 from resnext.data.index import ImageIndex
 from resnext.errors import describe_error
 from resnext.loggers.wandb_pictures import FIRST_BATCH, VALIDATION, Picture, has_picture, make_sheet, send_pictures
-from resnext.training.samples import crop_validation_images, describe_labels, see_batch, to_pixels
-
-SHOWN = 16  # images of a sheet
+from resnext.training.samples import SHOWN, crop_validation_images, describe_labels, see_batch, to_pixels
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ from resnext.data.index import ImageIndex
 from resnext.data.sampler import RankBatches, Sample
 from resnext.task.mixing import Mix, draw_mix, micro_step_seeds, mix_images
 
+SHOWN = 16  # images of a sheet
+
 
 class SeenBatch(NamedTuple):
     """The first images of a micro-batch of rank 0.
