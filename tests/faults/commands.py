@@ -14,6 +14,7 @@ SECONDS = 120  # the longest wait
 
 OPTIONS = (
     *("experiment=resnext_digits", "model.width=8", "logger=csv", "logger.every_steps=1", "data.workers=0"),
+    "logger.report=false",
     *("trainer.accelerator=cpu", "trainer.precision=32-true", "recipe.epochs=6"),
     *("recipe.ema.decay=0.9", "recipe.mixing.mixup_alpha=0.2", "recipe.drop_path_rate=0.1"),
     "recipe.augmentation.auto_augment=rand-m5-mstd0.5",

@@ -22,6 +22,7 @@ TINY = (
     "trainer.precision=32-true",
     "logger=csv",
     "logger.every_steps=1",
+    "logger.report=false",
 )
 STEPS = 66  # 3 epochs of 1437 // 64 steps
 PATIENCE = 480.0  # seconds; the machine may be busy

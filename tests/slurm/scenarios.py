@@ -80,10 +80,12 @@ def no_time_to_save(lab: Path, cluster: Cluster) -> Job:
 
 
 def two_requeues(lab: Path, cluster: Cluster) -> Job:
+    """The second start has another step number, so that a late kill of the first start's step does not reach it."""
     job = Job(lab, "requeued", EVERYONE, SLOW_STEP="0.2")
     job.wait_for_steps(5)
     job.requeue()
     wait_until(lambda: "restart 1, on" in job.log, "second start", job)
+    assert f"StepId={job.id}.1 " in output("scontrol", "show", "step", job.id)
     first = job.steps
     assert 5 <= first < STEPS
     job.requeue()
