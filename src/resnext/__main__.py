@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnext.errors import Interrupted, RunFailed, UserError, describe_os_error
+from resnext.errors import Interrupted, Paused, RunFailed, UserError, describe_os_error
 from resnext.runtime.slurm_job import tell_batch_script
 
 VERBS = {
@@ -72,6 +72,8 @@ def _run(verb: str, rest: list[str]) -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         return _report(verb, describe_os_error(error), 1 if verb == "fit" else 2)  # 1: SLURM or torchrun tries again
+    except Paused:
+        return 0
     except Interrupted as error:
         return 128 + error.signum
     except KeyboardInterrupt:

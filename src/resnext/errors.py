@@ -1,4 +1,4 @@
-"""The three exceptions that end a command early. `resnext.__main__` maps each to an exit code."""
+"""The exceptions that end a command early. `resnext.__main__` maps each to an exit code."""
 
 import errno
 
@@ -44,6 +44,13 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
+
+
+class Paused(Interrupted):
+    """The training has reached trainer.pause_after_epochs, and its state is saved. Exit code 0."""
+
+    def __init__(self) -> None:
+        super().__init__(signum=0)
 
 
 def picklable(error: Exception, part: str) -> Exception:

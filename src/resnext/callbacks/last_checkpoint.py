@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from resnext.callbacks.throughput import Stopwatch
 from resnext.config.checkpoint_metadata import METADATA, CheckpointMetadata
 from resnext.config.schema import CheckpointConfig
-from resnext.errors import Interrupted, RunFailed
+from resnext.errors import Interrupted, Paused, RunFailed
 from resnext.loggers.csv import CsvLogger
 from resnext.run.identity import RunMark
 from resnext.run.kept_checkpoints import kept_name
@@ -51,9 +51,11 @@ class LastCheckpoint(Checkpoint):
         timeout: timedelta,
         mark: RunMark,
         metadata: CheckpointMetadata,
+        pause_after_epochs: int | None = None,
     ) -> None:
         self.path, self.config, self.stop, self.timeout = path, config, stop, timeout
         self.mark, self.metadata = mark, metadata
+        self.pause_after_epochs = pause_after_epochs
         self._validated = True
         self._saved_at = time.monotonic()
         self.longest_save = 0.0  # seconds
@@ -80,6 +82,7 @@ class LastCheckpoint(Checkpoint):
         self._stop_if_asked()
         if not self._validated:
             self._validate(trainer, pl_module)
+        self._pause_if_due(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._ranks = None  # its process group must not outlive the training
@@ -100,6 +103,7 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer, pl_module)
             self._stop_if_asked()
             self._validate(trainer, pl_module)
+        self._pause_if_due(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._common_batches = -self._max_over_ranks(-int(sum(trainer.num_val_batches)))
@@ -182,6 +186,12 @@ class LastCheckpoint(Checkpoint):
     def _max_over_ranks(self, value: int) -> int:
         assert self._ranks is not None, "made when the training starts"
         return self._ranks.now(value)
+
+    def _pause_if_due(self, task: LightningModule) -> None:
+        """Raises Paused, on every rank, between two epochs. Call it when the last validation is saved."""
+        assert isinstance(task, ClassificationTask)
+        if self.pause_after_epochs is not None and self.pause_after_epochs <= task.epoch and not task.is_done:
+            raise Paused
 
     def _is_late(self) -> bool:
         """Whether a timed save is due on this rank. Clocks differ, so the ranks must agree before they save."""

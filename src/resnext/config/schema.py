@@ -40,7 +40,8 @@ class TrainerConfig:
     on a GPU, only algorithms that give the same bits each time. `on_nonfinite`: after a loss that is not finite, stop
     the training, or skip the step (skip waits for the device at every step). `timeout_minutes`: how long a process may
     keep the others waiting before they end. `max_restarts`: how many times to restart this machine's processes after
-    one dies.
+    one dies. `pause_after_epochs`: end the process after the validation of this epoch, with a checkpoint, as a sweep
+    does; null or a later epoch goes on exactly.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -54,6 +55,7 @@ class TrainerConfig:
     on_nonfinite: Literal["stop", "skip"] = "stop"
     timeout_minutes: Positive = 30.0
     max_restarts: Annotated[int, Field(ge=0)] = 0
+    pause_after_epochs: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

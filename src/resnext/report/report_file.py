@@ -44,7 +44,8 @@ def reporting(run: Run) -> Iterator[None]:
     except RunFailed:
         _write_at_end(run)
         raise
-    _write_at_end(run)
+    if run.summary["status"] != "paused":  # under torchrun, no Paused arrives here
+        _write_at_end(run)
 
 
 def _write_at_end(run: Run) -> None:

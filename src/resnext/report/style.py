@@ -27,7 +27,7 @@ pre { background: var(--panel); padding: .75rem; overflow-x: auto; border-radius
 .missing { border-left: 3px solid var(--grid); padding-left: .75rem; }
 .state { font-size: .85rem; font-weight: 600; margin-left: .5rem; white-space: nowrap; }
 .finished { color: var(--good); } .failed, .died { color: var(--bad); }
-.running, .interrupted, .preempted { color: var(--busy); }
+.running, .interrupted, .preempted, .paused { color: var(--busy); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); gap: .75rem;
   margin: 1.25rem 0 0; }
 .tiles div { background: var(--panel); border-radius: 8px; padding: .7rem .9rem; }

@@ -12,7 +12,7 @@ import wandb
 from resnext.callbacks.last_checkpoint import SaveFailed
 from resnext.config.schema import Config
 from resnext.data.worker_watchdog import LoaderHung
-from resnext.errors import Interrupted, RunFailed, UserError, describe_error
+from resnext.errors import Interrupted, Paused, RunFailed, UserError, describe_error
 from resnext.loggers.wandb import send_summary
 from resnext.run.directory import Run
 from resnext.runtime.library_messages import is_gloo_failure, is_timeout
@@ -38,6 +38,11 @@ def keeping_status(run: Run, world: World) -> Iterator[None]:
     try:
         yield
         status = event = "finished"
+    except Paused:
+        status, event = "paused", ""
+        epochs, again = pluralize(run.summary.get("epochs", 0), "epoch"), shlex.quote(str(run.path))
+        log.info("paused after %s; `resnext resume %s trainer.pause_after_epochs=null` goes on", epochs, again)
+        raise
     except Interrupted as error:
         status, event = _status_after(error.signum), ""
         done = pluralize(run.summary.get("steps", 0), "step")
@@ -88,7 +93,7 @@ def _report_end(run: Run, status: str, event: str, message: str) -> None:
     run.update_summary(status=status)
     if event:
         notify(run, event, message)
-    _finish_wandb(run, exit_code=0 if status == "finished" else 1)
+    _finish_wandb(run, exit_code=0 if status in ("finished", "paused") else 1)
 
 
 def _find_event(error: Exception) -> str:

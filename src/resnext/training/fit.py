@@ -148,8 +148,9 @@ def build_callbacks(run: Run, plan: TrainingPlan, stop: StopRequest) -> list[Cal
     """The callbacks in the order in which Lightning calls them, except that it calls checkpoint callbacks last."""
     config, recipe = plan.config, plan.config.recipe
     timeout = timedelta(minutes=config.trainer.timeout_minutes)
+    pause = config.trainer.pause_after_epochs
     metadata = CheckpointMetadata.of(config, plan.parts.train.classes)
-    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark, metadata)
+    saver = LastCheckpoint(run.checkpoints / LAST, config.checkpoint, stop, timeout, run.mark, metadata, pause)
     throughput = Throughput(recipe.batch_size, config.logger.every_steps, saver.pauses)
     return [
         *([WeightEma(recipe)] if recipe.ema.decay else []),
