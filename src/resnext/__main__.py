@@ -14,6 +14,7 @@ VERBS = {
     "train": "create a run from a configuration and train it, or resume it",
     "check": "show what can be known before a training: images, memory, speed, hours",
     "fit": "train a run directory: one process, or one rank of torchrun or srun",
+    "sweep": "train many runs as one: grids, searches, early stopping, seeds",
     "slurm": "create a run and submit it as a SLURM job, or resume it",
     "status": "show runs: state, step, time left, SLURM job",
     "resume": "resume a run; without a name, the latest unfinished run",

@@ -113,6 +113,16 @@ def read_jobs(run: Run) -> JobHistory | None:
     return JobHistory(lines) if lines else None
 
 
+def list_own_states() -> dict[str, str] | None:
+    """The state of each of this user's jobs in the queue; None if squeue does not answer."""
+    command = ["squeue", "--me", "--noheader", "--format=%i %T"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return _parse_states(result.stdout) if result.returncode == 0 else None
+
+
 def find_states(jobs: list[str]) -> dict[str, str]:
     """The state of each job that squeue still lists. Empty if squeue is missing or does not answer in time."""
     if not jobs:
@@ -122,7 +132,11 @@ def find_states(jobs: list[str]) -> dict[str, str]:
         result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return {}
-    return dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if " " in line)
+    return _parse_states(result.stdout)
+
+
+def _parse_states(lines: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in lines.splitlines() if " " in line)
 
 
 def _header(run: Run) -> str:

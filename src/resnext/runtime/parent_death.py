@@ -17,16 +17,16 @@ def die_with_launcher() -> None:
         die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
 
 
-def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent ends, even if this process hangs or is stopped.
+def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
+    """Asks the kernel to send this process a signal when its parent ends; SIGKILL also ends one that hangs or is stopped.
 
     To the kernel, the parent is the thread that started this process. torchrun and DataLoader start processes from
     their main thread, which ends with its process.
 
     Args:
-        parent: process id of the parent. If the parent has already ended, this process is killed immediately: the
-            kernel only reports deaths that come after the request.
+        parent: process id of the parent. If the parent has already ended, the signal comes immediately: the kernel
+            only reports deaths that come after the request.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signum)

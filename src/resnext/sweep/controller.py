@@ -1,0 +1,227 @@
+"""Controller: gives every free place its next run, and records what the runs reach.
+
+It may be killed at any moment: what it knows is in the journal and in the run directories.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from optuna.trial import FrozenTrial, TrialState
+
+from resnext.config.schema import Config
+from resnext.config.sweep import SweepConfig
+from resnext.errors import RunFailed, UserError
+from resnext.sweep.journal import ERROR, OVERRIDES, PROMOTIONS, RUNGS, Journal
+from resnext.sweep.local import Ended
+from resnext.sweep.pruning import find_rungs, is_promoted
+from resnext.sweep.sampling import propose, seen_by_sampler
+from resnext.sweep.schedule import Job, find_job, find_promotion
+from resnext.sweep.space import SearchSpace
+from resnext.sweep.table import append_job, describe, write_csv
+from resnext.sweep.trial import Trial, read_runs
+
+SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Workers(Protocol):
+    """Where runs train: local.py or slurm.py."""
+
+    @property
+    def waits(self) -> bool: ...
+    @property
+    def training(self) -> set[str]: ...
+    def has_place(self) -> bool: ...
+    def start(self, job: Job) -> None: ...
+    def wait(self, seconds: float) -> list[Ended]: ...
+    def stop(self) -> None: ...
+
+
+class Controller:
+    """A sweep that goes on.
+
+    Args:
+        compose: overrides → the configuration of a run.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: SweepConfig,
+        journal: Journal,
+        workers: Workers,
+        compose: Callable[[list[str]], Config],
+    ) -> None:
+        self.folder, self.config, self.journal, self.workers, self.compose = folder, config, journal, workers, compose
+        self.space = SearchSpace(config)
+        self._began = time.monotonic()
+
+    def run(self) -> int:
+        """Returns 0 when all is done; else the number of runs that are in SLURM's queue, or that the budget stopped.
+
+        Raises:
+            RunFailed: if more than sweep.max_failures trials have failed.
+        """
+        try:
+            while True:
+                self._record()
+                self._start_jobs()
+                write_csv(self.folder, self.trials, self.config.direction)
+                if not self.workers.training:
+                    self._prune_the_rest()
+                    return 0
+                if not self.workers.waits or self._is_over_budget():
+                    return len(self.workers.training)
+                for ended in self.workers.wait(SECONDS_BETWEEN_LOOKS):
+                    self._close(ended)
+        finally:
+            self.workers.stop()
+            write_csv(self.folder, self.trials, self.config.direction)
+
+    @property
+    def trials(self) -> list[Trial]:
+        return read_trials(self.folder.name, self.config, self.journal)
+
+    def _start_jobs(self) -> None:
+        while self.workers.has_place():
+            trials = self.trials
+            if (job := find_job(trials, self.workers.training)) is not None:
+                self.workers.start(job)
+            elif not (self._promote(trials) or self._add_trial(trials) or self._promote_for_want_of_others(trials)):
+                return
+
+    def _add_trial(self, trials: Sequence[Trial]) -> bool:
+        """Asks the sampler for another trial. Returns False if there are enough."""
+        limits = [each for each in (self.config.trials, self.space.size) if each is not None]
+        is_grid = self.config.sampler == "grid"
+        if len(trials) >= (min(limits) if is_grid else limits[0]):
+            return False
+        before = [seen_by_sampler(*each) for each in zip(trials, self.journal.trials, strict=True)]
+        made = propose(self.config, self.space, before)
+        overrides = self.space.overrides(made.params)
+        rungs = find_rungs(self.config, self.compose([*self.config.overrides, *overrides]).recipe.epochs)
+        self.journal.add(made, overrides, rungs)
+        return True
+
+    def _promote(self, trials: Sequence[Trial], *, for_want_of_others: bool = False) -> bool:
+        def may_go_on(trial: Trial) -> bool:
+            return is_promoted(self.config, trial, trials, for_want_of_others=for_want_of_others)
+
+        trial = find_promotion(trials, self.config.direction, may_go_on)
+        if trial is not None:
+            self.journal.promote(trial.number, trial.promotions + 1)
+        return trial is not None
+
+    def _promote_for_want_of_others(self, trials: Sequence[Trial]) -> bool:
+        """With few trials, a rung may never be full: then its best goes on, so that one trial is trained to its end."""
+        if self.workers.training or any(trial.state == "complete" for trial in trials):
+            return False
+        return self._promote(trials, for_want_of_others=True)
+
+    def _record(self) -> None:
+        """Records the trials whose runs have all reached their target."""
+        for trial in self.trials:
+            if trial.state != "open" or trial.target in trial.values or self._trains(trial):
+                continue
+            if all(run.has_reached(trial.target) for run in trial.runs):
+                self._report(trial)
+
+    def _report(self, trial: Trial) -> None:
+        value = statistics.fmean(run.best(trial.target, self.config.direction) for run in trial.runs)
+        is_number = value == value
+        if is_number:
+            self.journal.report(trial.number, trial.target, value)
+        if trial.target != trial.rungs[-1] and is_number:
+            if self.config.pruner == "median":
+                self._judge(trial.number)
+        elif is_number:
+            self.journal.complete(trial.number, value)
+        else:
+            self.journal.fail(trial.number, f"the metric of {trial.runs[0].name} was never a number")
+        self._say(trial.number)
+
+    def _judge(self, number: int) -> None:
+        """The median pruner decides once."""
+        trials = self.trials
+        trial = trials[number]
+        if is_promoted(self.config, trial, trials, for_want_of_others=False):
+            self.journal.promote(number, trial.promotions + 1)
+        else:
+            self.journal.prune(number, trial.values[trial.target])
+
+    def _close(self, ended: Ended) -> None:
+        """Takes note of a job that has ended."""
+        append_job(self.folder, ended)
+        trial = self.trials[ended.job.trial.number]
+        run = next(each for each in trial.runs if each.name == ended.job.run.name)
+        reached = run.has_reached(ended.job.trial.target)
+        if trial.state == "open" and (ended.error or not reached):
+            error = ended.error or f"it ended after epoch {run.epochs} of {ended.job.trial.target}"
+            self.journal.fail(trial.number, f"{run.name}: {error}")
+            self._say(trial.number)
+            self._check_failures()
+
+    def _check_failures(self) -> None:
+        failed = [trial for trial in self.trials if trial.state == "failed"]
+        if len(failed) > self.config.max_failures:
+            raise RunFailed(
+                f"{len(failed)} trials have failed (sweep.max_failures={self.config.max_failures}), the last: "
+                f"{failed[-1].error}; after the cause is mended, start another sweep, or raise sweep.max_failures"
+            )
+
+    def _prune_the_rest(self) -> None:
+        for trial in self.trials:
+            if trial.is_waiting:
+                self.journal.prune(trial.number, trial.values[trial.target])
+
+    def _trains(self, trial: Trial) -> bool:
+        return any(run.name in self.workers.training for run in trial.runs)
+
+    def _is_over_budget(self) -> bool:
+        minutes = self.config.budget_minutes
+        return minutes is not None and time.monotonic() - self._began > minutes * 60
+
+    def _say(self, number: int) -> None:
+        print(describe(self.trials[number]), flush=True)
+
+
+def read_trials(name: str, config: SweepConfig, journal: Journal) -> list[Trial]:
+    return [_read_trial(name, config, recorded) for recorded in journal.trials]
+
+
+def _read_trial(name: str, config: SweepConfig, recorded: FrozenTrial) -> Trial:
+    facts = recorded.user_attrs
+    return Trial(
+        number=recorded.number,
+        params=recorded.params,
+        overrides=tuple(facts[OVERRIDES]),
+        rungs=tuple(facts[RUNGS]),
+        runs=read_runs(name, recorded.number, config),
+        values=dict(recorded.intermediate_values),
+        promotions=facts.get(PROMOTIONS, 0),
+        state=STATES.get(recorded.state, "open"),  # pyright: ignore[reportArgumentType]
+        error=facts.get(ERROR, ""),
+    )
+
+
+def check_space(config: SweepConfig, compose: Callable[[list[str]], Config]) -> None:
+    """Composes a run with each value of each key. Raises UserError for the first that a run would refuse."""
+    space = SearchSpace(config)
+    for params in space.examples():
+        composed = compose([*config.overrides, *space.overrides(params)])
+        if composed.run is not None:
+            raise UserError("run names the sweep: write it as run=NAME, not in sweep.overrides")
+        _check_metric(config, composed)
+
+
+def _check_metric(config: SweepConfig, composed: Config) -> None:
+    from resnext.run.metrics import metric_columns
+
+    average = composed.recipe.ema.decay is not None
+    columns = metric_columns(composed.recipe.evaluation.metrics, average=average)
+    known = [each for each in columns if each.startswith("val")]
+    if config.metric is not None and config.metric not in known:
+        raise UserError(f"sweep.metric={config.metric} is not a metric of these runs: they have {', '.join(known)}")

@@ -1,0 +1,97 @@
+"""SlurmWorkers: each run of a sweep as a SLURM job, by the batch script of `resnext slurm`.
+
+A job lives on without this process: the next start finds it in the queue, by its run's jobs.txt.
+"""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from resnext.config.sweep import SweepConfig
+from resnext.launch.slurm import list_own_states, read_jobs
+from resnext.run.directory import Run
+from resnext.run.run_files import is_run
+from resnext.sweep.command import job_command, last_line, output_file
+from resnext.sweep.local import Ended
+from resnext.sweep.schedule import Job
+from resnext.sweep.trial import TrialRun
+
+SECONDS_BETWEEN_QUERIES = 5.0
+
+
+class SlurmWorkers:
+    """`sweep.parallel` jobs in the queue. `waits`: whether this process stays until they have ended."""
+
+    def __init__(self, config: SweepConfig, folder: Path, lock: int, *, waits: bool) -> None:
+        self.config, self.folder, self.lock, self.waits = config, folder, lock, waits
+        self._jobs: dict[str, tuple[Job, float]] = {}
+        self._failed: list[Ended] = []
+
+    @property
+    def training(self) -> set[str]:
+        return set(self._jobs)
+
+    def has_place(self) -> bool:
+        return len(self._jobs) < self.config.places
+
+    def start(self, job: Job) -> None:
+        """Submits the run, unless an earlier start has submitted it."""
+        began = time.time()
+        if not is_queued(job.run, list_own_states() or {}):
+            output = output_file(self.folder, job.run)
+            with open(output, "ab") as file:
+                code = subprocess.run(
+                    job_command(self.config, job),
+                    env={**os.environ, "WANDB_RUN_GROUP": self.folder.name},
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=file,
+                    start_new_session=True,
+                    pass_fds=[self.lock],  # a submission that outlives this process delays the next start
+                ).returncode
+            if code:
+                self._failed.append(Ended(job, -1, began, last_line(output) or f"exit code {code}"))
+                return
+        self._jobs[job.run.name] = (job, began)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """The jobs that have left the queue, after at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while not (ended := self._find_ended()) and self._jobs and self.waits:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(SECONDS_BETWEEN_QUERIES)
+        return ended
+
+    def stop(self) -> None:
+        """Leaves the jobs in the queue: they need no controller."""
+        self._jobs.clear()
+
+    def _find_ended(self) -> list[Ended]:
+        failed, self._failed = self._failed, []
+        states = list_own_states() if self._jobs else {}
+        if states is None:  # no answer: nothing is known
+            return failed
+        left = [name for name, (job, _) in self._jobs.items() if not is_queued(job.run, states)]
+        ended = [self._jobs.pop(name) for name in left]
+        return failed + [Ended(job, -1, began, _describe(job)) for job, began in ended]
+
+
+def is_queued(run: TrialRun, states: dict[str, str]) -> bool:
+    """Whether the newest job of a run is still in the queue, with these states of all jobs."""
+    if not is_run(run.path):
+        return False
+    jobs = read_jobs(Run(run.path))
+    return jobs is not None and jobs.id in states
+
+
+def _describe(job: Job) -> str:
+    """Why a job has left the queue; empty if its run has reached what it was asked to."""
+    run = Run(job.run.path)
+    status = run.summary["status"]
+    if status in ("finished", "paused"):
+        return ""
+    jobs = read_jobs(run)
+    number = jobs.id if jobs else ""
+    return f"job {number} has left the queue, and the run is {status}: see {run.path}/slurm-{number}.out"
