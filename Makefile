@@ -40,7 +40,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train check slurm status resume report evaluate predict export publish average models prepare bench \
+.PHONY: help train check sweep slurm status resume report evaluate predict export publish average models prepare bench \
 	test test-processes test-faults test-slurm lint format docs
 
 help:
@@ -49,6 +49,8 @@ help:
 	@for name in $(basename $(notdir $(sort $(wildcard configs/experiment/*.yaml)))); do echo "           EXP=$$name"; done
 	@echo "make check EXP=NAME [DATA=PATH] [ARGS='KEY=VALUE …']"
 	@echo "                             images, memory, speed and hours, before training"
+	@echo "make sweep EXP=NAME [RUN=NAME] ARGS='KEY=A,B,C sweep.KEY=VALUE …'"
+	@echo "                             many runs as one: grids, searches, seeds"
 	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@echo "                             the same as a SLURM job, requeued when needed"
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, job;"
@@ -77,6 +79,11 @@ train: $(READY)
 
 check: $(READY)
 	@$(RESNEXT) check $(if $(EXP),experiment=$(EXP)) $(at_data) $(ARGS)
+
+# Without EXP and ARGS, goes on with the sweep RUN.
+sweep: $(READY)
+	@$(RESNEXT) sweep $(if $(EXP)$(ARGS),$(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)),"$$RUN") \
+		$(at_data) $(ARGS)
 
 # GPUS is the number of GPUs on each node, with one task for each GPU. Without GPUs, give ARGS=slurm.tasks_per_node=N.
 slurm: $(READY)

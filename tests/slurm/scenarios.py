@@ -242,6 +242,33 @@ def sweep_by_submitit(lab: Path, cluster: Cluster) -> Path:
     return lab / "runs/submitted-0"
 
 
+def sweep_of_trials(lab: Path, cluster: Cluster) -> Path:
+    """4 trials on 2 nodes: one is preempted, and the process of the sweep is killed. Each ends like a run alone."""
+    values = "recipe.optimizer.lr=0.02,0.05,0.1,0.2"
+    where = (PREEMPTED, "sweep.launcher=slurm", "sweep.parallel=2", "slurm.tasks_per_node=1")
+    hooks = {"PYTHONPATH": str(HOOKS), "SLOW_STEP": "0.2"}
+    first = resnext(lab, "sweep", *TINY, "run=trials", values, *where, **hooks)
+    assert "2 jobs in the queue" in first.stdout, first.stderr
+    wait_for_status(lab, "trials-0", "running")
+    job = (lab / "runs/trials-0/jobs.txt").read_text().split()[0]
+    node = re.search(r" NodeList=(\S+)", output("scontrol", "show", "job", "--oneliner", job))[1]
+    command = [sys.executable, "-m", "resnext", "sweep", "trials", "--wait"]
+    environment = {**os.environ, **hooks, "RESNEXT_DATA": str(lab / "data")}
+    with open(lab / "trials.log", "w") as log:
+        controller = subprocess.Popen(command, cwd=lab, env=environment, stdout=log, stderr=log)
+    run("sbatch", "--partition=high", f"--nodelist={node}", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
+    wait_for_status(lab, "trials-2", "running")
+    controller.kill()
+    controller.wait()
+    last = resnext(lab, "sweep", "trials", "--wait", **hooks)
+    assert "4 trials: 4 complete" in last.stdout, last.stdout + last.stderr
+    assert "stop" in (lab / "runs/trials-0/jobs.txt").read_text().split("restart 1")[0]
+    assert len(json.loads((lab / "runs/trials-0/run.json").read_text())["starts"]) == 2
+    alone = resnext(lab, "train", *TINY, "-m", "run=trial-alone", values, OMP_NUM_THREADS="1")
+    assert alone.returncode == 0, alone.stderr
+    return lab / "runs"
+
+
 def users_mistake(lab: Path, cluster: Cluster) -> Job:
     """The nodes find the mistake. The error is printed once, and the job is not requeued."""
     job = Job(lab, "mistaken", EVERYONE, "recipe.optimizer.name=sgdd")

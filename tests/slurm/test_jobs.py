@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnext.__main__ import run_verb
+from resnext.run.directory import Run
 from slurm import scenarios
 from slurm.cluster import Cluster, find_obstacle
 
@@ -38,7 +39,12 @@ OTHERS = (
     scenarios.template_by_hand,
     scenarios.sweep_of_jobs,
     scenarios.sweep_by_submitit,
+    scenarios.sweep_of_trials,
 )
+SWEEPS = {
+    "test_a_job_of_a_sweep_ends_like_a_single_run": "sweep_by_submitit",
+    "test_each_trial_of_a_sweep_ends_like_a_run_alone": "sweep_of_trials",
+}
 AT_ONCE = 4  # scenarios at the same time; each mostly waits
 
 
@@ -56,9 +62,7 @@ def results(
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
             ours = [item for item in request.session.items if item.module is request.module]
-            asked = {
-                item.callspec.params["name"] if hasattr(item, "callspec") else "sweep_by_submitit" for item in ours
-            }
+            asked = {item.callspec.params["name"] if hasattr(item, "callspec") else SWEEPS[item.name] for item in ours}
             asked |= {UNDISTURBED.get(name, "undisturbed") for name in asked}
             begun = [each for each in (*COMPARED[:3], *OTHERS, *COMPARED[3:]) if each.__name__ in asked]
             yield {each.__name__: pool.submit(each, lab, cluster) for each in begun}
@@ -82,3 +86,12 @@ def test_a_disturbed_job_ends_like_an_undisturbed_one(results: dict[str, Future]
 def test_a_job_of_a_sweep_ends_like_a_single_run(results: dict[str, Future], capsys):
     swept = results["sweep_by_submitit"].result()
     assert run_verb(["compare", str(swept), str(swept.with_name("alone"))]) == 0, capsys.readouterr().out
+
+
+def test_each_trial_of_a_sweep_ends_like_a_run_alone(results: dict[str, Future], capsys):
+    runs = results["sweep_of_trials"].result()
+    alone = {Run(runs / f"trial-alone-{at}").config.recipe.optimizer.lr: runs / f"trial-alone-{at}" for at in range(4)}
+    for number in range(4):
+        trial = runs / f"trials-{number}"
+        other = alone[Run(trial).config.recipe.optimizer.lr]
+        assert run_verb(["compare", str(trial), str(other)]) == 0, capsys.readouterr().out

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from resnext.config.errors import as_typed
 from resnext.config.parts import ONE, SEVERAL
 from resnext.config.schema import Config
+from resnext.config.sweep import SweepConfig
 from resnext.config.types import Options
 from resnext.registry import NoOptions, find_part, part_names
 
@@ -24,13 +25,13 @@ HEAD = """# All configuration keys
 
 `make docs` writes this page from the schema in `src/resnext/config/`, and a test fails if the page differs from it. The
 defaults are the schema's. The files in `configs/` set other values: `resnext train --cfg job` prints the values of a
-run. `train` and `slurm` take each key as KEY=VALUE. [Stopping and
+run. `train` and `slurm` take each key as KEY=VALUE; those of `sweep` are for `resnext sweep`. [Stopping and
 resuming](resume.md#what-may-change-between-two-starts) says which keys may change when a run resumes."""
 
 
 def draw() -> str:
     """The text of the page: one section for each dataclass of the schema, and one for each part with options."""
-    sections = [HEAD, *(_section(name, cls) for name, cls in groups()), *_parts()]
+    sections = [HEAD, *(_section(name, cls) for name, cls in groups()), _section("sweep", SweepConfig), *_parts()]
     return "\n\n".join(sections) + "\n"
 
 
@@ -64,6 +65,8 @@ def describe_type(annotation: Any) -> str:
         return _any_of([describe_type(each) for each in get_args(annotation)])
     if get_origin(annotation) is Literal:
         return _any_of([f"`{value}`" for value in get_args(annotation)])
+    if get_origin(annotation) is dict:
+        return "mapping"
     if get_origin(annotation) is tuple:
         items = get_args(annotation)
         inner = describe_type(items[0]) if items[-1] is Ellipsis else ", ".join(map(describe_type, items))
@@ -104,6 +107,8 @@ def _row(group: str, field: dataclasses.Field[Any], cls: type) -> str:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     default: Any = field.default
+    if isinstance(default, FieldInfo) and default.default_factory is not None:
+        return "`{}`"
     if isinstance(default, FieldInfo):
         default = default.default
     if field.type is Options:

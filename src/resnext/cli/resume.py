@@ -30,7 +30,10 @@ def main(arguments: list[str]) -> int:
     overrides = options.overrides
 
     from resnext.run.directory import Run, find_unfinished
+    from resnext.sweep.folder import SweepFolder
 
+    if options.run and (sweep := SweepFolder.find(options.run)) is not None:
+        raise UserError(f"{sweep.path} is a sweep: `resnext sweep {sweep.name}` goes on with it")
     jobs = find_jobs(options.run) if options.run else []
     if options.run is not None and "=" in options.run and not jobs and not names_run(options.run):
         overrides, options.run = [options.run, *overrides], None

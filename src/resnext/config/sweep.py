@@ -32,25 +32,25 @@ Overrides = tuple[Name, ...]
 class SweepConfig:
     """Many runs as one. A trial is one set of values; it has a run for each seed.
 
-    `overrides`: KEY=VALUE for every run. `space`: the values of each key that is searched, in Hydra's syntax.
-    `points`: instead of a space, named sets of overrides: family → label → overrides. `sampler`: Optuna's sampler; grid
-    takes every combination. `sampler_seed`: of its random numbers. `trials`: how many trials; null: all of a grid.
-    `seeds`: the seeds of each trial; the sampler sees their mean. Empty: one run, with the experiment's seed. `metric`:
-    a column of metrics.csv, whose best epoch counts; null: the recipe's own (val/top1, or val_ema/top1 with an EMA).
+    `overrides`: KEY=VALUE for every run. `space`: the values of each key that is searched, in Hydra's syntax. `points`:
+    instead of a space, named sets of overrides: family → label → overrides. `sampler`: Optuna's sampler; grid takes
+    every combination. `sampler_seed`: the seed of the sampler. `trials`: how many trials; null: all of a grid. `seeds`:
+    the seeds of each trial; the sampler sees their mean. Empty: one run, with the experiment's seed. `metric`: a column
+    of metrics.csv, whose best epoch counts; null: the recipe's own (val/top1, or val_ema/top1 with an EMA).
     `direction`: whether a higher metric is better. `pruner`: Optuna's pruner; asha pauses the trials that are not among
-    the best 1 / `reduction_factor` at `min_epochs`, min_epochs · reduction_factor, …, and may promote them later;
-    median ends those below the median at every multiple of min_epochs. `min_epochs`: null: a ninth of the epochs for
-    asha, a tenth for median. `parallel`: how many runs train at the same time; null: 1, and 8 jobs on SLURM.
-    `launcher`: where they train. `budget_minutes`: after this time the sweep stops, and the same command goes on.
-    `max_failures`: the sweep stops after more failed trials than this.
-    `config_dir`: the folder of --config-dir.
+    the best of a rung, and may promote them later; median ends those below the median. `min_epochs`: the first rung,
+    and the distance of the rungs of median; null: a ninth of the epochs for asha, a tenth for median.
+    `reduction_factor`: of asha: 1 / reduction_factor of a rung goes on, to reduction_factor times its epochs.
+    `parallel`: how many runs train at the same time; null: 1, and 8 jobs on SLURM. `launcher`: where they train.
+    `budget_minutes`: after this time the sweep stops, and the same command goes on. `max_failures`: the sweep stops
+    after more failed trials than this. `config_dir`: the folder of --config-dir.
     """
 
     overrides: Overrides = ()
     space: dict[Name, Name] = Field(default_factory=dict)
     points: dict[Name, dict[Name, Overrides]] = Field(default_factory=dict)
     sampler: Literal["grid", "random", "tpe", "gp"] = "grid"
-    sampler_seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    sampler_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     trials: Count | None = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = ()
     metric: Name | None = None
@@ -105,7 +105,8 @@ def parse_sweep(arguments: Sequence[str], folders: Sequence[Path], config_dir: s
     chosen = next((str(each.value()) for _, each in reversed(parsed) if each.key_or_group == GROUP), None)
     name = next((str(each.value()) for _, each in reversed(parsed) if each.key_or_group == "run"), chosen)
     settings = _read_file(chosen, folders) if chosen is not None else {}
-    space, overrides = dict(settings.get("space") or {}), list(settings.get("overrides") or ())
+    space: dict[str, str] = dict(settings.get("space") or {})
+    overrides: list[str] = list(settings.get("overrides") or ())
     for argument, override in parsed:
         key, _, text = argument.partition("=")
         if key.startswith(f"{GROUP}."):

@@ -235,7 +235,7 @@ def list_runs() -> list[Run]:
 
 
 def find_unfinished() -> Run:
-    """The latest run that is not finished, not in training and not damaged. Warns of each damaged run.
+    """The latest run that is not finished, paused, in training or damaged. Warns of each damaged run.
 
     Raises:
         UserError: if there is no such run.
@@ -243,7 +243,7 @@ def find_unfinished() -> Run:
     for run in reversed(list_runs()):
         try:
             run.check()
-            if run.summary["status"] != "finished" and not run.lock().is_taken():
+            if run.summary["status"] not in ("finished", "paused") and not run.lock().is_taken():
                 return run
         except UserError as error:
             log.warning("%s; this run is skipped", error)

@@ -18,7 +18,9 @@ def die_with_launcher() -> None:
 
 
 def die_with_parent(parent: int, signum: int = signal.SIGKILL) -> None:
-    """Asks the kernel to send this process a signal when its parent ends; SIGKILL also ends one that hangs or is stopped.
+    """Asks the kernel to send this process a signal when its parent ends.
+
+    SIGKILL also ends a process that hangs or is stopped.
 
     To the kernel, the parent is the thread that started this process. torchrun and DataLoader start processes from
     their main thread, which ends with its process.

@@ -21,8 +21,9 @@ from resnext.sweep.sampling import propose, seen_by_sampler
 from resnext.sweep.schedule import Job, find_job, find_promotion
 from resnext.sweep.space import SearchSpace
 from resnext.sweep.table import append_job, describe, write_csv
-from resnext.sweep.trial import Trial, read_runs
+from resnext.sweep.trial import Trial, TrialRun, read_runs
 
+FindRuns = Callable[[str, int, SweepConfig], tuple[TrialRun, ...]]
 SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -45,6 +46,7 @@ class Controller:
 
     Args:
         compose: overrides → the configuration of a run.
+        find_runs: reads the runs of a trial.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Controller:
         journal: Journal,
         workers: Workers,
         compose: Callable[[list[str]], Config],
+        find_runs: FindRuns = read_runs,
     ) -> None:
-        self.folder, self.config, self.journal, self.workers, self.compose = folder, config, journal, workers, compose
+        self.folder, self.config, self.journal, self.workers = folder, config, journal, workers
+        self.compose, self.find_runs = compose, find_runs
         self.space = SearchSpace(config)
         self._began = time.monotonic()
 
@@ -83,7 +87,7 @@ class Controller:
 
     @property
     def trials(self) -> list[Trial]:
-        return read_trials(self.folder.name, self.config, self.journal)
+        return read_trials(self.folder.name, self.config, self.journal, self.find_runs)
 
     def _start_jobs(self) -> None:
         while self.workers.has_place():
@@ -188,18 +192,18 @@ class Controller:
         print(describe(self.trials[number]), flush=True)
 
 
-def read_trials(name: str, config: SweepConfig, journal: Journal) -> list[Trial]:
-    return [_read_trial(name, config, recorded) for recorded in journal.trials]
+def read_trials(name: str, config: SweepConfig, journal: Journal, find_runs: FindRuns = read_runs) -> list[Trial]:
+    return [_read_trial(recorded, find_runs(name, recorded.number, config)) for recorded in journal.trials]
 
 
-def _read_trial(name: str, config: SweepConfig, recorded: FrozenTrial) -> Trial:
+def _read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
     facts = recorded.user_attrs
     return Trial(
         number=recorded.number,
         params=recorded.params,
         overrides=tuple(facts[OVERRIDES]),
         rungs=tuple(facts[RUNGS]),
-        runs=read_runs(name, recorded.number, config),
+        runs=runs,
         values=dict(recorded.intermediate_values),
         promotions=facts.get(PROMOTIONS, 0),
         state=STATES.get(recorded.state, "open"),  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,7 @@ A record is one line, written at once. So after a kill, a trial is there with al
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
@@ -26,7 +26,7 @@ class Journal:
         UserError: if the file is damaged.
     """
 
-    def __init__(self, path: Path, direction: str) -> None:
+    def __init__(self, path: Path, direction: Literal["maximize", "minimize"]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         _drop_torn_line(path)
         try:

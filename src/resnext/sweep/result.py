@@ -11,7 +11,9 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from resnext.config.sweep import SweepConfig
+from resnext.run.directory import RUNS
 from resnext.sweep.command import best_command
+from resnext.sweep.families import Member, conclusions, find_members, member_lines
 from resnext.sweep.table import rank, short_names, show_table, to_plain
 from resnext.sweep.trial import Trial
 from resnext.terminal import COLUMNS, pluralize
@@ -42,6 +44,11 @@ class Result:
             return get_param_importances(self.study, evaluator=FanovaImportanceEvaluator(seed=0))
 
     @property
+    def members(self) -> list[Member]:
+        """The families of a sweep over named points; empty for a space."""
+        return find_members(RUNS / self.name, self.config, self.trials) if self.config.points else []
+
+    @property
     def best_command(self) -> tuple[str, str] | None:
         """The command that trains the best trial at full length, and a note of what it leaves out."""
         if self.best is None:
@@ -57,6 +64,10 @@ class Result:
         counts = [each for each in counts if not each.startswith("0 ")]
         lines = [f"{pluralize(len(states), 'trial')}: {', '.join(counts)}" if states else "no trial yet"]
         lines += show_table(self.trials, self.config.direction) if states else []
+        if members := self.members:
+            lines += ["", *member_lines(members), ""]
+            for sentence in conclusions(members, self.config.direction):
+                lines += textwrap.wrap(sentence, COLUMNS, subsequent_indent="  ")
         lines += [f"trial {trial.number} failed: {trial.error}" for trial in self.trials if trial.state == "failed"]
         if importances := self.importances:
             names = short_names([*importances])

@@ -53,7 +53,8 @@ def _build_sampler(config: SweepConfig, space: SearchSpace, number: int) -> Base
     with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
         match config.sampler:
             case "grid":
-                return GridSampler({key: values or [] for key, values in space.grid.items()}, seed=config.sampler_seed)
+                grid = {key: values or [] for key, values in space.grid.items()}
+                return GridSampler(grid, seed=config.sampler_seed % 2**32)
             case "random":
                 return RandomSampler(seed=own_seed)
             case "tpe":

@@ -91,7 +91,8 @@ def _convert_range(text: str | None, space: RangeSweep, values: list[Any]) -> tu
 
 def _convert_interval(text: str | None, space: IntervalSweep) -> BaseDistribution:
     low, high, is_log = space.start, space.end, "log" in space.tags
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     if high < low:
         raise UserError(f"{text}: the space is empty; an interval goes from its lower to its higher end")
     if is_log and low <= 0:

@@ -119,9 +119,13 @@ def show_table(trials: Sequence[Trial], direction: str) -> list[str]:
         return ["no trial yet"]
     names = short_names(list(dict.fromkeys(key for trial in shown for key in trial.params)))
     head = ["trial", "state", "epochs", "value", "± std", "n", "steps", "s", *names.values()]
-    rows = [head, *([*_cells(trial, direction), *_values(trial, names)] for trial in shown)]
-    used = [at for at in range(len(head)) if at != 4 or any(row[4] for row in rows[1:])]
-    widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+    return plain_table([head, *([*_cells(trial, direction), *_values(trial, names)] for trial in shown)])
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns; the first row is the head. A column without values is left out."""
+    used = [at for at in range(len(rows[0])) if any(row[at] for row in rows[1:])]
+    widths = {at: max(len(row[at]) for row in rows) for at in used}
     return ["  ".join(f"{row[at]:>{widths[at]}}" for at in used).rstrip() for row in rows]
 
 

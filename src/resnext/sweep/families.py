@@ -1,0 +1,137 @@
+"""Families of a sweep over named points, compared: accuracy with its spread, cost, and what the seeds allow to say."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from scipy import stats
+
+from resnext.config.sweep import SweepConfig
+from resnext.files import read_text
+from resnext.run.directory import Run
+from resnext.run.run_files import write_json
+from resnext.sweep.costs import Cost, measure_costs
+from resnext.sweep.space import POINT
+from resnext.sweep.table import plain_table
+from resnext.sweep.trial import Trial
+
+COSTS = "costs.json"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Member:
+    """A complete trial of a family. `values`: the metric of each seed, times 100."""
+
+    family: str
+    label: str
+    values: list[float]
+    cost: Cost
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def name(self) -> str:
+        return f"{self.family} {self.label}"
+
+
+class Difference(NamedTuple):
+    """The difference of two means and its interval by Welch's t, which does not assume equal variances."""
+
+    points: float
+    low: float
+    high: float
+
+    @property
+    def exceeds_spread(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def find_members(folder: Path, config: SweepConfig, trials: Sequence[Trial]) -> list[Member]:
+    """The complete trials in the order of `config.points`, with their costs, measured once and kept in costs.json."""
+    complete = {trial.params[POINT]: trial for trial in trials if trial.state == "complete"}
+    costs = _find_costs(folder, complete)
+    members: list[Member] = []
+    for family, labels in config.points.items():
+        for label in labels:
+            if (trial := complete.get(f"{family} {label}")) is not None:
+                values = [100 * run.best(trial.rungs[-1], config.direction) for run in trial.runs]
+                members.append(Member(family, label, values, costs[f"{family} {label}"]))
+    return members
+
+
+def compare(one: Member, other: Member) -> Difference | None:
+    """`one` minus `other`; None with fewer than two seeds."""
+    if len(one.values) < 2 or len(other.values) < 2:
+        return None
+    interval = stats.ttest_ind(one.values, other.values, equal_var=False).confidence_interval(CONFIDENCE)
+    return Difference(one.mean - other.mean, float(interval.low), float(interval.high))
+
+
+def conclusions(members: Sequence[Member], direction: str = "maximize") -> list[str]:
+    """What came out, a sentence each: the best of each family beside the first of all, and the families' best."""
+    if not members:
+        return []
+    families = dict.fromkeys(member.family for member in members)
+    pick = max if direction == "maximize" else min
+    best = {
+        name: pick((each for each in members if each.family == name), key=lambda each: each.mean) for name in families
+    }
+    first, (leading, *others) = members[0], best.values()
+    parameters = [member.cost.parameters for member in members]
+    spread = 100 * (max(parameters) / min(parameters) - 1)
+    said = [f"The networks have {min(parameters):,} to {max(parameters):,} parameters: they differ by {spread:.2g} %."]
+    pairs = [(each, first) for each in best.values() if each is not first] + [(leading, each) for each in others]
+    return said + [_say(*pair) for pair in pairs]
+
+
+def member_rows(members: Sequence[Member]) -> list[list[str]]:
+    """A table: the head and a row for each member."""
+    head = ["network", "top-1 %", "± std", "n", "parameters", "MACs", "step ms"]
+    return [head, *(_row(member) for member in members)]
+
+
+def member_lines(members: Sequence[Member]) -> list[str]:
+    return plain_table(member_rows(members))
+
+
+def _row(member: Member) -> list[str]:
+    macs = "-" if member.cost.macs is None else f"{member.cost.macs / 1e6:.1f} M"
+    std = "-" if member.std is None else f"{member.std:.2f}"
+    count, step = f"{member.cost.parameters:,}", f"{member.cost.step_ms:.1f}"
+    return [member.name, f"{member.mean:.2f}", std, str(len(member.values)), count, macs, step]
+
+
+def _say(one: Member, other: Member) -> str:
+    difference = compare(one, other)
+    said = f"{one.name} ({one.mean:.2f} %) and {other.name} ({other.mean:.2f} %)"
+    if difference is None:
+        return f"{said} have one seed each: nothing can be said about their difference of {one.mean - other.mean:+.2f}."
+    verdict = "more than" if difference.exceeds_spread else "no more than"
+    interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
+    return (
+        f"{said} differ by {difference.points:+.2f} points, 95 % interval {interval}: {verdict} "
+        "the spread of the seeds explains."
+    )
+
+
+def _find_costs(folder: Path, complete: dict[str, Trial]) -> dict[str, Cost]:
+    path = folder / COSTS
+    kept = {name: Cost(**each) for name, each in json.loads(read_text(path)).items()} if path.is_file() else {}
+    missing = {name: Run(trial.runs[0].path) for name, trial in complete.items() if name not in kept}
+    if missing:
+        names = complete  # all are measured together: times of different moments do not compare
+        runs = {name: Run(complete[name].runs[0].path) for name in names}
+        classes = len(next(iter(runs.values())).data_identity.classes)
+        kept = measure_costs({name: run.config for name, run in runs.items()}, classes)
+        write_json(path, {name: cost._asdict() for name, cost in kept.items()})
+    return kept

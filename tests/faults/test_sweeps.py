@@ -1,0 +1,72 @@
+"""A sweep whose process is killed at random moments loses no trial, and trains none twice."""
+
+import csv
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from faults.commands import OPTIONS
+from resnext.run.directory import Run
+
+KILLS = 20
+SECONDS = 12.0  # the longest time until a kill; the runs begin to train after about 8
+RUNS = (
+    *OPTIONS,
+    "recipe.epochs=2",
+    "checkpoint.every_steps=5",
+    "recipe.optimizer.lr=0.01,0.03,0.1,0.3",
+    "recipe.batch_size=64,96,128",
+)
+TRIALS = 12
+
+
+def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
+    start: Callable, resnext: Callable, digits: Path, tmp_path: Path, instants: random.Random
+):
+    """Two places. Each run ends bit-identical to the same run trained alone."""
+    sweep, one_thread = ("sweep", "run=swept", *RUNS, "sweep.parallel=2"), {"OMP_NUM_THREADS": "1"}
+    killed = 0
+    for _ in range(KILLS):
+        process = start(*sweep, **one_thread)
+        time.sleep(instants.uniform(0, SECONDS))
+        process.kill(signal.SIGKILL)
+        code = process.wait()
+        assert code in (-signal.SIGKILL, 0), process.output
+        killed += code != 0
+    assert killed >= KILLS / 2
+    process = start(*sweep, **one_thread)
+    assert process.wait() == 0, process.output
+
+    rows = list(csv.DictReader((tmp_path / "runs/swept/trials.csv").read_text().splitlines()))
+    assert [(row["state"], row["epochs"]) for row in rows] == [("complete", "2")] * TRIALS
+    assert len({(row["recipe.optimizer.lr"], row["recipe.batch_size"]) for row in rows}) == TRIALS
+    names = {path.parent.name for path in tmp_path.glob("runs/swept-*/config.yaml")}
+    assert names == {row["runs"] for row in rows}
+    print(f"{killed} kills; {sum(len(starts(tmp_path, name)) for name in names)} starts of {TRIALS} runs")
+
+    train_alone(tmp_path, digits.parent)
+    alone = {values(Run(path.parent)): path.parent for path in tmp_path.glob("runs/alone-*/config.yaml")}
+    for name in names:
+        swept = tmp_path / "runs" / name
+        resnext("compare", str(swept), str(alone[values(Run(swept))]))
+
+
+def train_alone(folder: Path, data: Path) -> None:
+    command = [sys.executable, "-m", "resnext", "train", "-m", "run=alone", *RUNS]
+    environment = {"RESNEXT_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def starts(folder: Path, name: str) -> list[Any]:
+    return Run(folder / "runs" / name).info["starts"]
+
+
+def values(run: Run) -> tuple[float | None, int]:
+    recipe = run.config.recipe
+    return recipe.optimizer.lr, recipe.batch_size
