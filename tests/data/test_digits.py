@@ -34,3 +34,10 @@ def test_two_processes_may_write_it_at_the_same_time(tmp_path: Path):
         pool.map(prepare_digits, [tmp_path / "digits"] * 3)
     assert [path.name for path in tmp_path.iterdir()] == ["digits"]
     assert len(list((tmp_path / "digits").glob("*/*/*.png"))) == 1797
+
+
+def test_few_digits_are_stratified_and_all_others_are_for_validation(tmp_path: Path):
+    prepare_digits(tmp_path / "few", 200)
+    counts = {split: len(list((tmp_path / "few" / split).glob("*/*.png"))) for split in ("train", "val")}
+    assert counts == {"train": 200, "val": 1597}
+    assert {len(list(folder.iterdir())) for folder in (tmp_path / "few/train").iterdir()} <= {19, 20, 21}

@@ -49,5 +49,6 @@ class DataConfig:
         return self
 
 
+OURS = ("image_folder", "imagenet", "digits", "digits_few", "cifar10", "cifar100")
 # The functions that load them are in data/images.py.
-register_ours = {name: register_dataset(name) for name in ("image_folder", "imagenet", "digits", "cifar10", "cifar100")}
+register_ours = {name: register_dataset(name) for name in OURS}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from resnext.config.data import DataConfig, register_ours
 from resnext.data.class_folders import find_val
-from resnext.data.digits import prepare_digits
+from resnext.data.digits import FEW, prepare_digits
 from resnext.data.index import ImageIndex
 from resnext.data.index_cache import load_splits
 from resnext.data.pack import is_pack, load_pack, read_settings
@@ -20,6 +20,7 @@ Split = Literal["val", "test"]
 
 HOW_TO_GET = {
     "digits": "remove the broken copy; the next start writes it again",
+    "digits_few": "remove the broken copy; the next start writes it again",
     "image_folder": "give the folder that holds train/CLASS/ and val/CLASS/, or a pack, as DATA=PATH (data.root=PATH)",
     "imagenet": (
         "give the folder of ImageNet that holds train/ and val/, with one folder for each class, as DATA=PATH "
@@ -90,8 +91,8 @@ def _load_ours(
     _options: NoOptions, root: Path, *, name: str, val_fraction: float | None = None
 ) -> tuple[ImageIndex, ImageIndex]:
     """Loads a folder of images or a pack."""
-    if name == "digits":
-        prepare_digits(root)
+    if name in ("digits", "digits_few"):
+        prepare_digits(root, FEW if name == "digits_few" else None)
     _check_folder(root, name)
     if not is_pack(root):
         return load_splits(root, val_fraction)
