@@ -40,7 +40,7 @@ endif
 quoted = "$(1)=\"$$(sed -E 's/(\\*)"/\1\1\\"/g; s/(\\+)$$/\1\1/' <<< "$$$(2)")\""
 at_data = $(if $(DATA),$(call quoted,data.root,DATA))
 
-.PHONY: help train check sweep slurm status resume report evaluate predict export publish average models prepare bench \
+.PHONY: help train check sweep study-cardinality slurm status resume report evaluate predict export publish average models prepare bench \
 	test test-processes test-faults test-slurm lint format docs
 
 help:
@@ -51,6 +51,7 @@ help:
 	@echo "                             images, memory, speed and hours, before training"
 	@echo "make sweep EXP=NAME [RUN=NAME] ARGS='KEY=A,B,C sweep.KEY=VALUE …'"
 	@echo "                             many runs as one: grids, searches, seeds"
+	@echo "make study-cardinality       compare cardinality with depth and width"
 	@echo "make slurm EXP=NAME NODES=4 GPUS=8 [DATA=PATH] [RUN=NAME] [ARGS='KEY=VALUE …']"
 	@echo "                             the same as a SLURM job, requeued when needed"
 	@echo "make status [RUN=runs/NAME]  all runs, or one: state, step, time left, job;"
@@ -84,6 +85,11 @@ check: $(READY)
 sweep: $(READY)
 	@$(RESNEXT) sweep $(if $(EXP)$(ARGS),$(if $(EXP),experiment=$(EXP)) $(if $(RUN),$(call quoted,run,RUN)),"$$RUN") \
 		$(at_data) $(ARGS)
+
+# Compares cardinality with depth and width at equal parameters: on 200 digits, or on DATA (docs/cardinality.md).
+study-cardinality: $(READY)
+	@$(RESNEXT) sweep sweep=cardinality $(if $(RUN),$(call quoted,run,RUN)) \
+		$(if $(DATA),data=image_folder recipe.image_size=32) $(at_data) $(ARGS)
 
 # GPUS is the number of GPUs on each node, with one task for each GPU. Without GPUs, give ARGS=slurm.tasks_per_node=N.
 slurm: $(READY)

@@ -15,11 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from resnext.__main__ import VERBS, run_verb
 from resnext.cli.arguments import ArgumentParser
 from resnext.cli.check import split_flags
-from resnext.config.compose import apply_overrides, composer
+from resnext.config.compose import CONFIGS, apply_overrides, composer
 from resnext.config.errors import has_key
 from resnext.config.hydra_settings import parse_arguments
 from resnext.config.model import ResNeXtOptions
 from resnext.config.schema import Config, schema_defaults
+from resnext.config.sweep import parse_sweep
+from resnext.sweep.controller import check_space
 from support.commands import OURS, PAGES, PROJECT, Call, blocks, recorded_calls
 
 NEEDS = (  # what a block of commands may say after `# needs `
@@ -79,7 +81,7 @@ def test_a_block_says_what_it_needs_if_its_commands_are_not_tried_here(calls: li
 
 
 def _is_tried(call: Call) -> bool:
-    return call.program != "resnext" or call.arguments[0] in (*COMPOSED, "--help", *RUN_HERE)
+    return call.program != "resnext" or call.arguments[0] in (*COMPOSED, "sweep", "--help", *RUN_HERE)
 
 
 def test_every_command_passes_arguments_that_its_verb_accepts(calls: list[Call], monkeypatch: pytest.MonkeyPatch):
@@ -117,6 +119,16 @@ def test_every_train_and_slurm_command_composes_and_divides_its_batch(calls: lis
                 config.split_batch(config.slurm.world_size if verb == "slurm" else devices * config.trainer.nodes)
                 checked += 1
     assert checked > 40
+
+
+def test_every_sweep_command_has_values_that_compose(calls: list[Call]):
+    checked = 0
+    with composer() as compose:
+        for arguments in {tuple(call.arguments[1:]) for call in calls if call.arguments[:1] == ["sweep"]}:
+            if any("=" in each for each in arguments):
+                check_space(parse_sweep(arguments, [CONFIGS]).sweep, compose)
+                checked += 1
+    assert checked > 4
 
 
 def _configuration(overrides: list[str], config_dir: str | None = None) -> Config:

@@ -3,6 +3,7 @@
 import re
 
 from resnext.config.schema import schema_defaults
+from resnext.config.sweep import SweepConfig
 from support.keys import PAGE, describe, draw, groups
 
 ROW = re.compile(r"^\| `([\w.]+)` \| (.+?) \| (.*?) \| (.+) \|$", re.MULTILINE)
@@ -22,7 +23,7 @@ def test_the_page_equals_the_schema():
 def test_the_page_has_each_key_once_with_its_default():
     found = [(key, default) for key, _, default, _ in ROW.findall(PAGE.read_text())]
     rows = {key: default for key, default in found if ".options." not in key}
-    known = leaves(schema_defaults())
+    known = leaves(schema_defaults() | {"sweep": schema_defaults(SweepConfig)})
     assert len(dict(found)) == len(found)
     assert rows.keys() == known.keys()
     for key, value in known.items():
@@ -33,7 +34,7 @@ def test_the_page_has_each_key_once_with_its_default():
 
 
 def test_the_docstring_of_a_group_has_a_sentence_for_each_of_its_keys():
-    texts = {f"{name}.{key}": describe(key, cls) for name, cls in groups() for key in schema_keys(cls)}
+    texts = {f"{name}.{key}": describe(key, cls) for name, cls in (*groups(), ("sweep", SweepConfig)) for key in schema_keys(cls)}
     assert [key for key, text in texts.items() if len(text) < len("as in torch")] == []
 
 

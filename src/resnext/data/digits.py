@@ -27,8 +27,8 @@ def prepare_digits(root: Path, train_images: int | None = None) -> None:
 
     levels, digits = load_digits(return_X_y=True)  # 0 … 16
     pixels = np.round(np.asarray(levels) * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    size = {"test_size": VAL_FRACTION} if train_images is None else {"train_size": train_images}
-    splits = train_test_split(np.arange(len(pixels)), **size, stratify=digits, random_state=SPLIT_SEED)
+    test_size = VAL_FRACTION if train_images is None else len(pixels) - train_images
+    splits = train_test_split(np.arange(len(pixels)), test_size=test_size, stratify=digits, random_state=SPLIT_SEED)
     root.parent.mkdir(parents=True, exist_ok=True)  # an OSError names the folder
     try:
         with atomic_folder(root) as aside:
