@@ -34,7 +34,11 @@ def test_the_page_has_each_key_once_with_its_default():
 
 
 def test_the_docstring_of_a_group_has_a_sentence_for_each_of_its_keys():
-    texts = {f"{name}.{key}": describe(key, cls) for name, cls in (*groups(), ("sweep", SweepConfig)) for key in schema_keys(cls)}
+    texts = {
+        f"{name}.{key}": describe(key, cls)
+        for name, cls in (*groups(), ("sweep", SweepConfig))
+        for key in schema_keys(cls)
+    }
     assert [key for key, text in texts.items() if len(text) < len("as in torch")] == []
 
 

@@ -1,5 +1,6 @@
 """A trial of a sweep, as its journal knows it, and its runs, as their directories know them. Pure data."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +20,16 @@ class TrialRun:
     Attributes:
         seed: None is the experiment's own.
         curve: the metric after each validated epoch.
+        steps: optimizer steps so far.
+        seconds: of training, without start-up and validation, if its speed is the same throughout.
         is_finished: whether the run has no step left.
     """
 
     name: str
     seed: int | None
     curve: dict[int, float]
+    steps: int = 0
+    seconds: float = 0.0
     is_finished: bool = False
 
     @property
@@ -98,8 +103,17 @@ def _read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
     path = RUNS / name
     if not is_run(path):
         return TrialRun(name, seed, {})
-    run = Run(path)
-    column = metric or run.config.recipe.best_by
-    rows = read_rows(path / "metrics.csv")
-    curve = {int(row["epoch"]): float(row[column]) for row in rows if row.get(column)}
-    return TrialRun(name, seed, curve, is_finished=run.summary["status"] == "finished")
+    best_by, batch_size = _read_recipe(path.absolute())
+    rows, summary = read_rows(path / "metrics.csv"), Run(path).summary
+    curve = {int(row["epoch"]): float(row[metric or best_by]) for row in rows if row.get(metric or best_by)}
+    steps = max(int(rows[-1]["step"]) if rows else 0, summary.get("steps", 0))
+    speed = summary.get("images_per_sec")
+    seconds = steps * batch_size / speed if speed else 0.0
+    return TrialRun(name, seed, curve, steps, seconds, is_finished=summary["status"] == "finished")
+
+
+@functools.cache  # it cannot change, and a controller reads every run after every event
+def _read_recipe(path: Path) -> tuple[str, int]:
+    """The run's own metric and its batch size."""
+    recipe = Run(path).made.recipe
+    return recipe.best_by, recipe.batch_size
