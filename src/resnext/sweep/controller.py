@@ -188,18 +188,19 @@ class Controller:
         print(describe(self.trials[number]), flush=True)
 
 
-def read_trials(name: str, config: SweepConfig, journal: Journal) -> list[Trial]:
-    return [_read_trial(name, config, recorded) for recorded in journal.trials]
+def read_trials(name: str, config: SweepConfig, journal: Journal, *, damaged: bool = False) -> list[Trial]:
+    """`damaged`: a run that is damaged is read as a run without a result; otherwise it is an error."""
+    return [_read_trial(name, config, recorded, damaged) for recorded in journal.trials]
 
 
-def _read_trial(name: str, config: SweepConfig, recorded: FrozenTrial) -> Trial:
+def _read_trial(name: str, config: SweepConfig, recorded: FrozenTrial, damaged: bool) -> Trial:
     facts = recorded.user_attrs
     return Trial(
         number=recorded.number,
         params=recorded.params,
         overrides=tuple(facts[OVERRIDES]),
         rungs=tuple(facts[RUNGS]),
-        runs=read_runs(name, recorded.number, config),
+        runs=read_runs(name, recorded.number, config, damaged=damaged),
         values=dict(recorded.intermediate_values),
         promotions=facts.get(PROMOTIONS, 0),
         state=STATES.get(recorded.state, "open"),  # pyright: ignore[reportArgumentType]
