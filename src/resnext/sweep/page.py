@@ -13,7 +13,9 @@ from resnext.report.html import Html, facts, join, table, tag
 from resnext.report.page import Page, Section, render_page
 from resnext.report.plots import grid, is_available, plot_bars
 from resnext.report.report_file import PAGE, save_page
-from resnext.sweep.page_plots import Metric, find_marks, find_metric, mean_curve, plot_curves, plot_families, plot_slices
+from resnext.sweep.page_curves import find_marks, mean_curve, plot_curves
+from resnext.sweep.page_metric import Metric, find_metric
+from resnext.sweep.page_points import plot_families, plot_slices
 from resnext.sweep.result import LEAST_TRIALS, Result
 from resnext.sweep.table import cost, rank, short_names, shown_value, spread
 from resnext.sweep.trial import Trial

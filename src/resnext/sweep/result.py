@@ -12,6 +12,9 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
 from resnext.config.sweep import SweepConfig
 from resnext.sweep.command import best_command
+from resnext.sweep.controller import read_trials
+from resnext.sweep.folder import SweepFolder
+from resnext.sweep.journal import Journal
 from resnext.sweep.table import rank, short_names, show_table, to_plain
 from resnext.sweep.trial import Trial
 from resnext.terminal import COLUMNS, pluralize
@@ -78,3 +81,14 @@ class Result:
             "best_command": self.best_command[0] if self.best_command else None,
             "importances": self.importances,
         }
+
+
+def read_result(folder: SweepFolder, *, damaged: bool = False) -> Result:
+    """What the sweep has found so far. `damaged`: a damaged run is read as a run without a result.
+
+    Raises:
+        UserError: if the journal is damaged, or, without `damaged`, a run.
+    """
+    config = folder.config
+    journal = Journal(folder.path / "optuna.journal", config.direction)
+    return Result(folder.name, config, read_trials(folder.name, config, journal, damaged=damaged), journal.study)
