@@ -86,7 +86,7 @@ def _command(result: Result) -> Html:
     command, note = found
     safe = shlex.join(without_notification(shlex.split(command)))
     words = f"This command trains it at full length{note and ', ' + note}:"
-    return join([tag("p", words), tag("pre", safe)])
+    return join([tag("p", words), tag("pre", safe, style="white-space: pre-wrap")])
 
 
 def _trials(result: Result, metric: Metric) -> Html:
@@ -120,8 +120,12 @@ def _row(trial: Trial, result: Result, metric: Metric, keys: Sequence[str]) -> l
         f"{spent['steps']:,.0f}" if spent else "",
         f"{spent['training_seconds']:,.0f}" if spent else "",
         *(shown_value(trial.params.get(key, "")) for key in keys),
-        "; ".join(dict.fromkeys(filter(None, errors))),
+        _error_cell("; ".join(dict.fromkeys(filter(None, errors)))),
     ]
+
+
+def _error_cell(error: str) -> Html:
+    return tag("div", error, style="white-space: normal; text-align: left; min-width: 18rem") if error else Html("")
 
 
 def _curves(result: Result, metric: Metric) -> Html:
@@ -184,7 +188,7 @@ def _settings(config: SweepConfig) -> Html:
     """The keys of sweep.yaml that are not the default."""
     defaults = schema_defaults(SweepConfig)
     changed = {key: value for key, value in to_dict(config).items() if value != defaults[key]}
-    rows = [(tag("code", f"sweep.{name}"), tag("code", value)) for name, value in _flat(changed)]
+    rows = [(tag("code", name), tag("code", value)) for name, value in _flat(changed)]
     return table(["key", "value"], rows)
 
 

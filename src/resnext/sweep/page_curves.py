@@ -43,6 +43,7 @@ def plot_curves(result: Result, metric: Metric) -> Html:
             style = _line_style(trial, colors.get(trial.number, OTHERS), trial is best, len(colors) > len(SERIES))
             marker = style.pop("marker", "o" if len(x) == 1 else None)
             axes.plot(x, y, marker=marker, markersize=4, **style)
+        axes.xaxis.get_major_locator().set_params(integer=True)  # pyright: ignore[reportCallIssue]
         axes.set_xlabel("epoch")
 
     legend = _legend([trial for trial, _ in curves], colors, best)
