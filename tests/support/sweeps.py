@@ -50,5 +50,5 @@ def made_result(made: Sequence[Trial], distributions: dict[str, BaseDistribution
                 distributions=distributions,
             )
         )
-    searched = {} if "points" in settings else {"space": {key: "1,2" for key in distributions}}
+    searched = {} if "points" in settings else {"space": dict.fromkeys(distributions, "1,2")}
     return Result("made", make_sweep({"metric": "val/top1"} | searched | settings), made, study)
