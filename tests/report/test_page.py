@@ -176,7 +176,7 @@ def text(path: Path) -> None:
 
 
 def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
 
 
 def binary(path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnext.cli.arguments import ArgumentParser
 from resnext.cli.json_output import add_json, print_json
-from resnext.errors import Interrupted, UserError
+from resnext.errors import Interrupted, UserError, describe_error
 from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
             raise Interrupted(getattr(error, "signum", signal.SIGINT)) from None
     if not left:
         _show(folder, as_json=False)
+        _write_page(folder)
     elif config.launcher == "slurm" and not waits:
         print(f"{pluralize(left, 'job')} in the queue; {again} collects the results and goes on")
     else:
@@ -108,14 +109,21 @@ def _raise_interrupted(signum: int, _frame: object) -> None:
 
 
 def _show(folder: "SweepFolder", *, as_json: bool) -> None:
-    from resnext.sweep.controller import read_trials
-    from resnext.sweep.journal import Journal
-    from resnext.sweep.result import Result
+    from resnext.sweep.result import read_result
 
-    config = folder.config
-    journal = Journal(folder.path / "optuna.journal", config.direction)
-    result = Result(folder.name, config, read_trials(folder.name, config, journal), journal.study)
+    result = read_result(folder)
     if as_json:
         print_json(result.to_plain())
     else:
         print("\n".join(result.lines()))
+
+
+def _write_page(folder: "SweepFolder") -> None:
+    """Whatever happens to the page, the sweep is done."""
+    from resnext.sweep.page import write_page
+    from resnext.sweep.result import read_result
+
+    try:
+        print(f"report    {write_page(folder.path, read_result(folder, damaged=True))}")
+    except Exception as error:
+        print(f"warning: the page of {folder.path} is not written: {describe_error(error)}")

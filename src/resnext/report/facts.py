@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -61,7 +61,7 @@ def identity(record: RunRecord) -> Html:
             ("optimizer", words.pop("recipe", None)),
             *words.items(),
             ("seed", config.seed),
-            ("command", tag("code", shlex.join(_without_notification(info.get("command", []))))),
+            ("command", tag("code", shlex.join(without_notification(info.get("command", []))))),
             ("created", _time(info, "created")),
             ("code", tag("code", info.get("code") or "unknown")),
             ("W&B id", tag("code", info["wandb_id"])),
@@ -163,7 +163,7 @@ def _last_lines(record: RunRecord) -> str:
     return os.linesep.join(line[:300] for line in lines[-LOG_LINES:])
 
 
-def _without_notification(command: list[Any]) -> Iterator[str]:
+def without_notification(command: Iterable[Any]) -> Iterator[str]:
     """The command without its notify.command, which may hold an address that is a secret."""
     for word in map(str, command):
         key, equals, _ = word.partition("=")

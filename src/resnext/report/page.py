@@ -39,8 +39,8 @@ class Page(NamedTuple):
 def build_page(runs: Sequence[Run]) -> Page:
     records = [RunRecord(run) for run in runs]
     if len(records) == 1:
-        return _render(records[0].name, _state(records[0]), _sections(records[0]))
-    return _render(f"{len(records)} runs", Html(""), _compared_sections(records))
+        return render_page(records[0].name, _state(records[0]), _sections(records[0]))
+    return render_page(f"{len(records)} runs", Html(""), _compared_sections(records))
 
 
 def _sections(record: RunRecord) -> list[Section]:
@@ -74,7 +74,7 @@ def _compared_sections(records: list[RunRecord]) -> list[Section]:
     ]
 
 
-def _render(title: str, state: Html, sections: list[Section]) -> Page:
+def render_page(title: str, state: Html, sections: Sequence[Section]) -> Page:
     left_out: dict[str, str] = {}
     parts: list[tuple[Section, Html]] = []
     for section in sections:

@@ -84,13 +84,13 @@ def plot_lines(
             x, y = thin(line.x, line.y)
             few = "o" if len(x) < 3 else None
             dashes = DASHES[line.style // len(SERIES) % len(DASHES)]
-            axes.plot(x, y, color=_color(line.style), marker=few, markersize=3, linestyle=dashes)
+            axes.plot(x, y, color=color(line.style), marker=few, markersize=3, linestyle=dashes)
         axes.set_xlabel(x_label)
         if from_zero:
             axes.set_ylim(bottom=0)
 
-    legend = [(line.label, line.style) for line in lines] if len(lines) > 1 else []
-    return _figure(title, render(draw), legend)
+    legend = [(line.label, variable(line.style)) for line in lines] if len(lines) > 1 else []
+    return figure(title, render(draw), legend)
 
 
 def plot_bars(title: str, labels: Sequence[str], values: Sequence[float], x_label: str) -> Html:
@@ -109,7 +109,7 @@ def plot_bars(title: str, labels: Sequence[str], values: Sequence[float], x_labe
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelcolor=INK)
 
-    return _figure(title, render(draw, height=0.6 + 0.2 * len(values)))
+    return figure(title, render(draw, height=0.6 + 0.2 * len(values)))
 
 
 def plot_matrix(title: str, labels: Sequence[str], counts: np.ndarray) -> Html:
@@ -122,8 +122,8 @@ def plot_matrix(title: str, labels: Sequence[str], counts: np.ndarray) -> Html:
 
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = float(shares[row, column])
-            color = SERIES[0] if row == column else SERIES[1]
-            axes.add_patch(Rectangle((column, row), 1, 1, color=color, alpha=0.1 + 0.7 * round(share, 1), linewidth=0))
+            paint = SERIES[0] if row == column else SERIES[1]
+            axes.add_patch(Rectangle((column, row), 1, 1, color=paint, alpha=0.1 + 0.7 * round(share, 1), linewidth=0))
             axes.text(column + 0.5, row + 0.5, f"{counts[row, column]}", ha="center", va="center", fontsize=8)
         names = [shorten(printable(label), 16) for label in labels]
         places = np.arange(size) + 0.5
@@ -141,7 +141,7 @@ def plot_matrix(title: str, labels: Sequence[str], counts: np.ndarray) -> Html:
     side = 1.4 + 0.3 * size
     svg = render(draw, width=side, height=side)
     width = f'<svg style="max-width: {94 * side:.0f}px; min-width: {68 * side:.0f}px"'  # text as in the other plots
-    return _figure(title, Html(svg.replace("<svg", width, 1)), class_="wide")
+    return figure(title, Html(svg.replace("<svg", width, 1)), class_="wide")
 
 
 def plot_calibration(title: str, centres: np.ndarray, accuracies: np.ndarray, images: np.ndarray) -> Html:
@@ -154,7 +154,7 @@ def plot_calibration(title: str, centres: np.ndarray, accuracies: np.ndarray, im
         axes.scatter(centres, accuracies, s=areas, color=SERIES[0], alpha=0.75, linewidths=0)
         axes.set(xlim=(0, 102), ylim=(0, 102), xlabel="confidence, %", ylabel="accuracy, %")
 
-    return _figure(title, render(draw, height=3.0))
+    return figure(title, render(draw, height=3.0))
 
 
 def draw_lr_file(steps: Sequence[float], rates: Sequence[float], title: str, x_label: str) -> str:
@@ -190,7 +190,7 @@ def render(draw: Callable[["Axes"], None], width: float = SIZE[0], height: float
     text = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", text)
     text = re.sub(r"font: ([^\";']*?px)[^\";]*", r"font: \1 var(--font)", text)
     text = re.sub(r"\s*\n\s*", "\n", text)
-    return Html(_replace(text, lambda color: f"var(--{VARIABLES[color]})"))
+    return Html(_replace(text, lambda found: f"var(--{VARIABLES[found]})"))
 
 
 def _draw(draw: Callable[["Axes"], None], width: float, height: float, facecolor: str) -> str:
@@ -201,11 +201,11 @@ def _draw(draw: Callable[["Axes"], None], width: float, height: float, facecolor
     text = io.StringIO()
     with rc_context(SETTINGS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a letter that its own font lacks: the page's font has it
-        figure = Figure((width, height), layout="constrained", facecolor=facecolor)
-        axes = figure.add_subplot()
+        drawn = Figure((width, height), layout="constrained", facecolor=facecolor)
+        axes = drawn.add_subplot()
         axes.patch.set_visible(False)
         draw(axes)
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        drawn.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
@@ -213,17 +213,21 @@ def _replace(svg: str, name: Callable[[str], str]) -> str:
     return re.sub("|".join(VARIABLES), lambda found: name(found[0]), svg)
 
 
-def _figure(title: str, svg: Html, legend: Sequence[tuple[str, int]] = (), class_: str | None = None) -> Html:
+def figure(title: str, svg: Html, legend: Sequence[tuple[str, str]] = (), class_: str | None = None) -> Html:
+    """A figure of a page. `legend`: the name of each colour, and the CSS variable of the colour."""
     label = f'<svg role="img" aria-label="{escape(printable(title))}"'
-    keys = [
-        tag("span", label, class_="key", style=f"--key: var(--series-{at % len(SERIES) + 1})") for label, at in legend
-    ]
+    keys = [tag("span", label, class_="key", style=f"--key: var(--{name})") for label, name in legend]
     head = tag("figcaption", tag("b", title), *([tag("span", *keys, class_="keys")] if keys else []))
     return tag("figure", head, Html(svg.replace("<svg", label, 1)), class_=" ".join(filter(None, ["plot", class_])))
 
 
-def _color(style: int) -> str:
+def color(style: int) -> str:
     return SERIES[style % len(SERIES)]
+
+
+def variable(style: int) -> str:
+    """The CSS variable of this colour."""
+    return VARIABLES[color(style)]
 
 
 def number(text: str | None) -> float:

@@ -22,11 +22,16 @@ log = logging.getLogger(__name__)
 def write_report(runs: Sequence[Run], path: Path) -> Page:
     """Raises UserError without matplotlib, or if `path` is not a regular file; OSError if it cannot be written."""
     check_available("a report")
+    page = build_page(runs)
+    save_page(page, path)
+    return page
+
+
+def save_page(page: Page, path: Path) -> None:
+    """Raises UserError if `path` is not a regular file; OSError if it cannot be written."""
     with suppress(FileNotFoundError):
         check_regular(path)  # replacing /dev/null would break the machine
-    page = build_page(runs)
     atomic_write(path, page.text)
-    return page
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.storages import InMemoryStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,19 +21,27 @@ OVERRIDES, RUNGS, PROMOTIONS, ERROR = "overrides", "rungs", "promotions", "error
 
 
 class Journal:
-    """Only the process that holds the sweep's lock writes to it.
+    """Only the process that holds the sweep's lock writes to it. Without `writes`, a missing file is an empty journal.
 
     Raises:
         UserError: if the file is damaged.
     """
 
-    def __init__(self, path: Path, direction: Literal["maximize", "minimize"]) -> None:
+    def __init__(self, path: Path, direction: Literal["maximize", "minimize"], *, writes: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        _drop_torn_line(path)
+        if writes:
+            _drop_torn_line(path)
         try:
-            self._storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock(str(path))))
-            self._study = optuna.create_study(
-                storage=self._storage, study_name=STUDY, direction=direction, load_if_exists=True
+            is_begun = _is_begun(path)
+            self._storage = (
+                JournalStorage(JournalFileBackend(str(path), lock_obj=_NoLock(str(path))))
+                if writes or is_begun
+                else InMemoryStorage()
+            )
+            self._study = (
+                optuna.load_study(study_name=STUDY, storage=self._storage)
+                if is_begun
+                else optuna.create_study(storage=self._storage, study_name=STUDY, direction=direction)
             )
             _ = self.trials
         except (ValueError, KeyError, TypeError) as error:
@@ -81,6 +90,11 @@ class _NoLock(JournalFileOpenLock):
 
     def release(self) -> None:
         pass
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether the file has its first record, which makes the study."""
+    return path.is_file() and b"\n" in path.read_bytes()
 
 
 def _drop_torn_line(path: Path) -> None:

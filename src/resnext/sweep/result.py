@@ -1,5 +1,6 @@
 """Result: what a sweep has found so far, for the terminal and as JSON."""
 
+import functools
 import shlex
 import textwrap
 import warnings
@@ -13,9 +14,12 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from resnext.config.sweep import SweepConfig
 from resnext.run.directory import RUNS
 from resnext.sweep.command import best_command
+from resnext.sweep.controller import read_trials
 from resnext.sweep.families import Member, conclusions, find_members, member_lines
+from resnext.sweep.folder import SweepFolder
+from resnext.sweep.journal import Journal
 from resnext.sweep.table import rank, short_names, show_table, to_plain
-from resnext.sweep.trial import Trial
+from resnext.sweep.trial import Trial, read_runs
 from resnext.terminal import COLUMNS, pluralize
 
 LEAST_TRIALS = 4  # complete ones, for importances
@@ -89,3 +93,15 @@ class Result:
             "best_command": self.best_command[0] if self.best_command else None,
             "importances": self.importances,
         }
+
+
+def read_result(folder: SweepFolder, *, damaged: bool = False) -> Result:
+    """What the sweep has found so far. `damaged`: a damaged run is read as a run without a result.
+
+    Raises:
+        UserError: if the journal is damaged, or, without `damaged`, a run.
+    """
+    config = folder.config
+    journal = Journal(folder.path / "optuna.journal", config.direction, writes=False)
+    find_runs = functools.partial(read_runs, damaged=damaged)
+    return Result(folder.name, config, read_trials(folder.name, config, journal, find_runs), journal.study)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resnext.config.sweep import SweepConfig
+from resnext.errors import UserError, describe_error
 from resnext.run.directory import RUNS, Run
 from resnext.run.metrics import read_rows
 from resnext.run.run_files import is_run
@@ -23,6 +24,7 @@ class TrialRun:
         steps: optimizer steps so far.
         seconds: of training, without start-up and validation, if its speed is the same throughout.
         is_finished: whether the run has no step left.
+        damage: why the run's files cannot be read, for a page; then its curve is empty.
     """
 
     name: str
@@ -31,6 +33,7 @@ class TrialRun:
     steps: int = 0
     seconds: float = 0.0
     is_finished: bool = False
+    damage: str = ""
 
     @property
     def epochs(self) -> int:
@@ -93,10 +96,20 @@ def run_name(sweep: str, number: int, seed: int | None) -> str:
     return f"{sweep}-{number}" if seed is None else f"{sweep}-{number}-seed{seed}"
 
 
-def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The runs of a trial, from their directories."""
+def read_runs(sweep: str, number: int, config: SweepConfig, *, damaged: bool = False) -> tuple[TrialRun, ...]:
+    """The runs of a trial, from their directories. `damaged`: a damaged run is returned; otherwise it is an error."""
+    read = _read_damaged_run if damaged else _read_run
     seeds = config.seeds or (None,)
-    return tuple(_read_run(run_name(sweep, number, seed), seed, config.metric) for seed in seeds)
+    return tuple(read(run_name(sweep, number, seed), seed, config.metric) for seed in seeds)
+
+
+def _read_damaged_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
+    try:
+        return _read_run(name, seed, metric)
+    except UserError as error:
+        return TrialRun(name, seed, {}, damage=str(error))
+    except Exception as error:  # damage that nobody thought of must not cost the other trials
+        return TrialRun(name, seed, {}, damage=describe_error(error))
 
 
 def _read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
