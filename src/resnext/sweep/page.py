@@ -13,6 +13,7 @@ from resnext.report.html import Html, facts, join, table, tag
 from resnext.report.page import Page, Section, render_page
 from resnext.report.plots import grid, is_available, plot_bars
 from resnext.report.report_file import PAGE, save_page
+from resnext.sweep.page_costs import cost_section
 from resnext.sweep.page_curves import find_marks, mean_curve, plot_curves
 from resnext.sweep.page_metric import Metric, find_metric
 from resnext.sweep.page_points import plot_families, plot_slices
@@ -36,15 +37,16 @@ def build_page(result: Result) -> Page:
     """A section that cannot be made is one line. Without matplotlib, the sections of plots are such lines."""
     metric = find_metric(result)
     has_points = bool(result.config.points)
-    plots = [Section("Slices", lambda: _slices(result, metric))]
-    families = [Section("Families", lambda: _families(result, metric))]
+    families = [
+        Section("Families", lambda: _families(result, metric)),
+        Section("Costs and conclusions", lambda: cost_section(result)),
+    ]
     sections = [
         Section("Result", lambda: _result(result, metric)),
         Section("Trials", lambda: _trials(result, metric)),
         Section("Learning curves", lambda: _curves(result, metric)),
-        *([] if has_points else plots),
-        Section("Importance of the keys", lambda: _importances(result)),
-        *(families if has_points else []),
+        *([] if has_points else [Section("Slices", lambda: _slices(result, metric))]),
+        *(families if has_points else [Section("Importance of the keys", lambda: _importances(result))]),
         Section("Settings", lambda: _settings(result.config)),
     ]
     return render_page(result.name, Html(""), sections)
@@ -166,8 +168,6 @@ def _bars(result: Result) -> str:
 
 
 def _importances(result: Result) -> Html:
-    if result.config.points:
-        raise UserError("sweep.points has no keys whose values could be compared")
     shares = result.importances
     if not shares:
         raise UserError(f"this needs at least {LEAST_TRIALS} complete trials with different values")
