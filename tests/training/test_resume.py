@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.callbacks import Callback
 
-from resnext.errors import Interrupted
+from resnext.errors import Interrupted, Paused
 from resnext.report.comparison import compare
 from resnext.run.directory import Run
 from resnext.run.metrics import read_rows
@@ -101,6 +101,29 @@ def test_a_run_stopped_after_the_last_validation_is_finished(images: Path):
     with with_callbacks(Stopper("on_validation_end", EPOCHS * STEPS)):
         fit(run)
     assert run.summary["status"] == "finished"
+
+
+@pytest.mark.parametrize("features", ["plain", "all"])
+def test_pauses_between_epochs_change_nothing(images: Path, undisturbed: Callable, features: str):
+    """Repeated with the same epoch, a start trains nothing. At the last epoch, the run is finished and not paused."""
+    run = build_run(images, "parts", optimizer="sgd", features=features, micro=None, workers=0)
+
+    def start(pause_after_epochs: int) -> Run:
+        return run.add_start(
+            replace(run.config, trainer=replace(run.config.trainer, pause_after_epochs=pause_after_epochs))
+        )
+
+    for epochs in (1, 1, 2):
+        with pytest.raises(Paused):
+            fit(start(epochs))
+        assert (run.summary["status"], run.summary["steps"], run.summary["epochs"]) == (
+            "paused",
+            epochs * STEPS,
+            epochs,
+        )
+    fit(start(EPOCHS))
+    assert run.summary["status"] == "finished"
+    assert_identical(undisturbed("sgd", features, None), run)
 
 
 def test_a_signal_stops_a_validation_early(images: Path):
