@@ -63,7 +63,7 @@ def test_the_conclusions_name_what_exceeds_the_spread():
             "no more than the spread of the seeds explains."
         ),
         (
-            "cardinality C=8 (92.10 %) and depth 2 (92.07 %) differ by +0.03 points, 95 % interval -2.68 to +2.74: "
+            "cardinality C=8 (92.10 %) and depth 2 (92.07 %) differ by +0.03 points, 95 % interval -2.67 to +2.74: "
             "no more than the spread of the seeds explains."
         ),
     ]
