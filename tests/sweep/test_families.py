@@ -55,12 +55,18 @@ def test_the_conclusions_name_what_exceeds_the_spread():
     spread = "the spread of the seeds explains."
     assert said == [
         "The networks have 1,000 to 1,010 parameters: they differ by 1 %.",
-        "cardinality C=8 (92.10 %) and cardinality C=1 (90.10 %) differ by +2.00 points, "
-        f"95 % interval +1.77 to +2.23: more than {spread}",
-        "depth 2 (92.07 %) and cardinality C=1 (90.10 %) differ by +1.97 points, "
-        f"95 % interval -0.74 to +4.67: no more than {spread}",
-        "cardinality C=8 (92.10 %) and depth 2 (92.07 %) differ by +0.03 points, "
-        f"95 % interval -2.67 to +2.74: no more than {spread}",
+        (
+            "cardinality C=8 (92.10 %) and cardinality C=1 (90.10 %) differ by +2.00 points, "
+            f"95 % interval +1.77 to +2.23: more than {spread}"
+        ),
+        (
+            "depth 2 (92.07 %) and cardinality C=1 (90.10 %) differ by +1.97 points, "
+            f"95 % interval -0.74 to +4.67: no more than {spread}"
+        ),
+        (
+            "cardinality C=8 (92.10 %) and depth 2 (92.07 %) differ by +0.03 points, "
+            f"95 % interval -2.67 to +2.74: no more than {spread}"
+        ),
     ]
 
 
