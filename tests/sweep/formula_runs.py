@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from resnext.config.sweep import SweepConfig, make_sweep
 from resnext.sweep.controller import Controller
@@ -45,8 +45,8 @@ class FormulaRuns:
 
     def start(self, killed_after: float = math.inf) -> list[Trial]:
         """Goes on with the sweep to its end, or until it is killed at the moment `killed_after`."""
-        journal = Journal(self.folder / "optuna.journal", self.config.direction)
         workers = FormulaWorkers(self, killed_after)
+        journal = KillableJournal(self.folder / "optuna.journal", self.config.direction, workers.pass_moment)
         compose = lambda _: SimpleNamespace(recipe=SimpleNamespace(epochs=self.epochs))  # noqa: E731
         self.controller = Controller(self.folder, self.config, journal, workers, compose, self.find)
         self.controller.run()
@@ -70,6 +70,23 @@ class FormulaRuns:
         return sum(to - since for _, since, to in self.jobs)
 
 
+class KillableJournal(Journal):
+    """Before and after each record is a moment to be killed."""
+
+    def __init__(self, path: Path, direction: Literal["maximize", "minimize"], pass_moment: Callable[[], None]) -> None:
+        super().__init__(path, direction)
+        for name in ("add", "report", "promote", "complete", "prune", "fail"):
+            setattr(self, name, self._killable(getattr(self, name), pass_moment))
+
+    def _killable(self, record: Callable[..., None], pass_moment: Callable[[], None]) -> Callable[..., None]:
+        def killable(*arguments: Any) -> None:
+            pass_moment()
+            record(*arguments)
+            pass_moment()
+
+        return killable
+
+
 class FormulaWorkers:
     """Trains the job that began first, at once. Each start and each end of a job is a moment to be killed."""
 
@@ -87,22 +104,22 @@ class FormulaWorkers:
         return len(self.begun) < self.runs.config.places
 
     def start(self, job: Job) -> None:
-        self._pass_moment()
+        self.pass_moment()
         self.begun.append(job)
 
     def wait(self, seconds: float) -> list[Ended]:
-        self._pass_moment()
+        self.pass_moment()
         job = self.begun.pop(0)
         error = self.runs.fails.get(job.run.name, "")
         if not error:
             self.runs.train(job)
-        self._pass_moment()
+        self.pass_moment()
         return [Ended(job, 0, time.time(), error)]
 
     def stop(self) -> None:
         self.begun.clear()
 
-    def _pass_moment(self) -> None:
+    def pass_moment(self) -> None:
         self.moments_left -= 1
         if self.moments_left < 0:
             raise Killed

@@ -85,7 +85,7 @@ def test_the_sections_are_in_order_and_points_have_families_in_place_of_slices()
     names = ["stem 7x7", "stem 3x3", "se none"]
     trials = [made_trial(at, {"point": name}, [[0.5 + at / 10]]) for at, name in enumerate(names)]
     page = build_page(made_result(trials, {"point": CategoricalDistribution(names)}, points=points))
-    ids = ["result", "trials", "learning-curves", "importance-of-the-keys", "families", "settings"]
+    ids = ["result", "trials", "learning-curves", "families", "costs-and-conclusions", "settings"]
     assert [each["id"] for each in PageReader(page.text).attributes("section")] == ids
     drawn = texts(section(page.text, "families"))
     assert [each for each in drawn if each in ("7x7", "3x3", "none")] == ["7x7", "3x3", "none"]

@@ -100,7 +100,8 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
     elif config.launcher == "slurm" and not waits:
         print(f"{pluralize(left, 'job')} in the queue; {again} collects the results and goes on")
     else:
-        print(f"sweep.budget_minutes={config.budget_minutes:g} is over: the runs are saved; {again} goes on")
+        kept = "the jobs stay in the queue" if config.launcher == "slurm" else "the runs are saved"
+        print(f"sweep.budget_minutes={config.budget_minutes:g} is over: {kept}; {again} goes on")
     return 0
 
 

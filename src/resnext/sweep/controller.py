@@ -3,6 +3,7 @@
 It may be killed at any moment: what it knows is in the journal and in the run directories.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from resnext.sweep.sampling import propose, seen_by_sampler
 from resnext.sweep.schedule import Job, find_job, find_promotion
 from resnext.sweep.space import SearchSpace
 from resnext.sweep.table import append_job, describe, write_csv
-from resnext.sweep.trial import Trial, TrialRun, read_runs
+from resnext.sweep.trial import Trial, TrialRun, read_damaged_runs, read_runs
 
 FindRuns = Callable[[str, int, SweepConfig], tuple[TrialRun, ...]]
 SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
@@ -56,7 +57,7 @@ class Controller:
         journal: Journal,
         workers: Workers,
         compose: Callable[[list[str]], Config],
-        find_runs: FindRuns = read_runs,
+        find_runs: FindRuns = read_damaged_runs,
     ) -> None:
         self.folder, self.config, self.journal, self.workers = folder, config, journal, workers
         self.compose, self.find_runs = compose, find_runs
@@ -126,35 +127,37 @@ class Controller:
         return self._promote(trials, for_want_of_others=True)
 
     def _record(self) -> None:
-        """Records the trials whose runs have all reached their target."""
+        """Records the trials whose runs have all reached their target. A kill between two records leaves the second."""
         for trial in self.trials:
-            if trial.state != "open" or trial.target in trial.values or self._trains(trial):
-                continue
-            if all(run.has_reached(trial.target) for run in trial.runs):
-                self._report(trial)
+            if trial.state == "open" and trial.target not in trial.values and not self._trains(trial):
+                self._report_if_reached(trial)
+        for trial in self.trials:
+            if trial.state == "open" and trial.target in trial.values:
+                self._decide(trial)
 
-    def _report(self, trial: Trial) -> None:
-        value = statistics.fmean(run.best(trial.target, self.config.direction) for run in trial.runs)
-        is_number = value == value
-        if is_number:
-            self.journal.report(trial.number, trial.target, value)
-        if trial.target != trial.rungs[-1] and is_number:
-            if self.config.pruner == "median":
-                self._judge(trial.number)
-        elif is_number:
+    def _report_if_reached(self, trial: Trial) -> None:
+        if damages := [f"{run.name}: {run.damage}" for run in trial.runs if run.damage]:
+            self._fail(trial.number, damages[0])
+        elif all(run.has_reached(trial.target) for run in trial.runs):
+            value = statistics.fmean(run.best(trial.target, self.config.direction) for run in trial.runs)
+            if math.isnan(value):
+                self._fail(trial.number, f"the metric of {trial.runs[0].name} is not a number")
+            else:
+                self.journal.report(trial.number, trial.target, value)
+                self._say(trial.number)
+
+    def _decide(self, trial: Trial) -> None:
+        """Completes a trial at its last rung. The median pruner decides once for each rung."""
+        value = trial.values[trial.target]
+        if trial.target == trial.rungs[-1]:
             self.journal.complete(trial.number, value)
-        else:
-            self.journal.fail(trial.number, f"the metric of {trial.runs[0].name} was never a number")
-        self._say(trial.number)
-
-    def _judge(self, number: int) -> None:
-        """The median pruner decides once."""
-        trials = self.trials
-        trial = trials[number]
-        if is_promoted(self.config, trial, trials, for_want_of_others=False):
-            self.journal.promote(number, trial.promotions + 1)
-        else:
-            self.journal.prune(number, trial.values[trial.target])
+            self._say(trial.number)
+        elif self.config.pruner == "median":
+            if is_promoted(self.config, trial, self.trials, for_want_of_others=False):
+                self.journal.promote(trial.number, trial.promotions + 1)
+            else:
+                self.journal.prune(trial.number, value)
+                self._say(trial.number)
 
     def _close(self, ended: Ended) -> None:
         """Takes note of a job that has ended."""
@@ -164,11 +167,12 @@ class Controller:
         reached = run.has_reached(ended.job.trial.target)
         if trial.state == "open" and (ended.error or not reached):
             error = ended.error or f"it ended after epoch {run.epochs} of {ended.job.trial.target}"
-            self.journal.fail(trial.number, f"{run.name}: {error}")
-            self._say(trial.number)
-            self._check_failures()
+            self._fail(trial.number, f"{run.name}: {error}")
 
-    def _check_failures(self) -> None:
+    def _fail(self, number: int, error: str) -> None:
+        """Raises RunFailed if more than sweep.max_failures trials have failed."""
+        self.journal.fail(number, error)
+        self._say(number)
         failed = [trial for trial in self.trials if trial.state == "failed"]
         if len(failed) > self.config.max_failures:
             raise RunFailed(

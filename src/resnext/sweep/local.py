@@ -13,6 +13,7 @@ from resnext.errors import UserError
 from resnext.runtime.parent_death import die_with_parent
 from resnext.sweep.command import job_command, last_line, output_file
 from resnext.sweep.schedule import Job
+from resnext.terminal import pluralize
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -90,7 +91,9 @@ class LocalWorkers:
         return [self._end(place) for place in ended]
 
     def stop(self) -> None:
-        """Asks every run to save and end, and waits for them."""
+        """Asks every run to save and end, and waits for them. A second Ctrl-C ends this process, and so the wait."""
+        if self._workers:
+            print(f"{pluralize(len(self._workers), 'run')} save and end", flush=True)
         for worker in self._workers.values():
             worker.process.terminate()
         for worker in self._workers.values():

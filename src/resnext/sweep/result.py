@@ -1,6 +1,5 @@
 """Result: what a sweep has found so far, for the terminal and as JSON."""
 
-import functools
 import shlex
 import textwrap
 import warnings
@@ -19,7 +18,7 @@ from resnext.sweep.families import Member, conclusions, find_members, member_lin
 from resnext.sweep.folder import SweepFolder
 from resnext.sweep.journal import Journal
 from resnext.sweep.table import rank, short_names, show_table, to_plain
-from resnext.sweep.trial import Trial, read_runs
+from resnext.sweep.trial import Trial, read_damaged_runs, read_runs
 from resnext.terminal import COLUMNS, pluralize
 
 LEAST_TRIALS = 4  # complete ones, for importances
@@ -103,5 +102,5 @@ def read_result(folder: SweepFolder, *, damaged: bool = False) -> Result:
     """
     config = folder.config
     journal = Journal(folder.path / "optuna.journal", config.direction, writes=False)
-    find_runs = functools.partial(read_runs, damaged=damaged)
+    find_runs = read_damaged_runs if damaged else read_runs
     return Result(folder.name, config, read_trials(folder.name, config, journal, find_runs), journal.study)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from resnext.config.sweep import SweepConfig
+from resnext.errors import RunFailed
 from resnext.launch.slurm import list_own_states, read_jobs
 from resnext.run.directory import Run
 from resnext.run.run_files import is_run
@@ -18,6 +19,7 @@ from resnext.sweep.schedule import Job
 from resnext.sweep.trial import TrialRun
 
 SECONDS_BETWEEN_QUERIES = 5.0
+QUERIES_WITHOUT_ANSWER = 12
 
 
 class SlurmWorkers:
@@ -36,9 +38,13 @@ class SlurmWorkers:
         return len(self._jobs) < self.config.places
 
     def start(self, job: Job) -> None:
-        """Submits the run, unless an earlier start has submitted it."""
+        """Submits the run, unless an earlier start has submitted it.
+
+        Raises:
+            RunFailed: if squeue does not answer: a job could be submitted twice.
+        """
         began = time.time()
-        if not is_queued(job.run, list_own_states() or {}):
+        if not self._is_submitted(job):
             output = output_file(self.folder, job.run)
             with open(output, "ab") as file:
                 code = subprocess.run(
@@ -67,6 +73,20 @@ class SlurmWorkers:
     def stop(self) -> None:
         """Leaves the jobs in the queue: they need no controller."""
         self._jobs.clear()
+
+    def _is_submitted(self, job: Job) -> bool:
+        """Waits for the job of an earlier rung to leave the queue: it has reached its epoch, and ends soon."""
+        silent = 0
+        while True:
+            states = list_own_states()
+            silent = silent + 1 if states is None else 0
+            if silent > QUERIES_WITHOUT_ANSWER:
+                raise RunFailed("squeue does not answer: the jobs stay in the queue; repeat the command later")
+            if states is not None and not is_queued(job.run, states):
+                return False
+            if states is not None and Run(job.run.path).config.trainer.pause_after_epochs == job.pause_after_epochs:
+                return True
+            time.sleep(SECONDS_BETWEEN_QUERIES)
 
     def _find_ended(self) -> list[Ended]:
         failed, self._failed = self._failed, []

@@ -96,11 +96,16 @@ def run_name(sweep: str, number: int, seed: int | None) -> str:
     return f"{sweep}-{number}" if seed is None else f"{sweep}-{number}-seed{seed}"
 
 
-def read_runs(sweep: str, number: int, config: SweepConfig, *, damaged: bool = False) -> tuple[TrialRun, ...]:
-    """The runs of a trial, from their directories. `damaged`: a damaged run is returned; otherwise it is an error."""
-    read = _read_damaged_run if damaged else _read_run
-    seeds = config.seeds or (None,)
-    return tuple(read(run_name(sweep, number, seed), seed, config.metric) for seed in seeds)
+def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
+    """The runs of a trial, from their directories. Raises UserError for a damaged one."""
+    return tuple(_read_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,))
+
+
+def read_damaged_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
+    """The same, with the `damage` of a damaged run."""
+    return tuple(
+        _read_damaged_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,)
+    )
 
 
 def _read_damaged_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
