@@ -108,6 +108,8 @@ class FormulaWorkers:
         self.begun.append(job)
 
     def wait(self, seconds: float) -> list[Ended]:
+        if not self.begun:
+            return []
         self.pass_moment()
         job = self.begun.pop(0)
         error = self.runs.fails.get(job.run.name, "")

@@ -75,7 +75,7 @@ def _go_on(folder: "SweepFolder | None", given: list[str], options: Any) -> int:
 
 def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
     from resnext.config.compose import composer
-    from resnext.sweep.controller import Controller
+    from resnext.sweep.controller import Controller, uses_cpu
     from resnext.sweep.journal import Journal
     from resnext.sweep.local import LocalWorkers, find_gpus
     from resnext.sweep.slurm import SlurmWorkers
@@ -87,7 +87,7 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
         if config.launcher == "slurm":
             workers: Any = SlurmWorkers(config, folder.path, lock, waits=waits)
         else:
-            workers = LocalWorkers(config, folder.path, lock, find_gpus())
+            workers = LocalWorkers(config, folder.path, lock, [] if uses_cpu(config, compose) else find_gpus())
         signal.signal(signal.SIGTERM, _raise_interrupted)
         try:
             left = Controller(folder.path, config, journal, workers, compose).run()

@@ -75,13 +75,14 @@ class Controller:
                 self._record()
                 self._start_jobs()
                 write_csv(self.folder, self.trials, self.config.direction)
-                if not self.workers.training:
+                if ended := self.workers.wait(SECONDS_BETWEEN_LOOKS):
+                    for each in ended:
+                        self._close(each)
+                elif not self.workers.training:
                     self._prune_the_rest()
                     return 0
-                if not self.workers.waits or self._is_over_budget():
+                elif not self.workers.waits or self._is_over_budget():
                     return len(self.workers.training)
-                for ended in self.workers.wait(SECONDS_BETWEEN_LOOKS):
-                    self._close(ended)
         finally:
             self.workers.stop()
             write_csv(self.folder, self.trials, self.config.direction)
@@ -223,6 +224,12 @@ def check_space(config: SweepConfig, compose: Callable[[list[str]], Config]) -> 
         if composed.run is not None:
             raise UserError("run names the sweep: write it as run=NAME, not in sweep.overrides")
         _check_metric(config, composed)
+
+
+def uses_cpu(config: SweepConfig, compose: Callable[[list[str]], Config]) -> bool:
+    """Whether the runs ask for a CPU, also on a machine with GPUs."""
+    space = SearchSpace(config)
+    return compose([*config.overrides, *space.overrides(space.examples()[0])]).trainer.accelerator == "cpu"
 
 
 def _check_metric(config: SweepConfig, composed: Config) -> None:

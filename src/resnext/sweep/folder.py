@@ -47,7 +47,7 @@ class SweepFolder:
         Raises:
             UserError: if NAME is a run or another sweep (with the differences), or has runs of `train -m`.
         """
-        if name.startswith((".", "-")) or "/" in name or not name.isprintable():
+        if name.startswith((".", "-")) or set('/"\\').intersection(name) or not name.isprintable():
             raise UserError(f"run={name!r} must be a plain folder name in runs/, such as lr")
         make_runs_folder(RUNS)
         folder = cls(name)

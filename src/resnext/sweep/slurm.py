@@ -10,13 +10,14 @@ from pathlib import Path
 
 from resnext.config.sweep import SweepConfig
 from resnext.errors import RunFailed
-from resnext.launch.slurm import list_own_states, read_jobs
+from resnext.files import read_text
+from resnext.launch.slurm import JOBS, list_own_states, read_jobs
 from resnext.run.directory import Run
 from resnext.run.run_files import is_run
 from resnext.sweep.command import job_command, last_line, output_file
 from resnext.sweep.local import Ended
 from resnext.sweep.schedule import Job
-from resnext.sweep.trial import TrialRun
+from resnext.sweep.trial import TrialRun, read_run
 
 SECONDS_BETWEEN_QUERIES = 5.0
 QUERIES_WITHOUT_ANSWER = 12
@@ -32,19 +33,23 @@ class SlurmWorkers:
 
     @property
     def training(self) -> set[str]:
-        return set(self._jobs)
+        return {*self._jobs, *(ended.job.run.name for ended in self._failed)}
 
     def has_place(self) -> bool:
         return len(self._jobs) < self.config.places
 
     def start(self, job: Job) -> None:
-        """Submits the run, unless an earlier start has submitted it.
+        """Submits the run, unless an earlier start has submitted it. If that job has left the queue, it has failed.
 
         Raises:
             RunFailed: if squeue does not answer: a job could be submitted twice.
         """
         began = time.time()
-        if not self._is_submitted(job):
+        is_queued_for_job = self._is_queued(job)
+        if not is_queued_for_job and count_submissions(job.run) > job.trial.promotions:
+            self._failed.append(Ended(job, -1, began, _describe(job, self.config.metric)))
+            return
+        if not is_queued_for_job:
             output = output_file(self.folder, job.run)
             with open(output, "ab") as file:
                 code = subprocess.run(
@@ -74,7 +79,7 @@ class SlurmWorkers:
         """Leaves the jobs in the queue: they need no controller."""
         self._jobs.clear()
 
-    def _is_submitted(self, job: Job) -> bool:
+    def _is_queued(self, job: Job) -> bool:
         """Waits for the job of an earlier rung to leave the queue: it has reached its epoch, and ends soon."""
         silent = 0
         while True:
@@ -95,7 +100,15 @@ class SlurmWorkers:
             return failed
         left = [name for name, (job, _) in self._jobs.items() if not is_queued(job.run, states)]
         ended = [self._jobs.pop(name) for name in left]
-        return failed + [Ended(job, -1, began, _describe(job)) for job, began in ended]
+        return failed + [Ended(job, -1, began, _describe(job, self.config.metric)) for job, began in ended]
+
+
+def count_submissions(run: TrialRun) -> int:
+    """How many jobs the run has had: each rung has one."""
+    try:
+        return sum(line.split()[1:2] == ["submitted"] for line in read_text(run.path / JOBS).splitlines())
+    except FileNotFoundError:
+        return 0
 
 
 def is_queued(run: TrialRun, states: dict[str, str]) -> bool:
@@ -106,12 +119,12 @@ def is_queued(run: TrialRun, states: dict[str, str]) -> bool:
     return jobs is not None and jobs.id in states
 
 
-def _describe(job: Job) -> str:
+def _describe(job: Job, metric: str | None) -> str:
     """Why a job has left the queue; empty if its run has reached what it was asked to."""
+    if read_run(job.run.name, job.run.seed, metric).has_reached(job.trial.target):
+        return ""
     run = Run(job.run.path)
     status = run.summary["status"]
-    if status in ("finished", "paused"):
-        return ""
     jobs = read_jobs(run)
     number = jobs.id if jobs else ""
     return f"job {number} has left the queue, and the run is {status}: see {run.path}/slurm-{number}.out"

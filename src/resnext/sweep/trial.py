@@ -98,7 +98,7 @@ def run_name(sweep: str, number: int, seed: int | None) -> str:
 
 def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
     """The runs of a trial, from their directories. Raises UserError for a damaged one."""
-    return tuple(_read_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,))
+    return tuple(read_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,))
 
 
 def read_damaged_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
@@ -110,14 +110,14 @@ def read_damaged_runs(sweep: str, number: int, config: SweepConfig) -> tuple[Tri
 
 def _read_damaged_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
     try:
-        return _read_run(name, seed, metric)
+        return read_run(name, seed, metric)
     except UserError as error:
         return TrialRun(name, seed, {}, damage=str(error))
     except Exception as error:  # damage that nobody thought of must not cost the other trials
         return TrialRun(name, seed, {}, damage=describe_error(error))
 
 
-def _read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
+def read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
     path = RUNS / name
     if not is_run(path):
         return TrialRun(name, seed, {})
