@@ -16,7 +16,10 @@ from resnext.errors import RunFailed, UserError
 from support.small_run import make_run, small_config, write_images
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
-GROUPS = sorted((path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "experiment")
+NO_CHOICES = ("experiment", "sweep")  # the first fixes the choices; the second is for `resnext sweep`
+GROUPS = sorted(
+    (path.parent.name, path.stem) for path in CONFIGS.glob("*/*.yaml") if path.parent.name not in NO_CHOICES
+)
 
 
 @pytest.fixture(autouse=True)

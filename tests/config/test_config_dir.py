@@ -123,7 +123,7 @@ def test_a_project_file_wins_over_a_file_of_the_same_name_with_a_warning(
 
 def test_a_folder_at_the_wrong_level_is_refused_with_the_right_one(folder: Path):
     (folder.parent / "empty").mkdir()
-    none = "holds none of data/, experiment/, logger/, model/, recipe/, slurm/, trainer/: give"
+    none = "holds none of data/, experiment/, logger/, model/, recipe/, slurm/, sweep/, trainer/: give"
     assert refusal("--config-dir=my configs/recipe") == f"--config-dir=my configs/recipe {none} {folder}, which does"
     assert refusal(f"--config-dir={folder.parent}") == f"--config-dir={folder.parent} {none} {folder}, which does"
     assert refusal("--config-dir=empty") == f"--config-dir=empty {none} a folder that does"

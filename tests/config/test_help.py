@@ -19,7 +19,7 @@ def test_the_page_fits_a_screen_and_names_every_choice(verb: str, capsys: pytest
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
     words = {word.strip(",") for line in lines for word in line.split()}
-    assert {path.stem for path in CONFIGS.glob("*/*.yaml")} <= words
+    assert {path.stem for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "sweep"} <= words
     assert f"`resnext {verb} --cfg job` prints all keys" in "\n".join(lines)
 
 

@@ -81,3 +81,22 @@ def test_a_sweep_that_exists_can_change_its_places_and_limits():
     assert change_sweep(sweep, ["sweep.parallel=4", "sweep.budget_minutes=5"], "a").places == 4
     with pytest.raises(UserError, match=r"^sweep.trials=5: the sweep a exists; only sweep.parallel, .* can change"):
         change_sweep(sweep, ["sweep.trials=5"], "a")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "has no settings: it needs a space or points"),
+        ("space: [a, b]", "write space as lines `KEY: VALUES`"),
+        ("overrides: recipe.epochs=8\nspace: {a: '1,2'}", "write overrides as a list"),
+        ("points: {a: {b: x=1}}", "write points as lines"),
+        ("points: {a: [b]}", "write points as lines"),
+        ("points: {a: {b: }}", "write points as lines"),
+        ("trails: 3", "sweep.trails is not a configuration key; did you mean sweep.trials?"),
+        ("space: {a: 1", "is not valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(folders: list[Path], content: str, message: str):
+    (folders[1] / "sweep/wrong.yaml").write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_sweep(["sweep=wrong"], folders)

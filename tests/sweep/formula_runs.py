@@ -33,6 +33,7 @@ class FormulaRuns:
     Attributes:
         jobs: each (run, from epoch, to epoch), in the order in which they ended.
         fails: run → the error of its job.
+        ends_early: run → the epoch of its early stop.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], epochs: int, curve: Curve) -> None:
@@ -41,24 +42,28 @@ class FormulaRuns:
         self.trained: dict[str, tuple[dict[str, Any], int, int]] = {}
         self.jobs: list[tuple[str, int, int]] = []
         self.fails: dict[str, str] = {}
+        self.ends_early: dict[str, int] = {}
         self.controller: Controller | None = None
 
     def start(self, killed_after: float = math.inf) -> list[Trial]:
         """Goes on with the sweep to its end, or until it is killed at the moment `killed_after`."""
         workers = FormulaWorkers(self, killed_after)
         journal = KillableJournal(self.folder / "optuna.journal", self.config.direction, workers.pass_moment)
-        compose = lambda _: SimpleNamespace(recipe=SimpleNamespace(epochs=self.epochs))  # noqa: E731
-        self.controller = Controller(self.folder, self.config, journal, workers, compose, self.find)
+        self.controller = Controller(self.folder, self.config, journal, workers, self.compose, self.find)
         self.controller.run()
         return self.controller.trials
+
+    def compose(self, _overrides: list[str]) -> Any:
+        return SimpleNamespace(recipe=SimpleNamespace(epochs=self.epochs))
 
     def find(self, name: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
         return tuple(self._find(run_name(name, number, seed), seed) for seed in config.seeds or (None,))
 
     def _find(self, name: str, seed: int | None) -> TrialRun:
         params, used, epochs = self.trained.get(name, ({}, 0, 0))
+        epochs = min(epochs, self.ends_early.get(name, epochs))
         curve = {epoch: self.curve(params, used, epoch) for epoch in range(1, epochs + 1)}
-        return TrialRun(name, seed, curve, is_finished=epochs == self.epochs)
+        return TrialRun(name, seed, curve, is_finished=epochs in (self.epochs, self.ends_early.get(name)))
 
     def train(self, job: Job) -> None:
         before = self.trained[job.run.name][2] if job.run.name in self.trained else 0

@@ -1,12 +1,15 @@
 """The controller, with runs whose results are a formula: what it trains, records and proposes, also after kills."""
 
 import csv
+import dataclasses
 import statistics
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from resnext.errors import RunFailed
+from resnext.errors import RunFailed, UserError
+from resnext.sweep.table import rank
 from sweep.formula_runs import FormulaRuns, Killed, accuracy
 
 Make = Callable[..., FormulaRuns]
@@ -134,3 +137,56 @@ def test_two_places_are_never_empty_while_a_trial_is_left(sweep: Make):
     trials = runs.start()
     assert len(trials) == len({trial.number for trial in trials}) == 7
     assert len(runs.jobs) == 7
+
+
+def test_a_run_that_stops_early_is_promoted_without_training(sweep: Make):
+    """Its trial is decided at each rung with its last value, and it is complete if it reaches the last rung."""
+    for pruner in ("asha", "median", "none"):
+        runs = sweep("0.1,0.11,0.01,0.001,1,10", epochs=9, pruner=pruner, min_epochs=1)
+        runs.ends_early = {f"{runs.folder.name}-{number}": 2 for number in range(6)}
+        assert {trial.state for trial in runs.start()} <= {"complete", "pruned"}
+        assert max(to for _, _, to in runs.jobs) <= 9
+        assert "complete" in {trial.state for trial in runs.start()}
+
+
+def test_a_lower_metric_can_be_better(sweep: Make):
+    runs = sweep("0.01,0.1,1", metric="val/loss", direction="minimize", curve=lambda *given: 1 - accuracy(*given))
+    assert rank(runs.start(), "minimize")[0].params == {"lr": "0.1"}
+
+
+def test_the_best_trial_may_be_a_shorter_one(sweep: Make):
+    long, short = sweep("0.01,0.001", epochs=20).start(), sweep("0.1,1", epochs=9).start()
+    assert rank([*long, *short], "maximize")[0].params == {"lr": "0.1"}
+
+
+def test_a_run_of_another_command_is_not_credited_to_a_trial(sweep: Make, monkeypatch: pytest.MonkeyPatch):
+    """For example after the journal was restored from a backup."""
+    runs = sweep("0.01,0.1")
+    find = runs.find
+    other = {"command": ("resnext", "train", "lr=0.5")}
+    monkeypatch.setattr(
+        runs,
+        "find",
+        lambda *given: tuple(dataclasses.replace(run, **other) if run.curve else run for run in find(*given)),
+    )
+    trials = runs.start()
+    assert {trial.state for trial in trials} == {"failed"}
+    assert "was made with other values: move it away" in trials[0].error
+
+
+def test_values_that_are_not_allowed_together_are_a_failed_trial(sweep: Make, monkeypatch: pytest.MonkeyPatch):
+    runs = sweep("0.01,0.1")
+
+    def refuse(overrides: list[str]) -> object:
+        if "lr=0.1" in overrides:
+            raise UserError("min_lr is above lr")
+        return SimpleNamespace(recipe=SimpleNamespace(epochs=runs.epochs))
+
+    monkeypatch.setattr(runs, "compose", refuse)
+    assert {trial.params["lr"]: trial.state for trial in runs.start()} == {"0.01": "complete", "0.1": "failed"}
+
+
+def test_the_budget_stops_the_sweep_between_two_ends(sweep: Make):
+    runs = sweep("0.01,0.1,1", budget_minutes=1e-9)
+    assert runs.start() == []
+    assert runs.jobs == []

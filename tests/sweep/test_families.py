@@ -56,15 +56,15 @@ def test_the_conclusions_name_what_exceeds_the_spread():
     assert said == [
         "The networks have 1,000 to 1,010 parameters: they differ by 1 %.",
         (
-            "cardinality C=8 (92.10 %) and cardinality C=1 (90.10 %) differ by +2.00 points, "
+            "cardinality C=8 (92.10) and cardinality C=1 (90.10) differ by +2.00, "
             f"95 % interval +1.77 to +2.23: more than {spread}"
         ),
         (
-            "depth 2 (92.07 %) and cardinality C=1 (90.10 %) differ by +1.97 points, "
+            "depth 2 (92.07) and cardinality C=1 (90.10) differ by +1.97, "
             f"95 % interval -0.74 to +4.67: no more than {spread}"
         ),
         (
-            "cardinality C=8 (92.10 %) and depth 2 (92.07 %) differ by +0.03 points, "
+            "cardinality C=8 (92.10) and depth 2 (92.07) differ by +0.03, "
             f"95 % interval -2.67 to +2.74: no more than {spread}"
         ),
     ]
@@ -74,7 +74,7 @@ def test_one_seed_says_nothing():
     said = conclusions([member("a", "1", [90.0]), member("a", "2", [91.5])])
     assert (
         said[1]
-        == "a 2 (91.50 %) and a 1 (90.00 %) have one seed each: nothing can be said about their difference of +1.50."
+        == "a 2 (91.50) and a 1 (90.00) have one seed each: nothing can be said about their difference of +1.50."
     )
     assert member_rows([member("a", "1", [90.0])])[1] == ["a 1", "90.00", "-", "1", "1,000", "2.0 M", "3.0"]
 
@@ -90,4 +90,5 @@ def test_costs_are_those_of_the_network():
     norms = 2 * (8 + inner + inner + outer + outer)
     assert cost.parameters == weights + norms + outer * 10 + 10
     assert cost.macs == weights * pixels + outer * 10
+    assert cost.step_ms is not None
     assert cost.step_ms > 0

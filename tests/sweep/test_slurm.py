@@ -35,6 +35,8 @@ def submitted(image_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(slurm, "subprocess", SimpleNamespace(run=submit, DEVNULL=subprocess.DEVNULL))
     clock = {"time": time.time, "monotonic": time.monotonic, "sleep": lambda _: None}
     monkeypatch.setattr(slurm, "time", SimpleNamespace(**clock))
+    monkeypatch.setattr(slurm, "SECONDS_UNTIL_FAILED", 0.0)
+    monkeypatch.setattr(slurm, "shutil", SimpleNamespace(which=lambda name: f"/usr/bin/{name}"))
     (tmp_path / "sweep/output").mkdir(parents=True)
     return names
 
@@ -88,7 +90,10 @@ def test_a_job_that_left_the_queue_meanwhile_has_failed(submitted: list[str], wo
 def test_the_job_of_an_earlier_rung_is_waited_for(submitted: list[str], workers: Callable, image_folder: Path):
     make_submitted_run(image_folder)
     promoted = Job(dataclasses.replace(JOB.trial, promotions=1, values={1: 0.5}), RUN)
-    made = workers({"7": "RUNNING"}, {"7": "COMPLETING"}, {})
+    made = workers({"7": "COMPLETING"}, {}, {})
+    made.start(promoted)
+    assert (submitted, made.training, made.wait(0)) == ([], {"lr-0"}, [])
+    assert made.training == set()  # the run is offered again
     made.start(promoted)
     assert submitted == ['run="lr-0"']
 
@@ -103,7 +108,7 @@ def test_a_refused_submission_is_a_failure_with_its_line(
     submitted: list[str], workers: Callable, monkeypatch, tmp_path: Path
 ):
     def refuse(_command: list[str], **_options: object) -> SimpleNamespace:
-        (tmp_path / "sweep/output/lr-0.txt").write_text("resnext slurm: give slurm.gpus_per_node=8\n")
+        (tmp_path / "sweep/output/lr-0-to-1.txt").write_text("resnext slurm: give slurm.gpus_per_node=8\n")
         return SimpleNamespace(returncode=2)
 
     monkeypatch.setattr(slurm, "subprocess", SimpleNamespace(run=refuse, DEVNULL=subprocess.DEVNULL))

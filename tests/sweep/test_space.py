@@ -46,7 +46,7 @@ def test_a_space_is_a_distribution(text: str, distribution: object):
 def test_the_size_is_the_product_and_the_examples_have_every_edge():
     space = space_of("a=1,2,3", "b=range(1,3)", "c=x,y")
     assert space.size == 12
-    seen = space.examples()
+    seen = [example for pair in space.examples() for example in pair]
     assert {each["a"] for each in seen} == {"1", "2", "3"}
     assert {each["b"] for each in seen} == {1, 2}
     assert set(product(("x",), ("1",), (1,))) <= {(each["c"], each["a"], each["b"]) for each in seen}
@@ -68,6 +68,8 @@ def test_named_points_are_their_overrides():
         ("tag(log,interval(0,1))", r"key=tag\(log,interval\(0,1\)\): a logarithmic interval must be above 0"),
         ("tag(log,interval(-1,1))", r"key=tag\(log,interval\(-1,1\)\): a logarithmic interval must be above 0"),
         ("tag(log,range(1,5))", r"key=tag\(log,range\(1,5\)\): only an interval can be logarithmic"),
+        ("shuffle(range(1,5))", r"key=shuffle\(range\(1,5\)\): the sampler chooses the order"),
+        ("1,2,1", r"key=1,2,1: a value is there twice"),
         ("glob(*)", r"key=glob\(\*\): a sweep takes A,B,C, choice\(…\), range\(…\) and interval\(…\)"),
     ],
 )

@@ -80,7 +80,7 @@ def _write_sweep(folder: "SweepFolder", output: Path | None) -> tuple[Path, "Pag
     from resnext.sweep.result import read_result
 
     path = output or folder.path / PAGE
-    page = build_page(read_result(folder, damaged=True))
+    page = build_page(read_result(folder))
     save_page(page, path)
     return path, page
 

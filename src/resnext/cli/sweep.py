@@ -23,14 +23,18 @@ def main(arguments: list[str]) -> int:
         "Killed at any moment, the same command goes on. docs/sweeps.md has the keys (sweep.sampler, sweep.trials, "
         "sweep.seeds, sweep.pruner, sweep.parallel, sweep.launcher …).",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="go on with the sweep runs/NAME")
-    parser.add_argument("arguments", nargs="*", metavar="KEY=SPACE", help="run=NAME, GROUP=NAME, KEY=VALUE, KEY=SPACE")
+    parser.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="NAME | KEY=SPACE",
+        help="NAME goes on with the sweep runs/NAME; run=NAME, GROUP=NAME, KEY=VALUE and KEY=SPACE make a sweep",
+    )
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="files of your own, as in `resnext train`")
     parser.add_argument("--table", action="store_true", help="only print the table of the sweep NAME")
     parser.add_argument("--wait", action="store_true", help="with sweep.launcher=slurm: stay until all jobs have ended")
     add_json(parser)
-    options = parser.parse_args(arguments)
-    given = [each for each in (options.name, *options.arguments) if each is not None]
+    options = parser.parse_intermixed_args(arguments)
+    given: list[str] = list(options.arguments)
     name = given.pop(0) if given and "=" not in given[0] else None
     if name is None and not given:
         raise UserError("give the name of a sweep, or KEY=SPACE; `resnext sweep --help` explains the arguments")
@@ -69,6 +73,8 @@ def _go_on(folder: "SweepFolder | None", given: list[str], options: Any) -> int:
             check_space(config, compose)
         folder = SweepFolder.create(asked.name or free_name(RUNS, "sweep"), config)
     else:
+        if options.config_dir is not None:
+            raise UserError("--config-dir is for a new sweep: the sweep keeps its own")
         config = change_sweep(folder.config, given, folder.name)
     return _run(folder, config, waits=options.wait)
 
@@ -95,9 +101,10 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
             print(f"interrupted: the runs are saved; {again} goes on")
             raise Interrupted(getattr(error, "signum", signal.SIGINT)) from None
     if not left:
+        _measure(folder)
         _show(folder, as_json=False)
-        _write_page(folder)
-    elif config.launcher == "slurm" and not waits:
+        return _write_page(folder)
+    if config.launcher == "slurm" and not waits:
         print(f"{pluralize(left, 'job')} in the queue; {again} collects the results and goes on")
     else:
         kept = "the jobs stay in the queue" if config.launcher == "slurm" else "the runs are saved"
@@ -119,12 +126,27 @@ def _show(folder: "SweepFolder", *, as_json: bool) -> None:
         print("\n".join(result.lines()))
 
 
-def _write_page(folder: "SweepFolder") -> None:
-    """Whatever happens to the page, the sweep is done."""
-    from resnext.sweep.page import write_page
+def _measure(folder: "SweepFolder") -> None:
+    """The costs of the networks of named points. Whatever happens to them, the sweep is done."""
+    if not folder.config.points:
+        return
+    from resnext.sweep.families import keep_costs
     from resnext.sweep.result import read_result
 
     try:
-        print(f"report    {write_page(folder.path, read_result(folder, damaged=True))}")
+        keep_costs(folder.path, read_result(folder).trials)
+    except Exception as error:
+        print(f"warning: the networks of {folder.path} are not measured: {describe_error(error)}")
+
+
+def _write_page(folder: "SweepFolder") -> int:
+    """Whatever happens to the page, the sweep is done. Returns 1 if every trial has failed."""
+    from resnext.sweep.page import write_page
+    from resnext.sweep.result import read_result
+
+    result = read_result(folder)
+    try:
+        print(f"report    {write_page(folder.path, result)}")
     except Exception as error:
         print(f"warning: the page of {folder.path} is not written: {describe_error(error)}")
+    return 1 if all(trial.state == "failed" for trial in result.trials) else 0

@@ -33,7 +33,7 @@ from resnext.config.parts import drop_options_of_removed_names, open_options
 from resnext.config.paths import PROJECT, with_absolute_paths
 from resnext.config.resolvers import register_resolvers
 from resnext.config.schema import Config, find_texts, parse_config, schema_defaults, to_dict
-from resnext.errors import RunFailed, UserError, describe_os_error
+from resnext.errors import Paused, RunFailed, UserError, describe_os_error
 
 CONFIGS = PROJECT / "configs"
 
@@ -65,6 +65,8 @@ def run_with_hydra(verb: str, arguments: list[str], task: Callable[[Config], flo
                 raise _find_own_error(error) or UserError(describe_mistake(error, folders)) from error
             except OSError as error:
                 raise UserError(describe_os_error(error)) from error
+        except Paused:  # the other jobs of a multirun go on
+            return None
         except (UserError, RunFailed) as error:
             if "SUBMITIT_EXECUTOR" in os.environ:  # a job in its own process: it must fail
                 raise

@@ -101,7 +101,7 @@ def parse_sweep(arguments: Sequence[str], folders: Sequence[Path], config_dir: s
     Raises:
         UserError: for an argument that is not KEY=VALUE, an unknown key of `sweep`, or a value that it refuses.
     """
-    parsed = [(argument, _parse(argument)) for argument in map(move_override, arguments)]
+    parsed = [(argument, parse_argument(argument)) for argument in map(move_override, arguments)]
     chosen = next((str(each.value()) for _, each in reversed(parsed) if each.key_or_group == GROUP), None)
     name = next((str(each.value()) for _, each in reversed(parsed) if each.key_or_group == "run"), chosen)
     settings = _read_file(chosen, folders) if chosen is not None else {}
@@ -136,7 +136,7 @@ def change_sweep(sweep: SweepConfig, arguments: Sequence[str], name: str) -> Swe
     """The settings of a sweep that exists, with those that may differ each time it goes on."""
     changes: dict[str, Any] = {}
     for argument in arguments:
-        override = _parse(argument)
+        override = parse_argument(argument)
         key = argument.partition("=")[0].removeprefix(f"{GROUP}.")
         if key not in OF_THIS_START:
             allowed = ", ".join(f"{GROUP}.{each}" for each in OF_THIS_START)
@@ -145,7 +145,7 @@ def change_sweep(sweep: SweepConfig, arguments: Sequence[str], name: str) -> Swe
     return make_sweep(to_dict(sweep) | changes)
 
 
-def _parse(argument: str) -> Override:
+def parse_argument(argument: str) -> Override:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -182,9 +182,25 @@ def _read_file(name: str, folders: Sequence[Path]) -> dict[str, Any]:
         raise UserError(f"{path} has no settings: it needs a space or points")
     if unknown := [key for key in content if key not in schema_defaults(SweepConfig)]:
         raise UserError(f"{path}: {unknown_key(f'{GROUP}.{unknown[0]}', {GROUP: schema_defaults(SweepConfig)})}")
-    if isinstance(content.get("space"), dict):
-        content["space"] = {key: str(value) for key, value in content["space"].items()}
+    _check_shapes(path, content)
+    content["space"] = {key: str(value) for key, value in (content.get("space") or {}).items()}
     return content
+
+
+def _check_shapes(path: Path, content: dict[str, Any]) -> None:
+    """Raises UserError for a list or a mapping that is written in another way."""
+    space, points, overrides = (
+        content.get(key) or kind() for key, kind in (("space", dict), ("points", dict), ("overrides", list))
+    )
+    if not isinstance(space, dict):
+        raise UserError(f"{path}: write space as lines `KEY: VALUES`")
+    if not isinstance(overrides, list):
+        raise UserError(f"{path}: write overrides as a list: [KEY=VALUE, …]")
+    if not isinstance(points, dict) or not all(
+        isinstance(labels, dict) and all(isinstance(each, list) for each in labels.values())
+        for labels in points.values()
+    ):
+        raise UserError(f"{path}: write points as lines `FAMILY: {{LABEL: [KEY=VALUE, …]}}`")
 
 
 def _as_tuples(settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@
       optuna.journal    the trials: values, results of each rung, promotions; the only state of a sweep
       trials.csv        a row for each trial, written anew after each change
       jobs.csv          a row for each process or SLURM job that ended: from when to when it had its place
-      output/RUN.txt    what the command of each run printed
+      output/           what the command of each run printed
       report.html       a page of all runs
     runs/NAME-N/        the run of trial N; with several seeds, runs/NAME-N-seedS
 

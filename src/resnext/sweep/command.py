@@ -7,6 +7,7 @@ from resnext.config.sweep import SweepConfig
 from resnext.sweep.schedule import Job
 from resnext.sweep.trial import Trial, TrialRun
 
+ERRORS = ("resnext train: ", "resnext slurm: ", "resnext fit: ")
 SHORTENED = ("recipe.epochs", "recipe.max_steps")  # a sweep may train for less than the whole training
 
 
@@ -36,8 +37,10 @@ def best_command(config: SweepConfig, trial: Trial) -> tuple[list[str], list[str
     return [each for each in overrides if each not in left_out], left_out
 
 
-def output_file(folder: Path, run: TrialRun) -> Path:
-    return folder / "output" / f"{run.name}.txt"
+def output_file(folder: Path, job: Job) -> Path:
+    """The file for what the command of this job prints."""
+    until = "end" if job.pause_after_epochs is None else job.pause_after_epochs
+    return folder / "output" / f"{job.run.name}-to-{until}.txt"
 
 
 def last_line(path: Path) -> str:
@@ -46,5 +49,5 @@ def last_line(path: Path) -> str:
         lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    errors = [line.partition(": ")[2] for line in lines if line.startswith(("resnext train: ", "resnext slurm: "))]
+    errors = [line.partition(": ")[2] for line in lines if line.startswith(ERRORS)]
     return (errors or lines or [""])[-1]

@@ -20,9 +20,9 @@ from resnext.sweep.local import Ended
 from resnext.sweep.pruning import find_rungs, is_promoted
 from resnext.sweep.sampling import propose, seen_by_sampler
 from resnext.sweep.schedule import Job, find_job, find_promotion
-from resnext.sweep.space import SearchSpace
+from resnext.sweep.space import Params, SearchSpace
 from resnext.sweep.table import append_job, describe, write_csv
-from resnext.sweep.trial import Trial, TrialRun, read_damaged_runs, read_runs
+from resnext.sweep.trial import Trial, TrialRun, read_runs
 
 FindRuns = Callable[[str, int, SweepConfig], tuple[TrialRun, ...]]
 SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
@@ -57,7 +57,7 @@ class Controller:
         journal: Journal,
         workers: Workers,
         compose: Callable[[list[str]], Config],
-        find_runs: FindRuns = read_damaged_runs,
+        find_runs: FindRuns = read_runs,
     ) -> None:
         self.folder, self.config, self.journal, self.workers = folder, config, journal, workers
         self.compose, self.find_runs = compose, find_runs
@@ -72,7 +72,8 @@ class Controller:
         """
         try:
             while True:
-                self._record()
+                if self._is_over_budget():
+                    return max(1, len(self.workers.training))
                 self._start_jobs()
                 write_csv(self.folder, self.trials, self.config.direction)
                 if ended := self.workers.wait(SECONDS_BETWEEN_LOOKS):
@@ -81,7 +82,7 @@ class Controller:
                 elif not self.workers.training:
                     self._prune_the_rest()
                     return 0
-                elif not self.workers.waits or self._is_over_budget():
+                elif not self.workers.waits:
                     return len(self.workers.training)
         finally:
             self.workers.stop()
@@ -92,7 +93,10 @@ class Controller:
         return read_trials(self.folder.name, self.config, self.journal, self.find_runs)
 
     def _start_jobs(self) -> None:
+        """Fills the free places. A promoted trial may have reached its next rung already, by early stopping."""
+        self._record_all()  # also if no place is free
         while self.workers.has_place():
+            self._record_all()
             trials = self.trials
             if (job := find_job(trials, self.workers.training)) is not None:
                 self.workers.start(job)
@@ -108,8 +112,13 @@ class Controller:
         before = [seen_by_sampler(*each) for each in zip(trials, self.journal.trials, strict=True)]
         made = propose(self.config, self.space, before)
         overrides = self.space.overrides(made.params)
-        rungs = find_rungs(self.config, self.compose([*self.config.overrides, *overrides]).recipe.epochs)
-        self.journal.add(made, overrides, rungs)
+        try:
+            epochs = self.compose([*self.config.overrides, *overrides]).recipe.epochs
+        except UserError as error:  # each value is allowed, but not these together
+            self.journal.add(made, overrides, (1,))
+            self._fail(len(trials), str(error))
+            return True
+        self.journal.add(made, overrides, find_rungs(self.config, epochs))
         return True
 
     def _promote(self, trials: Sequence[Trial], *, for_want_of_others: bool = False) -> bool:
@@ -127,19 +136,29 @@ class Controller:
             return False
         return self._promote(trials, for_want_of_others=True)
 
-    def _record(self) -> None:
-        """Records the trials whose runs have all reached their target. A kill between two records leaves the second."""
+    def _record_all(self) -> None:
+        """A run that has ended early reaches several rungs at once."""
+        while self._record():
+            pass
+
+    def _record(self) -> bool:
+        """Records the trials whose runs have all reached their target. Returns whether the median pruner promoted one.
+
+        What follows from a record is a record of its own: a kill between the two leaves the second for the next start.
+        """
         for trial in self.trials:
             if trial.state == "open" and trial.target not in trial.values and not self._trains(trial):
                 self._report_if_reached(trial)
+        has_promoted = False
         for trial in self.trials:
             if trial.state == "open" and trial.target in trial.values:
-                self._decide(trial)
+                has_promoted |= self._decide(trial)
+        return has_promoted
 
     def _report_if_reached(self, trial: Trial) -> None:
         if damages := [f"{run.name}: {run.damage}" for run in trial.runs if run.damage]:
             self._fail(trial.number, damages[0])
-        elif all(run.has_reached(trial.target) for run in trial.runs):
+        elif all(map(trial.has_reached_target, trial.runs)):
             value = statistics.fmean(run.best(trial.target, self.config.direction) for run in trial.runs)
             if math.isnan(value):
                 self._fail(trial.number, f"the metric of {trial.runs[0].name} is not a number")
@@ -147,8 +166,8 @@ class Controller:
                 self.journal.report(trial.number, trial.target, value)
                 self._say(trial.number)
 
-    def _decide(self, trial: Trial) -> None:
-        """Completes a trial at its last rung. The median pruner decides once for each rung."""
+    def _decide(self, trial: Trial) -> bool:
+        """Completes a trial at its last rung. The median pruner decides once for each rung; returns its promotion."""
         value = trial.values[trial.target]
         if trial.target == trial.rungs[-1]:
             self.journal.complete(trial.number, value)
@@ -156,18 +175,19 @@ class Controller:
         elif self.config.pruner == "median":
             if is_promoted(self.config, trial, self.trials, for_want_of_others=False):
                 self.journal.promote(trial.number, trial.promotions + 1)
-            else:
-                self.journal.prune(trial.number, value)
-                self._say(trial.number)
+                return True
+            self.journal.prune(trial.number, value)
+            self._say(trial.number)
+        return False
 
     def _close(self, ended: Ended) -> None:
         """Takes note of a job that has ended."""
         append_job(self.folder, ended)
         trial = self.trials[ended.job.trial.number]
         run = next(each for each in trial.runs if each.name == ended.job.run.name)
-        reached = run.has_reached(ended.job.trial.target)
+        reached = ended.job.trial.has_reached_target(run)
         if trial.state == "open" and (ended.error or not reached):
-            error = ended.error or f"it ended after epoch {run.epochs} of {ended.job.trial.target}"
+            error = ended.error or run.damage or f"it ended after epoch {run.epochs} of {ended.job.trial.target}"
             self._fail(trial.number, f"{run.name}: {error}")
 
     def _fail(self, number: int, error: str) -> None:
@@ -208,7 +228,7 @@ def _read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
         params=recorded.params,
         overrides=tuple(facts[OVERRIDES]),
         rungs=tuple(facts[RUNGS]),
-        runs=runs,
+        runs=tuple(run.checked(facts[OVERRIDES]) for run in runs),
         values=dict(recorded.intermediate_values),
         promotions=facts.get(PROMOTIONS, 0),
         state=STATES.get(recorded.state, "open"),  # pyright: ignore[reportArgumentType]
@@ -217,19 +237,41 @@ def _read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
 
 
 def check_space(config: SweepConfig, compose: Callable[[list[str]], Config]) -> None:
-    """Composes a run with each value of each key. Raises UserError for the first that a run would refuse."""
+    """Composes a run with each value of each key.
+
+    Raises:
+        UserError: for the first value that a run would refuse, a metric that the runs do not have, and trials that
+            cannot be compared.
+    """
     space = SearchSpace(config)
-    for params in space.examples():
-        composed = compose([*config.overrides, *space.overrides(params)])
-        if composed.run is not None:
-            raise UserError("run names the sweep: write it as run=NAME, not in sweep.overrides")
-        _check_metric(config, composed)
+    composed = [_compose_one(config, space, compose, *pair) for pair in space.examples()]
+    for each in composed:
+        _check_metric(config, each)
+    metrics = {each.recipe.best_by for each in composed}
+    if config.metric is None and len(metrics) > 1:
+        raise UserError(f"the trials have different metrics ({', '.join(sorted(metrics))}): give sweep.metric=val/top1")
+    epochs = {each.recipe.epochs for each in composed}
+    if config.pruner != "none" and len(epochs) > 1:
+        raise UserError(f"sweep.pruner={config.pruner} compares trials at the same epochs: give all one recipe.epochs")
+
+
+def _compose_one(
+    config: SweepConfig, space: SearchSpace, compose: Callable[[list[str]], Config], params: Params, others: Params
+) -> Config:
+    """The configuration with `params`; if a run would refuse it, with `others`, which share one value."""
+    try:
+        return compose([*config.overrides, *space.overrides(params)])
+    except UserError as error:
+        try:
+            return compose([*config.overrides, *space.overrides(others)])
+        except UserError:
+            raise error from None
 
 
 def uses_cpu(config: SweepConfig, compose: Callable[[list[str]], Config]) -> bool:
     """Whether the runs ask for a CPU, also on a machine with GPUs."""
     space = SearchSpace(config)
-    return compose([*config.overrides, *space.overrides(space.examples()[0])]).trainer.accelerator == "cpu"
+    return _compose_one(config, space, compose, *space.examples()[0]).trainer.accelerator == "cpu"
 
 
 def _check_metric(config: SweepConfig, composed: Config) -> None:

@@ -8,46 +8,61 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from resnext.config.pretrained import without_weights
 from resnext.config.schema import Config
 from resnext.models.complexity import count_macs
 from resnext.models.factory import build_model
 
 ROUNDS = 15  # of all networks in turn, so that other work on the machine slows them alike
 WARMUP = 3
+SECONDS = 120.0  # after this time, no further round
+BATCH = 16
 
 
 class Cost(NamedTuple):
-    """`step_ms`: forward and backward of one batch in float32, the median of `ROUNDS`."""
+    """`step_ms`: forward and backward of `BATCH` images in float32, the median; None if it was not measured."""
 
     parameters: int
     macs: int | None
-    step_ms: float
+    step_ms: float | None = None
+
+
+def count_costs(configs: Mapping[str, Config], num_classes: int) -> dict[str, Cost]:
+    """The costs without times. The networks are built, but compute nothing."""
+    return {name: Cost(*_count(config, num_classes)) for name, config in configs.items()}
 
 
 def measure_costs(configs: Mapping[str, Config], num_classes: int) -> dict[str, Cost]:
-    """The costs of each network, with the batch and the image size of its recipe, on this machine's GPU or CPU."""
+    """The costs of each network at the image size of its recipe, with times on this machine's GPU or CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     steps = {name: _Step(config, num_classes, device) for name, config in configs.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
+    began = time.monotonic()
     for number in range(WARMUP + ROUNDS):
+        if number > WARMUP and time.monotonic() - began > SECONDS:
+            break
         for name, step in steps.items():
             seconds = step.run()
             if number >= WARMUP:
                 times[name].append(seconds)
-    return {
-        name: Cost(step.parameters, step.macs, 1000 * statistics.median(times[name])) for name, step in steps.items()
-    }
+    counted = count_costs(configs, num_classes)
+    return {name: cost._replace(step_ms=1000 * statistics.median(times[name])) for name, cost in counted.items()}
+
+
+def _count(config: Config, num_classes: int) -> tuple[int, int | None]:
+    """Parameters and MACs of one image."""
+    network = build_model(without_weights(config).model, num_classes)
+    size = max(config.recipe.train_image_sizes())
+    return sum(parameter.numel() for parameter in network.parameters()), count_macs(network, size)
 
 
 class _Step:
     def __init__(self, config: Config, num_classes: int, device: torch.device) -> None:
-        network, size = build_model(config.model, num_classes), max(config.recipe.train_image_sizes())
-        self.parameters = sum(parameter.numel() for parameter in network.parameters())
-        self.macs = count_macs(network, size)
+        network, size = build_model(without_weights(config).model, num_classes), max(config.recipe.train_image_sizes())
         self.network = network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        images = torch.randn(config.recipe.batch_size, 3, size, size, device=device)
+        images = torch.randn(BATCH, 3, size, size, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)
-        self.targets = torch.zeros(config.recipe.batch_size, dtype=torch.long, device=device)
+        self.targets = torch.zeros(BATCH, dtype=torch.long, device=device)
 
     def run(self) -> float:
         """The seconds of one step."""

@@ -68,7 +68,7 @@ class LocalWorkers:
             os.sched_setaffinity(0, cores)
             die_with_parent(parent, signal.SIGTERM)  # it saves first
 
-        with open(output_file(self.folder, job.run), "ab") as output:
+        with open(output_file(self.folder, job), "ab") as output:
             process = subprocess.Popen(
                 job_command(self.config, job),
                 env={**os.environ, "WANDB_RUN_GROUP": self.folder.name, **environment},
@@ -109,7 +109,7 @@ class LocalWorkers:
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (": out of memory?" if code == -signal.SIGKILL else "")
-        return last_line(output_file(self.folder, job.run)) or f"exit code {code}"
+        return last_line(output_file(self.folder, job)) or f"exit code {code}"
 
 
 def share_devices(places: int, gpus: Sequence[str]) -> list[tuple[set[int], dict[str, str]]]:
@@ -135,5 +135,5 @@ def share_devices(places: int, gpus: Sequence[str]) -> list[tuple[set[int], dict
 def find_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [each for each in visible.split(",") if each]
-    return [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+        return [each for each in visible.split(",") if each not in ("", "-1", "NoDevFiles")]
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]  # CUDA counts from 0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from resnext.errors import UserError
 from resnext.report.html import Html, join, table, tag
 from resnext.report.plots import SERIES, figure, grid, is_available, render, variable
+from resnext.sweep.costs import BATCH
 from resnext.sweep.families import Member, conclusions, member_rows
 from resnext.sweep.result import Result
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NOTE = (
-    "MACs of one image; step: forward and backward of one batch in float32, the median of all networks measured in "
-    "turn on the machine that wrote this page."
+    f"MACs of one image; ms: forward and backward of {BATCH} images in float32, the median, all networks in turn on "
+    "the machine that ended this sweep. An accuracy is in percent."
 )
 
 
@@ -31,7 +32,7 @@ def cost_section(result: Result) -> Html:
     head, *rows = member_rows(members)
     plots = [
         _plot("MACs of one image, millions", members, lambda member: (member.cost.macs or 0) / 1e6),
-        _plot("step, ms", members, lambda member: member.cost.step_ms),
+        _plot(f"forward and backward of {BATCH} images, ms", members, lambda member: member.cost.step_ms or 0),
     ]
     drawn = [grid(*plots)] if is_available() else []
     return join([said, *drawn, tag("p", NOTE, class_="note"), table(head, rows, numbers=True)])
@@ -46,6 +47,6 @@ def _plot(label: str, members: Sequence[Member], cost: Callable[[Member], float]
             color = SERIES[styles[member.family]]
             axes.errorbar(cost(member), member.mean, yerr=member.std, fmt="o", color=color, markersize=4.5, capsize=2.5)
         axes.set_xlabel(label)
-        axes.set_ylabel("mean over the seeds, × 100")
+        axes.set_ylabel("mean over the seeds")
 
     return figure(f"Result over {label}", render(draw), [(family, variable(styles[family])) for family in families])

@@ -18,7 +18,7 @@ from resnext.sweep.families import Member, conclusions, find_members, member_lin
 from resnext.sweep.folder import SweepFolder
 from resnext.sweep.journal import Journal
 from resnext.sweep.table import rank, short_names, show_table, to_plain
-from resnext.sweep.trial import Trial, read_damaged_runs, read_runs
+from resnext.sweep.trial import Trial, read_any_runs
 from resnext.terminal import COLUMNS, pluralize
 
 LEAST_TRIALS = 4  # complete ones, for importances
@@ -94,13 +94,12 @@ class Result:
         }
 
 
-def read_result(folder: SweepFolder, *, damaged: bool = False) -> Result:
-    """What the sweep has found so far. `damaged`: a damaged run is read as a run without a result.
+def read_result(folder: SweepFolder) -> Result:
+    """What the sweep has found so far; a damaged run has no result.
 
     Raises:
-        UserError: if the journal is damaged, or, without `damaged`, a run.
+        UserError: if the journal is damaged.
     """
     config = folder.config
     journal = Journal(folder.path / "optuna.journal", config.direction, writes=False)
-    find_runs = read_damaged_runs if damaged else read_runs
-    return Result(folder.name, config, read_trials(folder.name, config, journal, find_runs), journal.study)
+    return Result(folder.name, config, read_trials(folder.name, config, journal, read_any_runs), journal.study)

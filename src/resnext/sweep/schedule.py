@@ -24,7 +24,7 @@ def find_job(trials: Sequence[Trial], training: Collection[str]) -> Job | None:
     for trial in trials:
         if trial.state == "open":
             for run in trial.runs:
-                if run.name not in training and not run.has_reached(trial.target):
+                if run.name not in training and not trial.has_reached_target(run):
                     return Job(trial, run)
     return None
 

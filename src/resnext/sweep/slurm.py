@@ -4,14 +4,15 @@ A job lives on without this process: the next start finds it in the queue, by it
 """
 
 import os
+import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from resnext.config.sweep import SweepConfig
-from resnext.errors import RunFailed
-from resnext.files import read_text
-from resnext.launch.slurm import JOBS, list_own_states, read_jobs
+from resnext.errors import RunFailed, UserError
+from resnext.launch.slurm import list_own_states, read_jobs
 from resnext.run.directory import Run
 from resnext.run.run_files import is_run
 from resnext.sweep.command import job_command, last_line, output_file
@@ -21,15 +22,24 @@ from resnext.sweep.trial import TrialRun, read_run
 
 SECONDS_BETWEEN_QUERIES = 5.0
 QUERIES_WITHOUT_ANSWER = 12
+SECONDS_UNTIL_FAILED = 65.0  # NFS may show a file as it was a minute ago
 
 
 class SlurmWorkers:
-    """`sweep.parallel` jobs in the queue. `waits`: whether this process stays until they have ended."""
+    """`sweep.parallel` jobs in the queue. `waits`: whether this process stays until they have ended.
+
+    Raises:
+        UserError: if SLURM's commands are not installed here.
+    """
 
     def __init__(self, config: SweepConfig, folder: Path, lock: int, *, waits: bool) -> None:
         self.config, self.folder, self.lock, self.waits = config, folder, lock, waits
-        self._jobs: dict[str, tuple[Job, float]] = {}
+        self._jobs: dict[str, _Queued] = {}
         self._failed: list[Ended] = []
+        if shutil.which("squeue") is None:
+            raise UserError(
+                "sweep.launcher=slurm needs squeue and sbatch, which are not installed here: use a login node"
+            )
 
     @property
     def training(self) -> set[str]:
@@ -39,18 +49,14 @@ class SlurmWorkers:
         return len(self._jobs) < self.config.places
 
     def start(self, job: Job) -> None:
-        """Submits the run, unless an earlier start has submitted it. If that job has left the queue, it has failed.
+        """Submits the run, unless an earlier start has submitted it.
 
         Raises:
             RunFailed: if squeue does not answer: a job could be submitted twice.
         """
-        began = time.time()
-        is_queued_for_job = self._is_queued(job)
-        if not is_queued_for_job and count_submissions(job.run) > job.trial.promotions:
-            self._failed.append(Ended(job, -1, began, _describe(job, self.config.metric)))
-            return
-        if not is_queued_for_job:
-            output = output_file(self.folder, job.run)
+        queued = _Queued(job, time.time(), is_for_job=was_submitted(job))
+        if not queued.is_for_job and not is_queued(job.run, ask_states()):
+            output = output_file(self.folder, job)
             with open(output, "ab") as file:
                 code = subprocess.run(
                     job_command(self.config, job),
@@ -62,15 +68,17 @@ class SlurmWorkers:
                     pass_fds=[self.lock],  # a submission that outlives this process delays the next start
                 ).returncode
             if code:
-                self._failed.append(Ended(job, -1, began, last_line(output) or f"exit code {code}"))
+                self._failed.append(Ended(job, -1, queued.began, last_line(output) or f"exit code {code}"))
                 return
-        self._jobs[job.run.name] = (job, began)
+            queued.is_for_job = True
+        self._jobs[job.run.name] = queued
 
     def wait(self, seconds: float) -> list[Ended]:
-        """The jobs that have left the queue, after at most `seconds`."""
+        """The jobs that have left the queue, after at most `seconds`, or a minute later if one looks unfinished."""
         deadline = time.monotonic() + seconds
-        while not (ended := self._find_ended()) and self._jobs and self.waits:
-            if time.monotonic() >= deadline:
+        while not (ended := self._find_ended()) and self._jobs:
+            is_leaving = any(each.left is not None for each in self._jobs.values())
+            if not is_leaving and (not self.waits or time.monotonic() >= deadline):
                 break
             time.sleep(SECONDS_BETWEEN_QUERIES)
         return ended
@@ -79,52 +87,75 @@ class SlurmWorkers:
         """Leaves the jobs in the queue: they need no controller."""
         self._jobs.clear()
 
-    def _is_queued(self, job: Job) -> bool:
-        """Waits for the job of an earlier rung to leave the queue: it has reached its epoch, and ends soon."""
-        silent = 0
-        while True:
-            states = list_own_states()
-            silent = silent + 1 if states is None else 0
-            if silent > QUERIES_WITHOUT_ANSWER:
-                raise RunFailed("squeue does not answer: the jobs stay in the queue; repeat the command later")
-            if states is not None and not is_queued(job.run, states):
-                return False
-            if states is not None and Run(job.run.path).config.trainer.pause_after_epochs == job.pause_after_epochs:
-                return True
-            time.sleep(SECONDS_BETWEEN_QUERIES)
-
     def _find_ended(self) -> list[Ended]:
         failed, self._failed = self._failed, []
         states = list_own_states() if self._jobs else {}
         if states is None:  # no answer: nothing is known
             return failed
-        left = [name for name, (job, _) in self._jobs.items() if not is_queued(job.run, states)]
-        ended = [self._jobs.pop(name) for name in left]
-        return failed + [Ended(job, -1, began, _describe(job, self.config.metric)) for job, began in ended]
+        for name, queued in [*self._jobs.items()]:
+            if is_queued(queued.job.run, states):
+                queued.left = None
+            elif not queued.is_for_job:  # of an earlier rung: now the run can be submitted
+                del self._jobs[name]
+            elif ended := self._end(queued):
+                failed.append(ended)
+                del self._jobs[name]
+        return failed
+
+    def _end(self, queued: "_Queued") -> Ended | None:
+        """None while the files may be older than the end of the job: a network file system shows them late."""
+        job, now = queued.job, time.monotonic()
+        try:
+            is_done = job.trial.has_reached_target(read_run(job.run.name, job.run.seed, self.config.metric))
+            error = "" if is_done else _describe(job)
+        except UserError as damage:
+            is_done, error = False, str(damage)
+        queued.left = queued.left or now
+        if not is_done and now - queued.left < SECONDS_UNTIL_FAILED:
+            return None
+        return Ended(job, -1, queued.began, error)
 
 
-def count_submissions(run: TrialRun) -> int:
-    """How many jobs the run has had: each rung has one."""
+@dataclass
+class _Queued:
+    """A job. `is_for_job`: false for one of an earlier rung. `left`: when it was first seen to be gone."""
+
+    job: Job
+    began: float
+    is_for_job: bool
+    left: float | None = None
+
+
+def ask_states() -> dict[str, str]:
+    """The state of each of this user's jobs. Raises RunFailed if squeue does not answer for a minute."""
+    for _ in range(QUERIES_WITHOUT_ANSWER):
+        if (states := list_own_states()) is not None:
+            return states
+        time.sleep(SECONDS_BETWEEN_QUERIES)
+    raise RunFailed("squeue does not answer: the jobs stay in the queue; repeat the command later")
+
+
+def was_submitted(job: Job) -> bool:
+    """Whether the run has a job, and its newest start is for this rung."""
+    if not is_run(job.run.path):
+        return False
+    run = Run(job.run.path)
     try:
-        return sum(line.split()[1:2] == ["submitted"] for line in read_text(run.path / JOBS).splitlines())
-    except FileNotFoundError:
-        return 0
+        return read_jobs(run) is not None and run.config.trainer.pause_after_epochs == job.pause_after_epochs
+    except UserError:  # damaged: its submission says so
+        return False
 
 
 def is_queued(run: TrialRun, states: dict[str, str]) -> bool:
     """Whether the newest job of a run is still in the queue, with these states of all jobs."""
-    if not is_run(run.path):
-        return False
-    jobs = read_jobs(Run(run.path))
+    jobs = read_jobs(Run(run.path)) if is_run(run.path) else None
     return jobs is not None and jobs.id in states
 
 
-def _describe(job: Job, metric: str | None) -> str:
-    """Why a job has left the queue; empty if its run has reached what it was asked to."""
-    if read_run(job.run.name, job.run.seed, metric).has_reached(job.trial.target):
-        return ""
+def _describe(job: Job) -> str:
+    """Why the run of a job that has left the queue is not where it should be."""
     run = Run(job.run.path)
-    status = run.summary["status"]
     jobs = read_jobs(run)
     number = jobs.id if jobs else ""
+    status = run.summary["status"]
     return f"job {number} has left the queue, and the run is {status}: see {run.path}/slurm-{number}.out"

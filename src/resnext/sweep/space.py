@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from resnext.config.sweep import SweepConfig
+from resnext.config.sweep import SweepConfig, parse_argument
 from resnext.errors import UserError
 
 POINT = "point"  # the parameter of a sweep over named points: `FAMILY LABEL`
@@ -34,7 +33,7 @@ class SearchSpace:
         if self._points:
             self.distributions[POINT], self.grid[POINT] = CategoricalDistribution([*self._points]), [*self._points]
         for key, text in sweep.space.items():
-            override = OverridesParser.create().parse_override(f"{key}={text}")
+            override = parse_argument(f"{key}={text}")
             self.distributions[key], self.grid[key] = _convert(override)
             if sweep.sampler == "grid" and self.grid[key] is None:
                 raise UserError(
@@ -54,18 +53,25 @@ class SearchSpace:
             return list(self._points[params[POINT]])
         return [f"{key}={value}" for key, value in params.items()]
 
-    def examples(self) -> list[Params]:
-        """Sets of values that together have each value of each key; of a number, its lowest and its highest."""
+    def examples(self) -> list[tuple[Params, Params]]:
+        """For each value of each key (of a number, its lowest and highest): two sets of values that have it.
+
+        The other keys have their first value in one set, and their last value in the other.
+        """
         edges = {key: _edges(each) for key, each in self.distributions.items()}
-        first = {key: values[0] for key, values in edges.items()}
-        return [first, *(first | {key: value} for key, values in edges.items() for value in values[1:])]
+        first, last = ({key: values[at] for key, values in edges.items()} for at in (0, -1))
+        return [(first | {key: value}, last | {key: value}) for key, values in edges.items() for value in values]
 
 
 def _convert(override: Override) -> tuple[BaseDistribution, list[Any] | None]:
     """The distribution, and its values if they can be counted."""
     text, space = override.input_line, override.value()
+    if getattr(space, "shuffle", False):
+        raise UserError(f"{text}: the sampler chooses the order; leave shuffle out")
     if override.is_choice_sweep() and not isinstance(space, Glob):
         values = list(override.sweep_string_iterator())
+        if len(set(values)) < len(values):
+            raise UserError(f"{text}: a value is there twice")
         if not values:
             raise UserError(f"{text}: the space is empty; give at least one value")
         return CategoricalDistribution(values), values
@@ -80,7 +86,7 @@ def _convert_range(text: str | None, space: RangeSweep, values: list[Any]) -> tu
     if not values:
         raise UserError(f"{text}: the space is empty; range(FROM,TO) goes from FROM up to, but not including, TO")
     low, high, is_log = values[0], values[-1], "log" in space.tags
-    if space.shuffle or high < low:
+    if high < low:
         values, low, high = sorted(values), min(values), max(values)
     if is_log:
         raise UserError(f"{text}: only an interval can be logarithmic: tag(log, interval(FROM,TO))")

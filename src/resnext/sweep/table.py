@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ JOB_COLUMNS = ("run", "to_epoch", "place", "began", "ended", "error")
 
 
 def spread(trial: Trial, direction: str) -> float | None:
-    """The standard deviation of the seeds (n - 1 in the denominator); None for one seed."""
+    """The standard deviation of the seeds (n - 1 in the denominator); None for one seed, or without a value of each."""
     epochs = max(trial.values, default=0)
     values = [run.best(epochs, direction) for run in trial.runs]
-    return statistics.stdev(values) if len(values) > 1 and epochs else None
+    if len(values) < 2 or not epochs or not all(map(math.isfinite, values)):
+        return None
+    return statistics.stdev(values)
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -54,8 +57,9 @@ def rank(trials: Sequence[Trial], direction: str) -> list[Trial]:
     sign = -1 if direction == "maximize" else 1
 
     def key(trial: Trial) -> tuple[float, ...]:
-        value = trial.value if trial.value is not None else float("inf") * sign * -1
-        return trial.state != "complete", -max(trial.values, default=0), sign * value, trial.number
+        done = trial.state == "complete"
+        value = math.inf if trial.value is None else sign * trial.value
+        return not done, 0 if done else -max(trial.values, default=0), value, trial.number
 
     return sorted(trials, key=key)
 

@@ -1,6 +1,7 @@
 """A trial of a sweep, as its journal knows it, and its runs, as their directories know them. Pure data."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,8 @@ class TrialRun:
         steps: optimizer steps so far.
         seconds: of training, without start-up and validation, if its speed is the same throughout.
         is_finished: whether the run has no step left.
-        damage: why the run's files cannot be read, for a page; then its curve is empty.
+        damage: why the run cannot be read, or is not the trial's; then its curve is empty.
+        command: that made the run; None before.
     """
 
     name: str
@@ -34,13 +36,18 @@ class TrialRun:
     seconds: float = 0.0
     is_finished: bool = False
     damage: str = ""
+    command: tuple[str, ...] | None = None
+
+    def checked(self, overrides: Sequence[str]) -> "TrialRun":
+        """This run; damaged if another command than that of a trial with these overrides has made it."""
+        if self.command is None or set(overrides) <= set(self.command):
+            return self
+        damage = f"{self.path} was made with other values: move it away, and give the sweep another run=NAME"
+        return TrialRun(self.name, self.seed, {}, damage=damage)
 
     @property
     def epochs(self) -> int:
         return max(self.curve, default=0)
-
-    def has_reached(self, epochs: int) -> bool:
-        return self.is_finished or self.epochs >= epochs
 
     def best(self, epochs: int, direction: str) -> float:
         """The best value up to this epoch; it is NaN if none is a number."""
@@ -77,6 +84,10 @@ class Trial:
         """The epoch that its runs may train to now."""
         return self.rungs[self.promotions]
 
+    def has_reached_target(self, run: TrialRun) -> bool:
+        """At the last rung, the run must have finished: its last row is written before its last checkpoint."""
+        return run.is_finished or (self.target != self.rungs[-1] and run.epochs >= self.target)
+
     @property
     def is_waiting(self) -> bool:
         """Whether its runs have reached the target, and only the pruner can let it go on."""
@@ -97,24 +108,22 @@ def run_name(sweep: str, number: int, seed: int | None) -> str:
 
 
 def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The runs of a trial, from their directories. Raises UserError for a damaged one."""
-    return tuple(read_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,))
+    """The runs of a trial, from their directories; a damaged one has its `damage`. Raises OSError."""
+    names = [(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,)]
+    return tuple(_read_damaged_run(name, seed, config.metric, UserError) for name, seed in names)
 
 
-def read_damaged_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The same, with the `damage` of a damaged run."""
-    return tuple(
-        _read_damaged_run(run_name(sweep, number, seed), seed, config.metric) for seed in config.seeds or (None,)
-    )
+def read_any_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
+    """The same for a reader: no damage, also one that nobody thought of, costs the other runs."""
+    names = [(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,)]
+    return tuple(_read_damaged_run(name, seed, config.metric, Exception) for name, seed in names)
 
 
-def _read_damaged_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
+def _read_damaged_run(name: str, seed: int | None, metric: str | None, damage: type[Exception]) -> TrialRun:
     try:
         return read_run(name, seed, metric)
-    except UserError as error:
-        return TrialRun(name, seed, {}, damage=str(error))
-    except Exception as error:  # damage that nobody thought of must not cost the other trials
-        return TrialRun(name, seed, {}, damage=describe_error(error))
+    except damage as error:
+        return TrialRun(name, seed, {}, damage=str(error) if isinstance(error, UserError) else describe_error(error))
 
 
 def read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
@@ -127,7 +136,14 @@ def read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
     steps = max(int(rows[-1]["step"]) if rows else 0, summary.get("steps", 0))
     speed = summary.get("images_per_sec")
     seconds = steps * batch_size / speed if speed else 0.0
-    return TrialRun(name, seed, curve, steps, seconds, is_finished=summary["status"] == "finished")
+    is_finished = summary["status"] == "finished"
+    return TrialRun(name, seed, curve, steps, seconds, is_finished=is_finished, command=_read_command(path.absolute()))
+
+
+@functools.cache
+def _read_command(path: Path) -> tuple[str, ...]:
+    """The command that made the run."""
+    return tuple(map(str, Run(path).info.get("command", ())))
 
 
 @functools.cache  # it cannot change, and a controller reads every run after every event
