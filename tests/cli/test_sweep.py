@@ -25,7 +25,7 @@ TINY = (
     [
         ((), "give the name of a sweep, or KEY=SPACE"),
         (("nosuch",), "nosuch is not a sweep: runs/nosuch has no sweep.yaml"),
-        (("--table", "run=a", "seed=1"), "name the sweep whose table is asked for: resnext sweep NAME --table"),
+        (("--table", "run=a", "seed=1"), "--table and --json need the name of a sweep: resnext sweep NAME --table"),
         (("recipe.optimiser.lr=1,2",), "recipe.optimiser is not a configuration key; did you mean recipe.optimizer?"),
         (("recipe=a2,a9",), "recipe=a9 does not exist; recipe is one of a1, a2"),
         (("recipe.optimizer.lr=0.1,-1",), "recipe.optimizer.lr=-1 is not allowed: it should be greater than 0"),
@@ -83,7 +83,7 @@ def test_a_sweep_records_a_failing_trial_and_trains_the_others(resnext: Callable
     )
     refused = resnext("sweep", "run=sizes", *TINY, "recipe.batch_size=32,64")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("resnext sweep: runs/sizes is another sweep: its ")
+    assert refused.stderr.startswith("resnext sweep: runs/sizes is a different sweep: its ")
 
 
 @pytest.mark.processes

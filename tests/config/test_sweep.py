@@ -54,9 +54,9 @@ def test_an_argument_replaces_the_same_key_of_the_file(folders: list[Path]):
     ("arguments", "message"),
     [
         (["recipe.epochs=3"], "a sweep needs the values of at least one key, such as recipe.optimizer.lr=0.05,0.1,0.2"),
-        (["seed=1,2"], "seed=1,2: a sweep gives seed one value: give sweep.seeds=[0,1,2], which reports mean and"),
-        (["run=a,b"], "run=a,b: a sweep gives run one value: it names the sweep"),
-        ([LR, "sweep.sampler=tpe"], "sweep.sampler=tpe has no end of its own: give sweep.trials=N"),
+        (["seed=1,2"], "seed=1,2: a sweep cannot search over seed: give sweep.seeds=[0,1,2], which reports mean and"),
+        (["run=a,b"], "run=a,b: a sweep cannot search over run: it names the sweep"),
+        ([LR, "sweep.sampler=tpe"], "sweep.sampler=tpe needs a number of trials: give sweep.trials=N"),
         ([LR, "sweep.sampler=tpee"], "sweep.sampler=tpee is not allowed: it should be 'grid', 'random', 'tpe' or 'gp'"),
         ([LR, "sweep.trails=3"], "sweep.trails is not a configuration key; did you mean sweep.trials?"),
         ([LR, "sweep.trials=0"], "sweep.trials=0 is not allowed: it should be greater than or equal to 1"),

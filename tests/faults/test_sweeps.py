@@ -1,16 +1,17 @@
 """A sweep whose process is killed at random moments loses no trial, and trains none twice."""
 
 import csv
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from faults.commands import OPTIONS
+from faults.commands import OPTIONS, Command, children
 from resnext.run.directory import Run
 
 KILLS = 20
@@ -28,12 +29,14 @@ TRIALS = 12
 def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
     start: Callable, resnext: Callable, digits: Path, tmp_path: Path, instants: random.Random
 ):
-    """Two places. Each run ends bit-identical to the same run trained alone."""
+    """Two places. Each run ends bit-identical to the same run trained alone. Every second kill also kills the runs."""
     sweep, one_thread = ("sweep", "run=swept", *RUNS, "sweep.parallel=2"), {"OMP_NUM_THREADS": "1"}
     killed = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         process = start(*sweep, **one_thread)
         time.sleep(instants.uniform(0, SECONDS))
+        if number % 2:
+            kill_runs(process)
         process.kill(signal.SIGKILL)
         code = process.wait()
         assert code in (-signal.SIGKILL, 0), process.output
@@ -47,7 +50,9 @@ def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
     assert len({(row["recipe.optimizer.lr"], row["recipe.batch_size"]) for row in rows}) == TRIALS
     names = {path.parent.name for path in tmp_path.glob("runs/swept-*/config.yaml")}
     assert names == {row["runs"] for row in rows}
-    print(f"{killed} kills; {sum(len(starts(tmp_path, name)) for name in names)} starts of {TRIALS} runs")
+    begun = {name: [start["from_step"] for start in Run(tmp_path / "runs" / name).info["starts"]] for name in names}
+    assert all(steps == sorted(steps) for steps in begun.values()), begun  # a run never begins again
+    print(f"{killed} kills; the starts of each run began at step {sorted(begun.values())}")
 
     train_alone(tmp_path, digits.parent)
     alone = {values(Run(path.parent)): path.parent for path in tmp_path.glob("runs/alone-*/config.yaml")}
@@ -63,8 +68,12 @@ def train_alone(folder: Path, data: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def starts(folder: Path, name: str) -> list[Any]:
-    return Run(folder / "runs" / name).info["starts"]
+def kill_runs(sweep: Command) -> None:
+    """Stops the process of the sweep first: it would record that its runs were killed."""
+    sweep.kill(signal.SIGSTOP)
+    for run in children(sweep.pid):
+        with suppress(ProcessLookupError):
+            os.kill(run, signal.SIGKILL)
 
 
 def values(run: Run) -> tuple[float | None, int]:

@@ -52,21 +52,14 @@ def test_the_conclusions_name_what_exceeds_the_spread():
     narrow = member("cardinality", "C=8", [92.0, 92.1, 92.2], parameters=1010)
     deep = member("depth", "2", [91.0, 92.0, 93.2])
     said = conclusions([wide, narrow, deep])
-    spread = "the spread of the seeds explains."
+    none = "contains 0: the seeds do not show a difference."
+    some = "does not contain 0: the seeds show a difference."
+    wide_name, narrow_name = "cardinality C=1 (90.10)", "cardinality C=8 (92.10)"
     assert said == [
         "The networks have 1,000 to 1,010 parameters: they differ by 1 %.",
-        (
-            "cardinality C=8 (92.10) and cardinality C=1 (90.10) differ by +2.00, "
-            f"95 % interval +1.77 to +2.23: more than {spread}"
-        ),
-        (
-            "depth 2 (92.07) and cardinality C=1 (90.10) differ by +1.97, "
-            f"95 % interval -0.74 to +4.67: no more than {spread}"
-        ),
-        (
-            "cardinality C=8 (92.10) and depth 2 (92.07) differ by +0.03, "
-            f"95 % interval -2.67 to +2.74: no more than {spread}"
-        ),
+        f"{narrow_name} and {wide_name} differ by +2.00. The 95 % interval, +1.77 to +2.23, {some}",
+        f"depth 2 (92.07) and {wide_name} differ by +1.97. The 95 % interval, -0.74 to +4.67, {none}",
+        f"{narrow_name} and depth 2 (92.07) differ by +0.03. The 95 % interval, -2.67 to +2.74, {none}",
     ]
 
 

@@ -69,7 +69,7 @@ def test_named_points_are_their_overrides():
         ("tag(log,interval(-1,1))", r"key=tag\(log,interval\(-1,1\)\): a logarithmic interval must be above 0"),
         ("tag(log,range(1,5))", r"key=tag\(log,range\(1,5\)\): only an interval can be logarithmic"),
         ("shuffle(range(1,5))", r"key=shuffle\(range\(1,5\)\): the sampler chooses the order"),
-        ("1,2,1", r"key=1,2,1: a value is there twice"),
+        ("1,2,1", r"key=1,2,1: a value appears twice"),
         ("glob(*)", r"key=glob\(\*\): a sweep takes A,B,C, choice\(…\), range\(…\) and interval\(…\)"),
     ],
 )
@@ -79,5 +79,7 @@ def test_a_wrong_space_is_one_line(text: str, message: str):
 
 
 def test_a_grid_refuses_an_interval():
-    with pytest.raises(UserError, match=r"^key=interval\(0,1\): a grid has no end on an interval; give values"):
+    with pytest.raises(
+        UserError, match=r"^key=interval\(0,1\): a grid cannot list all values of an interval; give values"
+    ):
         space_of("key=interval(0,1)")

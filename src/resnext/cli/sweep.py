@@ -20,14 +20,14 @@ def main(arguments: list[str]) -> int:
     parser = ArgumentParser(
         "resnext sweep",
         description="Train many runs as one: resnext sweep run=lr experiment=NAME recipe.optimizer.lr=0.05,0.1,0.2. "
-        "Killed at any moment, the same command goes on. docs/sweeps.md has the keys (sweep.sampler, sweep.trials, "
-        "sweep.seeds, sweep.pruner, sweep.parallel, sweep.launcher …).",
+        "If the sweep is killed, repeat the command to continue it. docs/sweeps.md explains the keys (sweep.sampler, "
+        "sweep.trials, sweep.seeds, sweep.pruner, sweep.parallel, sweep.launcher …).",
     )
     parser.add_argument(
         "arguments",
         nargs="*",
         metavar="NAME | KEY=SPACE",
-        help="NAME goes on with the sweep runs/NAME; run=NAME, GROUP=NAME, KEY=VALUE and KEY=SPACE make a sweep",
+        help="NAME continues the sweep runs/NAME; run=NAME, GROUP=NAME, KEY=VALUE and KEY=SPACE start a new sweep",
     )
     parser.add_argument("-cd", "--config-dir", metavar="DIR", help="files of your own, as in `resnext train`")
     parser.add_argument("--table", action="store_true", help="only print the table of the sweep NAME")
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{name} is not a sweep: runs/{Path(name).name} has no sweep.yaml")
     if options.table or options.json:
         if folder is None:
-            raise UserError("name the sweep whose table is asked for: resnext sweep NAME --table")
+            raise UserError("--table and --json need the name of a sweep: resnext sweep NAME --table")
         _show(folder, as_json=options.json)
         return 0
     return _go_on(folder, given, options)
@@ -74,7 +74,9 @@ def _go_on(folder: "SweepFolder | None", given: list[str], options: Any) -> int:
         folder = SweepFolder.create(asked.name or free_name(RUNS, "sweep"), config)
     else:
         if options.config_dir is not None:
-            raise UserError("--config-dir is for a new sweep: the sweep keeps its own")
+            raise UserError(
+                "--config-dir is only for a new sweep: an existing sweep keeps its own folder; leave --config-dir out"
+            )
         config = change_sweep(folder.config, given, folder.name)
     return _run(folder, config, waits=options.wait)
 
@@ -87,7 +89,7 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
     from resnext.sweep.slurm import SlurmWorkers
 
     again = f"`resnext sweep {shlex.quote(folder.name)}`"
-    print(f"sweep     {folder.path}; stopped or killed, {again} goes on")
+    print(f"sweep     {folder.path}; if it stops or is killed, {again} continues it")
     with folder.locked() as lock, composer(config.config_dir) as compose:
         journal = Journal(folder.path / "optuna.journal", config.direction)
         if config.launcher == "slurm":
@@ -108,7 +110,7 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
         print(f"{pluralize(left, 'job')} in the queue; {again} collects the results and goes on")
     else:
         kept = "the jobs stay in the queue" if config.launcher == "slurm" else "the runs are saved"
-        print(f"sweep.budget_minutes={config.budget_minutes:g} is over: {kept}; {again} goes on")
+        print(f"sweep.budget_minutes={config.budget_minutes:g} is used up: {kept}; {again} continues the sweep")
     return 0
 
 
@@ -127,7 +129,7 @@ def _show(folder: "SweepFolder", *, as_json: bool) -> None:
 
 
 def _measure(folder: "SweepFolder") -> None:
-    """The costs of the networks of named points. Whatever happens to them, the sweep is done."""
+    """Measures the networks of named points. A failure here is only a warning: the sweep is complete."""
     if not folder.config.points:
         return
     from resnext.sweep.families import keep_costs
@@ -140,7 +142,7 @@ def _measure(folder: "SweepFolder") -> None:
 
 
 def _write_page(folder: "SweepFolder") -> int:
-    """Whatever happens to the page, the sweep is done. Returns 1 if every trial has failed."""
+    """Writes the page. A failure here is only a warning: the sweep is complete. Returns 1 if every trial has failed."""
     from resnext.sweep.page import write_page
     from resnext.sweep.result import read_result
 

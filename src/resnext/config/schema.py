@@ -40,8 +40,8 @@ class TrainerConfig:
     on a GPU, only algorithms that give the same bits each time. `on_nonfinite`: after a loss that is not finite, stop
     the training, or skip the step (skip waits for the device at every step). `timeout_minutes`: how long a process may
     keep the others waiting before they end. `max_restarts`: how many times to restart this machine's processes after
-    one dies. `pause_after_epochs`: end the process after the validation of this epoch, with a checkpoint, as a sweep
-    does; null or a later epoch goes on exactly.
+    one dies. `pause_after_epochs`: save a checkpoint and end the process after the validation of this epoch; a sweep
+    uses this. To resume the run, give null or a later epoch.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"

@@ -23,7 +23,7 @@ from resnext.config.types import STRICT, Count, Name, Positive
 from resnext.errors import UserError
 
 GROUP = "sweep"
-OF_THIS_START = ("parallel", "launcher", "budget_minutes", "max_failures")  # may differ each time a sweep goes on
+OF_THIS_START = ("parallel", "launcher", "budget_minutes", "max_failures")  # may change each time a sweep is continued
 NOT_SWEPT = {"run": "it names the sweep", "seed": "give sweep.seeds=[0,1,2], which reports mean and spread"}
 Overrides = tuple[Name, ...]
 
@@ -34,16 +34,17 @@ class SweepConfig:
 
     `overrides`: KEY=VALUE for every run. `space`: the values of each key that is searched, in Hydra's syntax. `points`:
     instead of a space, named sets of overrides: family → label → overrides. `sampler`: Optuna's sampler; grid takes
-    every combination. `sampler_seed`: the seed of the sampler. `trials`: how many trials; null: all of a grid. `seeds`:
-    the seeds of each trial; the sampler sees their mean. Empty: one run, with the experiment's seed. `metric`: a column
-    of metrics.csv, whose best epoch counts; null: the recipe's own (val/top1, or val_ema/top1 with an EMA).
-    `direction`: whether a higher metric is better. `pruner`: Optuna's pruner; asha pauses the trials that are not among
-    the best of a rung, and may promote them later; median ends those below the median. `min_epochs`: the first rung,
-    and the distance of the rungs of median; null: a ninth of the epochs for asha, a tenth for median.
-    `reduction_factor`: of asha: 1 / reduction_factor of a rung goes on, to reduction_factor times its epochs.
-    `parallel`: how many runs train at the same time; null: 1, and 8 jobs on SLURM. `launcher`: where they train.
-    `budget_minutes`: after this time the sweep stops, and the same command goes on. `max_failures`: the sweep stops
-    after more failed trials than this. `config_dir`: the folder of --config-dir.
+    every combination. `sampler_seed`: the seed of the sampler. `trials`: the number of trials; null: every combination
+    of the grid. `seeds`: the seeds of each trial; the sampler sees their mean. Empty: one run, with the experiment's
+    seed. `metric`: a column of metrics.csv, whose best epoch counts; null: the recipe's own (val/top1, or val_ema/top1
+    with an EMA). `direction`: whether a higher metric is better. `pruner`: Optuna's pruner; asha pauses the trials that
+    are not among the best of a rung, and may promote them later; median ends the trials that are worse than the median.
+    `min_epochs`: the epochs of the first rung; with median, also the epochs between two rungs; null: a ninth of the
+    epochs for asha, a tenth for median. `reduction_factor`: with asha, the best 1 / reduction_factor of the trials of a
+    rung continue, to reduction_factor times as many epochs. `parallel`: how many runs train at the same time; null: 1,
+    and 8 jobs on SLURM. `launcher`: where the runs train: on this machine, or as SLURM jobs. `budget_minutes`: the
+    sweep stops after this time; repeat the command to continue it. `max_failures`: the sweep stops after more failed
+    trials than this. `config_dir`: the folder of --config-dir.
     """
 
     overrides: Overrides = ()
@@ -67,7 +68,7 @@ class SweepConfig:
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.sampler != "grid" and self.trials is None:
-            raise ValueError(f"sweep.sampler={self.sampler} has no end of its own: give sweep.trials=N")
+            raise ValueError(f"sweep.sampler={self.sampler} needs a number of trials: give sweep.trials=N")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"sweep.seeds={list(self.seeds)} has a seed twice")
         if self.metric is not None and self.metric.endswith("loss") and self.direction == "maximize":
@@ -117,7 +118,7 @@ def parse_sweep(arguments: Sequence[str], folders: Sequence[Path], config_dir: s
             if not override.is_sweep_override():
                 overrides.append(argument)
             elif key in NOT_SWEPT:
-                raise UserError(f"{argument}: a sweep gives {key} one value: {NOT_SWEPT[key]}")
+                raise UserError(f"{argument}: a sweep cannot search over {key}: {NOT_SWEPT[key]}")
             else:
                 space[key] = text
     return Asked(name, make_sweep(settings | {"space": space, "overrides": overrides, "config_dir": config_dir}))

@@ -100,7 +100,7 @@ class Controller:
             trials = self.trials
             if (job := find_job(trials, self.workers.training)) is not None:
                 self.workers.start(job)
-            elif not (self._promote(trials) or self._add_trial(trials) or self._promote_for_want_of_others(trials)):
+            elif not (self._promote(trials) or self._add_trial(trials) or self._promote_best_waiting(trials)):
                 return
 
     def _add_trial(self, trials: Sequence[Trial]) -> bool:
@@ -121,20 +121,20 @@ class Controller:
         self.journal.add(made, overrides, find_rungs(self.config, epochs))
         return True
 
-    def _promote(self, trials: Sequence[Trial], *, for_want_of_others: bool = False) -> bool:
+    def _promote(self, trials: Sequence[Trial], *, no_other_work: bool = False) -> bool:
         def may_go_on(trial: Trial) -> bool:
-            return is_promoted(self.config, trial, trials, for_want_of_others=for_want_of_others)
+            return is_promoted(self.config, trial, trials, no_other_work=no_other_work)
 
         trial = find_promotion(trials, self.config.direction, may_go_on)
         if trial is not None:
             self.journal.promote(trial.number, trial.promotions + 1)
         return trial is not None
 
-    def _promote_for_want_of_others(self, trials: Sequence[Trial]) -> bool:
-        """With few trials, a rung may never be full: then its best goes on, so that one trial is trained to its end."""
+    def _promote_best_waiting(self, trials: Sequence[Trial]) -> bool:
+        """With few trials, a rung may never be full. Then its best trial continues, so that one reaches its end."""
         if self.workers.training or any(trial.state == "complete" for trial in trials):
             return False
-        return self._promote(trials, for_want_of_others=True)
+        return self._promote(trials, no_other_work=True)
 
     def _record_all(self) -> None:
         """A run that has ended early reaches several rungs at once."""
@@ -144,7 +144,8 @@ class Controller:
     def _record(self) -> bool:
         """Records the trials whose runs have all reached their target. Returns whether the median pruner promoted one.
 
-        What follows from a record is a record of its own: a kill between the two leaves the second for the next start.
+        A result and the decision that follows from it are two records. After a kill between them, the next start writes
+        the second.
         """
         for trial in self.trials:
             if trial.state == "open" and trial.target not in trial.values and not self._trains(trial):
@@ -173,7 +174,7 @@ class Controller:
             self.journal.complete(trial.number, value)
             self._say(trial.number)
         elif self.config.pruner == "median":
-            if is_promoted(self.config, trial, self.trials, for_want_of_others=False):
+            if is_promoted(self.config, trial, self.trials, no_other_work=False):
                 self.journal.promote(trial.number, trial.promotions + 1)
                 return True
             self.journal.prune(trial.number, value)
@@ -198,7 +199,7 @@ class Controller:
         if len(failed) > self.config.max_failures:
             raise RunFailed(
                 f"{len(failed)} trials have failed (sweep.max_failures={self.config.max_failures}), the last: "
-                f"{failed[-1].error}; after the cause is mended, start another sweep, or raise sweep.max_failures"
+                f"{failed[-1].error}; fix the cause, then start a new sweep, or give a higher sweep.max_failures"
             )
 
     def _prune_the_rest(self) -> None:
@@ -252,13 +253,15 @@ def check_space(config: SweepConfig, compose: Callable[[list[str]], Config]) -> 
         raise UserError(f"the trials have different metrics ({', '.join(sorted(metrics))}): give sweep.metric=val/top1")
     epochs = {each.recipe.epochs for each in composed}
     if config.pruner != "none" and len(epochs) > 1:
-        raise UserError(f"sweep.pruner={config.pruner} compares trials at the same epochs: give all one recipe.epochs")
+        raise UserError(
+            f"sweep.pruner={config.pruner} compares trials at the same epochs: give all trials the same recipe.epochs"
+        )
 
 
 def _compose_one(
     config: SweepConfig, space: SearchSpace, compose: Callable[[list[str]], Config], params: Params, others: Params
 ) -> Config:
-    """The configuration with `params`; if a run would refuse it, with `others`, which share one value."""
+    """Composes a run with `params`. If a run would refuse them, with `others`, which have one value in common."""
     try:
         return compose([*config.overrides, *space.overrides(params)])
     except UserError as error:

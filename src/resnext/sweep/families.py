@@ -1,4 +1,4 @@
-"""Families of a sweep over named points, compared: accuracy with its spread, cost, and what the seeds allow to say."""
+"""Families of a sweep over named points: accuracy with its spread, cost, and which differences the seeds support."""
 
 import json
 import statistics
@@ -21,6 +21,7 @@ from resnext.sweep.trial import Trial
 
 COSTS = "costs.json"
 CONFIDENCE = 0.95
+NO_DIFFERENCE = "contains 0: the seeds do not show a difference"
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,9 @@ def _say(one: Member, other: Member) -> str:
     said = f"{one.name} ({one.mean:.2f}) and {other.name} ({other.mean:.2f})"
     if difference is None:
         return f"{said} have one seed each: nothing can be said about their difference of {one.mean - other.mean:+.2f}."
-    verdict = "more than" if difference.exceeds_spread else "no more than"
+    verdict = "does not contain 0: the seeds show a difference" if difference.exceeds_spread else NO_DIFFERENCE
     interval = f"{difference.low:+.2f} to {difference.high:+.2f}"
-    return (
-        f"{said} differ by {difference.points:+.2f}, 95 % interval {interval}: {verdict} "
-        "the spread of the seeds explains."
-    )
+    return f"{said} differ by {difference.points:+.2f}. The 95 % interval, {interval}, {verdict}."
 
 
 def _find_complete(trials: Sequence[Trial]) -> dict[str, Trial]:

@@ -69,8 +69,8 @@ class SweepFolder:
         if differ:
             key = differ[0]
             raise UserError(
-                f"{self.path} is another sweep: its {key} is {made[key]}, and now {asked[key]}; give another run=NAME, "
-                f"or `resnext sweep {self.name}` to go on with it"
+                f"{self.path} is a different sweep: its {key} is {made[key]}, and you ask for {asked[key]}; give "
+                f"another run=NAME, or `resnext sweep {self.name}` to go on with it"
             )
 
     @contextmanager
@@ -93,7 +93,7 @@ class SweepFolder:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("waiting for the runs of the start before: they save, and end", flush=True)
+            print("waiting until the runs of the previous start have saved and ended", flush=True)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:  # a file system without locks: the lock of each run remains
             pass

@@ -92,7 +92,7 @@ def _command(result: Result) -> Html:
 
 
 def _trials(result: Result, metric: Metric) -> Html:
-    """The best trials first. A damaged run costs its row the steps and the time, and has its error there."""
+    """The best trials first. The row of a trial with a damaged run has no steps and no time; it shows the error."""
     if not result.trials:
         raise UserError("no trial has begun yet")
     ranked = rank(result.trials, result.config.direction)

@@ -1,4 +1,4 @@
-"""The families of a sweep's page over what they cost, and what the seeds allow to say."""
+"""The results of a sweep's page over their cost, and which differences the seeds support."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

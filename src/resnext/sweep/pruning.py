@@ -31,24 +31,24 @@ def find_rungs(config: SweepConfig, epochs: int) -> tuple[int, ...]:
     return (*rungs, epochs)
 
 
-def is_promoted(config: SweepConfig, trial: Trial, trials: Sequence[Trial], *, for_want_of_others: bool) -> bool:
+def is_promoted(config: SweepConfig, trial: Trial, trials: Sequence[Trial], *, no_other_work: bool) -> bool:
     """Whether a trial that waits at its target may go on.
 
-    `for_want_of_others`: no other work is left, so the best of an incomplete rung is promoted too, as Optuna does.
+    `no_other_work`: no other work is left, so the best of an incomplete rung is promoted too, as Optuna does.
     """
     study = optuna.create_study(direction=config.direction)
     study.add_trials([_seen_by_pruner(each) for each in trials if each is not trial])
     study.add_trial(_seen_by_pruner(trial, asked=True))
-    return not _build_pruner(config, trial, for_want_of_others).prune(study, study.trials[-1])
+    return not _build_pruner(config, trial, no_other_work).prune(study, study.trials[-1])
 
 
-def _build_pruner(config: SweepConfig, trial: Trial, for_want_of_others: bool) -> BasePruner:
+def _build_pruner(config: SweepConfig, trial: Trial, no_other_work: bool) -> BasePruner:
     if config.pruner == "median":
         return MedianPruner()
     return SuccessiveHalvingPruner(
         min_resource=trial.rungs[0],
         reduction_factor=config.reduction_factor,
-        bootstrap_count=0 if for_want_of_others else config.reduction_factor - 1,
+        bootstrap_count=0 if no_other_work else config.reduction_factor - 1,
     )
 
 

@@ -1,7 +1,7 @@
 """propose: the next trial, by one of Optuna's samplers, as a pure function of the trials so far.
 
-Each proposal has a sampler of its own, seeded by its number: so a sweep that was killed proposes what it would have
-proposed without the kill.
+Each proposal uses a new sampler, seeded by the trial's number. So a sweep that was killed proposes the same trials as
+one that was not.
 """
 
 import warnings

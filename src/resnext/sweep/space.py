@@ -37,7 +37,7 @@ class SearchSpace:
             self.distributions[key], self.grid[key] = _convert(override)
             if sweep.sampler == "grid" and self.grid[key] is None:
                 raise UserError(
-                    f"{key}={text}: a grid has no end on an interval; give values, as {key}=A,B,C or "
+                    f"{key}={text}: a grid cannot list all values of an interval; give values, as {key}=A,B,C or "
                     f"{key}='range(FROM,TO,STEP)', or sweep.sampler=tpe and sweep.trials=N"
                 )
 
@@ -71,7 +71,7 @@ def _convert(override: Override) -> tuple[BaseDistribution, list[Any] | None]:
     if override.is_choice_sweep() and not isinstance(space, Glob):
         values = list(override.sweep_string_iterator())
         if len(set(values)) < len(values):
-            raise UserError(f"{text}: a value is there twice")
+            raise UserError(f"{text}: a value appears twice; remove one")
         if not values:
             raise UserError(f"{text}: the space is empty; give at least one value")
         return CategoricalDistribution(values), values

@@ -114,7 +114,7 @@ def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, .
 
 
 def read_any_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The same for a reader: no damage, also one that nobody thought of, costs the other runs."""
+    """The same for the table and the page: any exception makes only its own run damaged."""
     names = [(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,)]
     return tuple(_read_damaged_run(name, seed, config.metric, Exception) for name, seed in names)
 
