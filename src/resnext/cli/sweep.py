@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--wait", action="store_true", help="with sweep.launcher=slurm: stay until all jobs have ended")
     add_json(parser)
     options = parser.parse_intermixed_args(arguments)
-    given: list[str] = list(options.arguments)
+    given: list[str] = [each for each in options.arguments if each]  # make passes an empty RUN
     name = given.pop(0) if given and "=" not in given[0] else None
     if name is None and not given:
         raise UserError("give the name of a sweep, or KEY=SPACE; `resnext sweep --help` explains the arguments")

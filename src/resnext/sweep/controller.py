@@ -165,7 +165,8 @@ class Controller:
                 self._fail(trial.number, f"the metric of {trial.runs[0].name} is not a number")
             else:
                 self.journal.report(trial.number, trial.target, value)
-                self._say(trial.number)
+                if self.config.pruner == "asha" and trial.target != trial.rungs[-1]:
+                    self._say(trial.number)
 
     def _decide(self, trial: Trial) -> bool:
         """Completes a trial at its last rung. The median pruner decides once for each rung; returns its promotion."""
