@@ -262,8 +262,8 @@ def sweep_of_trials(lab: Path, cluster: Cluster) -> Path:
     controller.wait()
     last = resnext(lab, "sweep", "trials", "--wait", **hooks)
     assert "4 trials: 4 complete" in last.stdout, last.stdout + last.stderr
-    assert "stop" in (lab / "runs/trials-0/jobs.txt").read_text().split("restart 1")[0]
-    assert len(json.loads((lab / "runs/trials-0/run.json").read_text())["starts"]) == 2
+    assert "preempted" in (lab / "runs/trials-0/jobs.txt").read_text()
+    assert len(json.loads((lab / "runs/trials-0/run.json").read_text())["starts"]) >= 2  # another scenario may preempt it
     alone = resnext(lab, "train", *TINY, "-m", "run=trial-alone", values, OMP_NUM_THREADS="1")
     assert alone.returncode == 0, alone.stderr
     return lab / "runs"
