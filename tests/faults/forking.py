@@ -11,7 +11,7 @@ from typing import Any
 
 from resnext.__main__ import main
 
-MOST_RANKS = 8
+MOST_RANKS = 3
 
 
 def serve() -> None:

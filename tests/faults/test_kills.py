@@ -121,21 +121,18 @@ def test_after_a_rank_is_killed_all_ranks_are_restarted(
     resnext("compare", str(whole_pair), "runs/parts")
 
 
-@pytest.mark.parametrize("world", [3, 8])
-def test_many_ranks_are_bit_identical_after_a_kill_and_a_stop(
-    start: Callable, resnext: Callable, tmp_path: Path, world: int
-):
-    """With three ranks or more, a sum depends on its order."""
-    options = (*OPTIONS, "recipe.epochs=2", "recipe.batch_size=48", f"trainer.devices={world}")
+def test_three_ranks_are_bit_identical_after_a_kill_and_a_stop(start: Callable, resnext: Callable, tmp_path: Path):
+    """With three ranks or more, a sum depends on its order. tests/training/test_resume_ranks.py has up to 8 ranks."""
+    options = (*OPTIONS, "recipe.epochs=2", "recipe.batch_size=48", "trainer.devices=3")
     resnext("train", *options, "run=whole")
     run = tmp_path / "runs/parts"
     command = start("train", *options, "run=parts", "checkpoint.every_steps=5", "trainer.max_restarts=1")
     wait_for_step(run, 12, command)
-    os.kill(children(command.pid)[world - 1], signal.SIGKILL)
+    os.kill(children(command.pid)[2], signal.SIGKILL)
     wait_for_step(run, 40, command)
     command.kill(signal.SIGTERM)
     assert command.wait() == 143, command.output
-    assert f"rank {world - 1} was killed by SIGKILL: restart" in command.output
+    assert "rank 2 was killed by SIGKILL: restart" in command.output
     resnext("resume", "runs/parts")
     check_files(run)
     resnext("compare", "runs/whole", "runs/parts")
