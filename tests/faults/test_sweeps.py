@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from faults.commands import OPTIONS, Command, children
+from faults.commands import OPTIONS, Command, children, wait_for
 from resnext.run.directory import Run
+from resnext.run.metrics import read_rows
 
 KILLS = 20
 SECONDS = 10.0  # the longest time until a kill; the runs begin to train after about 7
@@ -34,7 +35,12 @@ def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
     killed = 0
     for number in range(KILLS):
         process = start(*sweep, **one_thread)
-        time.sleep(instants.uniform(0, SECONDS))
+        if number % 3 == 0:  # at any speed of the machine, some kills come while runs train
+            before = count_rows(tmp_path)
+            wait_for(lambda: count_rows(tmp_path) > before, process, every=0.05)  # noqa: B023
+            time.sleep(instants.uniform(0, 1))
+        else:
+            time.sleep(instants.uniform(0, SECONDS))
         if number % 2:
             kill_runs(process)
         process.kill(signal.SIGKILL)
@@ -52,6 +58,7 @@ def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
     assert names == {row["runs"] for row in rows}
     begun = {name: [start["from_step"] for start in Run(tmp_path / "runs" / name).info["starts"]] for name in names}
     assert all(steps == sorted(steps) for steps in begun.values()), begun  # a run never begins again
+    assert sum(len(steps) > 1 for steps in begun.values()) >= 2, begun
     print(f"{killed} kills; the starts of each run began at step {sorted(begun.values())}")
 
     train_alone(tmp_path, digits.parent)
@@ -66,6 +73,10 @@ def train_alone(folder: Path, data: Path) -> None:
     environment = {"RESNEXT_DATA": str(data), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def count_rows(folder: Path) -> int:
+    return sum(len(read_rows(path)) for path in folder.glob("runs/swept-*/metrics.csv"))
 
 
 def kill_runs(sweep: Command) -> None:
