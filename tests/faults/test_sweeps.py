@@ -58,7 +58,7 @@ def test_a_sweep_killed_at_random_moments_trains_each_trial_once(
     assert names == {row["runs"] for row in rows}
     begun = {name: [start["from_step"] for start in Run(tmp_path / "runs" / name).info["starts"]] for name in names}
     assert all(steps == sorted(steps) for steps in begun.values()), begun  # a run never begins again
-    assert sum(len(steps) > 1 for steps in begun.values()) >= 2, begun
+    assert any(len(steps) > 1 for steps in begun.values()), begun
     print(f"{killed} kills; the starts of each run began at step {sorted(begun.values())}")
 
     train_alone(tmp_path, digits.parent)
