@@ -46,11 +46,8 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
-class Paused(Interrupted):
+class Paused(BaseException):
     """The training has reached trainer.pause_after_epochs, and its state is saved. Exit code 0."""
-
-    def __init__(self) -> None:
-        super().__init__(signum=0)
 
 
 def picklable(error: Exception, part: str) -> Exception:

@@ -8,7 +8,7 @@ from resnext.config.compose import run_with_hydra
 from resnext.config.logger import check_logger_packages
 from resnext.config.pretrained import check_weights, describe_network_of_weights, without_weights
 from resnext.config.schema import Config
-from resnext.errors import Interrupted, Paused
+from resnext.errors import Interrupted
 
 SECONDS_UNTIL_KILLED = 300.0  # longer than any GraceTime and KillWait
 
@@ -51,7 +51,7 @@ def train(config: Config, command: list[str]) -> float | None:
         with reporting(run):
             launch(run, parts)
     except Interrupted as error:
-        if "SUBMITIT_EXECUTOR" in os.environ and not isinstance(error, Paused):
+        if "SUBMITIT_EXECUTOR" in os.environ:
             _leave_submitit(error.signum)
         raise
     return run.summary.get(config.recipe.best_by)

@@ -115,24 +115,25 @@ def read_jobs(run: Run) -> JobHistory | None:
 
 def list_own_states() -> dict[str, str] | None:
     """The state of each of this user's jobs in the queue; None if squeue does not answer."""
-    command = ["squeue", "--me", "--noheader", "--format=%i %T"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return _parse_states(result.stdout) if result.returncode == 0 else None
+    result = _query("--me")
+    return _parse_states(result.stdout) if result is not None and result.returncode == 0 else None
 
 
 def find_states(jobs: list[str]) -> dict[str, str]:
     """The state of each job that squeue still lists. Empty if squeue is missing or does not answer in time."""
     if not jobs:
         return {}
-    command = ["squeue", "--noheader", "--format=%i %T", f"--jobs={','.join(jobs)}"]
+    result = _query(f"--jobs={','.join(jobs)}")
+    return _parse_states(result.stdout) if result is not None else {}
+
+
+def _query(which: str) -> subprocess.CompletedProcess[str] | None:
+    """What squeue says of these jobs; None if squeue is missing or does not answer in time."""
+    command = ["squeue", "--noheader", "--format=%i %T", which]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
+        return subprocess.run(command, capture_output=True, text=True, timeout=SQUEUE_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return _parse_states(result.stdout)
+        return None
 
 
 def _parse_states(lines: str) -> dict[str, str]:
