@@ -21,7 +21,7 @@ from resnext.config.hydra_settings import parse_arguments
 from resnext.config.model import ResNeXtOptions
 from resnext.config.schema import Config, schema_defaults
 from resnext.config.sweep import parse_sweep
-from resnext.sweep.controller import check_space
+from resnext.sweep.check_space import check_space
 from support.commands import OURS, PAGES, PROJECT, Call, blocks, recorded_calls
 
 NEEDS = (  # what a block of commands may say after `# needs `

@@ -9,7 +9,7 @@ from resnext.config.compose import CONFIGS, Composer, composer
 from resnext.config.schema import Config
 from resnext.config.sweep import parse_sweep
 from resnext.models.factory import build_model
-from resnext.sweep.controller import check_space
+from resnext.sweep.check_space import check_space
 
 
 @pytest.fixture(scope="module")

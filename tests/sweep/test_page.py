@@ -17,6 +17,7 @@ from resnext.sweep.journal import Journal
 from resnext.sweep.page import build_page, write_page
 from resnext.sweep.page_curves import find_marks, mean_curve
 from resnext.sweep.page_metric import Metric
+from resnext.sweep.result import read_result
 from resnext.sweep.sampling import propose
 from resnext.sweep.space import SearchSpace
 from support.pages import PageReader
@@ -215,11 +216,11 @@ def test_what_a_sweep_refuses_is_one_line(
 def test_a_sweep_that_is_done_names_its_page_and_survives_without_it(
     folder: SweepFolder, capsys: pytest.CaptureFixture[str]
 ):
-    sweep_verb._write_page(folder)
+    sweep_verb._write_page(folder, read_result(folder))
     assert capsys.readouterr().out == "report    runs/lr/report.html\n"
     (folder.path / "report.html").unlink()
     (folder.path / "report.html").mkdir()
-    sweep_verb._write_page(folder)
+    sweep_verb._write_page(folder, read_result(folder))
     assert capsys.readouterr().out.startswith("warning: the page of runs/lr is not written: ")
 
 

@@ -1,7 +1,6 @@
 """Runs of a sweep as SLURM jobs, with the answers of squeue and sbatch given by the test."""
 
 import dataclasses
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from resnext.config.sweep import SweepConfig
 from resnext.errors import RunFailed
 from resnext.run.directory import Run
 from resnext.sweep import slurm
+from resnext.sweep.command import job_command
 from resnext.sweep.schedule import Job
 from resnext.sweep.slurm import SlurmWorkers
 from resnext.sweep.trial import Trial, TrialRun
@@ -27,12 +27,12 @@ def submitted(image_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """The runs that were submitted. Each submission makes the run and job 7."""
     names: list[str] = []
 
-    def submit(command: list[str], **_options: object) -> SimpleNamespace:
-        names.append(command[-1])
+    def submit(config: SweepConfig, _folder: Path, job: Job, _lock: int) -> SimpleNamespace:
+        names.append(job_command(config, job)[-1])
         make_submitted_run(image_folder)
-        return SimpleNamespace(returncode=0)
+        return SimpleNamespace(wait=lambda: 0)
 
-    monkeypatch.setattr(slurm, "subprocess", SimpleNamespace(run=submit, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(slurm, "start_command", submit)
     clock = {"time": time.time, "monotonic": time.monotonic, "sleep": lambda _: None}
     monkeypatch.setattr(slurm, "time", SimpleNamespace(**clock))
     monkeypatch.setattr(slurm, "SECONDS_UNTIL_FAILED", 0.0)
@@ -107,11 +107,11 @@ def test_without_an_answer_of_squeue_nothing_is_submitted(submitted: list[str], 
 def test_a_refused_submission_is_a_failure_with_its_line(
     submitted: list[str], workers: Callable, monkeypatch, tmp_path: Path
 ):
-    def refuse(_command: list[str], **_options: object) -> SimpleNamespace:
+    def refuse(*_arguments: object) -> SimpleNamespace:
         (tmp_path / "sweep/output/lr-0-to-1.txt").write_text("resnext slurm: give slurm.gpus_per_node=8\n")
-        return SimpleNamespace(returncode=2)
+        return SimpleNamespace(wait=lambda: 2)
 
-    monkeypatch.setattr(slurm, "subprocess", SimpleNamespace(run=refuse, DEVNULL=subprocess.DEVNULL))
+    monkeypatch.setattr(slurm, "start_command", refuse)
     made = workers({})
     made.start(JOB)
     assert made.training == {"lr-0"}

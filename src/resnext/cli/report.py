@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnext.cli.arguments import ArgumentParser
 from resnext.cli.json_output import add_json, only_json, print_json
-from resnext.cli.sweep import NEEDED
+from resnext.cli.sweep import check_optuna
 from resnext.errors import UserError
 from resnext.terminal import describe_bytes
 
@@ -70,10 +70,7 @@ def _write(options: Any) -> tuple[Path, "Page"]:
 
 
 def _write_sweep(folder: "SweepFolder", output: Path | None) -> tuple[Path, "Page"]:
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise UserError(NEEDED) from None
+    check_optuna()
 
     from resnext.report.report_file import PAGE, save_page
     from resnext.sweep.page import build_page

@@ -1,7 +1,10 @@
 """resnext sweep: train many runs as one, go on with a sweep, or show its table."""
 
+import importlib.util
 import shlex
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,10 @@ from resnext.errors import Interrupted, UserError, describe_error
 from resnext.terminal import pluralize
 
 if TYPE_CHECKING:
+    from resnext.config.compose import Composer
+    from resnext.config.sweep import SweepConfig
     from resnext.sweep.folder import SweepFolder
+    from resnext.sweep.result import Result
 
 NEEDED = "resnext sweep needs optuna, which is not installed: pip install -e '.[sweep]' installs it"
 
@@ -38,10 +44,7 @@ def main(arguments: list[str]) -> int:
     name = given.pop(0) if given and "=" not in given[0] else None
     if name is None and not given:
         raise UserError("give the name of a sweep, or KEY=SPACE; `resnext sweep --help` explains the arguments")
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise UserError(NEEDED) from None
+    check_optuna()
 
     from resnext.sweep.folder import SweepFolder
 
@@ -51,9 +54,18 @@ def main(arguments: list[str]) -> int:
     if options.table or options.json:
         if folder is None:
             raise UserError("--table and --json need the name of a sweep: resnext sweep NAME --table")
-        _show(folder, as_json=options.json)
+        from resnext.sweep.result import read_result
+
+        result = read_result(folder)
+        print_json(result.to_plain()) if options.json else print("\n".join(result.lines()))
         return 0
     return _go_on(folder, given, options)
+
+
+def check_optuna() -> None:
+    """Raises UserError if Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError(NEEDED)
 
 
 def _go_on(folder: "SweepFolder | None", given: list[str], options: Any) -> int:
@@ -62,36 +74,36 @@ def _go_on(folder: "SweepFolder | None", given: list[str], options: Any) -> int:
     from resnext.config.sweep import change_sweep, parse_sweep
     from resnext.run.directory import RUNS
     from resnext.run.new_run import free_name
-    from resnext.sweep.controller import check_space
+    from resnext.sweep.check_space import check_space
     from resnext.sweep.folder import SweepFolder
 
-    if folder is None:
-        folders = config_folders(CONFIGS, options.config_dir)
-        asked = parse_sweep(given, folders, str(folders[1]) if len(folders) > 1 else None)
-        config = asked.sweep
-        with composer(config.config_dir) as compose:
-            check_space(config, compose)
-        folder = SweepFolder.create(asked.name or free_name(RUNS, "sweep"), config)
-    else:
+    if folder is not None:
         if options.config_dir is not None:
             raise UserError(
                 "--config-dir is only for a new sweep: an existing sweep keeps its own folder; leave --config-dir out"
             )
         config = change_sweep(folder.config, given, folder.name)
-    return _run(folder, config, waits=options.wait)
+        with composer(config.config_dir) as compose:
+            return _run(folder, config, compose, waits=options.wait)
+    folders = config_folders(CONFIGS, options.config_dir)
+    name, config = parse_sweep(given, folders, str(folders[1]) if len(folders) > 1 else None)
+    with composer(config.config_dir) as compose:
+        check_space(config, compose)
+        folder = SweepFolder.create(name or free_name(RUNS, "sweep"), config)
+        return _run(folder, config, compose, waits=options.wait)
 
 
-def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
-    from resnext.config.compose import composer
-    from resnext.sweep.controller import Controller, uses_cpu
+def _run(folder: "SweepFolder", config: "SweepConfig", compose: "Composer", *, waits: bool) -> int:
+    from resnext.sweep.check_space import uses_cpu
+    from resnext.sweep.controller import Controller
     from resnext.sweep.journal import Journal
     from resnext.sweep.local import LocalWorkers, find_gpus
     from resnext.sweep.slurm import SlurmWorkers
 
     again = f"`resnext sweep {shlex.quote(folder.name)}`"
     print(f"sweep     {folder.path}; if it stops or is killed, {again} continues it")
-    with folder.locked() as lock, composer(config.config_dir) as compose:
-        journal = Journal(folder.path / "optuna.journal", config.direction)
+    with folder.locked() as lock:
+        journal = Journal(folder.journal_path, config.direction)
         if config.launcher == "slurm":
             workers: Any = SlurmWorkers(config, folder.path, lock, waits=waits)
         else:
@@ -103,9 +115,7 @@ def _run(folder: "SweepFolder", config: Any, *, waits: bool) -> int:
             print(f"interrupted: the runs are saved; {again} goes on")
             raise Interrupted(getattr(error, "signum", signal.SIGINT)) from None
     if not left:
-        _measure(folder)
-        _show(folder, as_json=False)
-        return _write_page(folder)
+        return _finish(folder)
     if config.launcher == "slurm" and not waits:
         print(f"{pluralize(left, 'job')} in the queue; {again} collects the results and goes on")
     else:
@@ -118,37 +128,31 @@ def _raise_interrupted(signum: int, _frame: object) -> None:
     raise Interrupted(signum)
 
 
-def _show(folder: "SweepFolder", *, as_json: bool) -> None:
-    from resnext.sweep.result import read_result
-
-    result = read_result(folder)
-    if as_json:
-        print_json(result.to_plain())
-    else:
-        print("\n".join(result.lines()))
-
-
-def _measure(folder: "SweepFolder") -> None:
-    """Measures the networks of named points. A failure here is only a warning: the sweep is complete."""
-    if not folder.config.points:
-        return
+def _finish(folder: "SweepFolder") -> int:
+    """Measures the networks of named points, and shows the result. Returns 1 if every trial has failed."""
     from resnext.sweep.families import keep_costs
     from resnext.sweep.result import read_result
 
-    try:
-        keep_costs(folder.path, read_result(folder).trials)
-    except Exception as error:
-        print(f"warning: the networks of {folder.path} are not measured: {describe_error(error)}")
-
-
-def _write_page(folder: "SweepFolder") -> int:
-    """Writes the page. A failure here is only a warning: the sweep is complete. Returns 1 if every trial has failed."""
-    from resnext.sweep.page import write_page
-    from resnext.sweep.result import read_result
-
     result = read_result(folder)
-    try:
-        print(f"report    {write_page(folder.path, result)}")
-    except Exception as error:
-        print(f"warning: the page of {folder.path} is not written: {describe_error(error)}")
+    if result.config.points:
+        with _only_warning(f"the networks of {folder.path} are not measured"):
+            keep_costs(folder.path, result.trials)
+    print("\n".join(result.lines()))
+    _write_page(folder, result)
     return 1 if all(trial.state == "failed" for trial in result.trials) else 0
+
+
+def _write_page(folder: "SweepFolder", result: "Result") -> None:
+    from resnext.sweep.page import write_page
+
+    with _only_warning(f"the page of {folder.path} is not written"):
+        print(f"report    {write_page(folder.path, result)}")
+
+
+@contextmanager
+def _only_warning(what: str) -> Iterator[None]:
+    """An error in this block is only a warning: the sweep is complete."""
+    try:
+        yield
+    except Exception as error:
+        print(f"warning: {what}: {describe_error(error)}")

@@ -1,12 +1,16 @@
 """The command line of one run of a sweep: what a user would type to train that run alone."""
 
+import os
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from resnext.config.sweep import SweepConfig
 from resnext.sweep.schedule import Job
 from resnext.sweep.trial import Trial, TrialRun
 
+EMPTY: Mapping[str, str] = {}
 ERRORS = ("resnext train: ", "resnext slurm: ", "resnext fit: ")
 SHORTENED = ("recipe.epochs", "recipe.max_steps")  # a sweep may train for less than the whole training
 
@@ -27,6 +31,33 @@ def job_command(config: SweepConfig, job: Job) -> list[str]:
     folder = [] if config.config_dir is None else ["--config-dir", config.config_dir]
     verb = "slurm" if config.launcher == "slurm" else "train"
     return [sys.executable, "-m", "resnext", verb, *overrides, *own, *folder]
+
+
+def start_command(
+    config: SweepConfig,
+    folder: Path,
+    job: Job,
+    lock: int,
+    environment: Mapping[str, str] = EMPTY,
+    prepare: Callable[[], None] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Starts the job's command in the background. What it prints goes to its file in output/.
+
+    Args:
+        lock: a descriptor that the process keeps open until it ends: so long, no other start of the sweep begins.
+        prepare: is called in the new process, before its program begins.
+    """
+    with open(output_file(folder, job), "ab") as output:
+        return subprocess.Popen(
+            job_command(config, job),
+            env={**os.environ, "WANDB_RUN_GROUP": folder.name, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C reaches only the process of the sweep
+            pass_fds=[lock],
+            preexec_fn=prepare,
+        )
 
 
 def best_command(config: SweepConfig, trial: Trial) -> tuple[list[str], list[str]]:

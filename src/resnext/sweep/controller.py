@@ -10,23 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from optuna.trial import FrozenTrial, TrialState
-
 from resnext.config.schema import Config
 from resnext.config.sweep import SweepConfig
 from resnext.errors import RunFailed, UserError
-from resnext.sweep.journal import ERROR, OVERRIDES, PROMOTIONS, RUNGS, Journal
+from resnext.sweep.journal import Journal
 from resnext.sweep.local import Ended
 from resnext.sweep.pruning import find_rungs, is_promoted
 from resnext.sweep.sampling import propose, seen_by_sampler
 from resnext.sweep.schedule import Job, find_job, find_promotion
-from resnext.sweep.space import Params, SearchSpace
+from resnext.sweep.space import SearchSpace
 from resnext.sweep.table import append_job, describe, write_csv
-from resnext.sweep.trial import Trial, TrialRun, read_runs
+from resnext.sweep.trial import Trial, read_runs
+from resnext.sweep.trials import FindRuns, read_trials
 
-FindRuns = Callable[[str, int, SweepConfig], tuple[TrialRun, ...]]
 SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 class Workers(Protocol):
@@ -94,9 +91,10 @@ class Controller:
 
     def _start_jobs(self) -> None:
         """Fills the free places. A promoted trial may have reached its next rung already, by early stopping."""
-        self._record_all()  # also if no place is free
-        while self.workers.has_place():
+        while True:
             self._record_all()
+            if not self.workers.has_place():
+                return
             trials = self.trials
             if (job := find_job(trials, self.workers.training)) is not None:
                 self.workers.start(job)
@@ -217,72 +215,3 @@ class Controller:
 
     def _say(self, number: int) -> None:
         print(describe(self.trials[number]), flush=True)
-
-
-def read_trials(name: str, config: SweepConfig, journal: Journal, find_runs: FindRuns = read_runs) -> list[Trial]:
-    return [_read_trial(recorded, find_runs(name, recorded.number, config)) for recorded in journal.trials]
-
-
-def _read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
-    facts = recorded.user_attrs
-    return Trial(
-        number=recorded.number,
-        params=recorded.params,
-        overrides=tuple(facts[OVERRIDES]),
-        rungs=tuple(facts[RUNGS]),
-        runs=tuple(run.checked(facts[OVERRIDES]) for run in runs),
-        values=dict(recorded.intermediate_values),
-        promotions=facts.get(PROMOTIONS, 0),
-        state=STATES.get(recorded.state, "open"),  # pyright: ignore[reportArgumentType]
-        error=facts.get(ERROR, ""),
-    )
-
-
-def check_space(config: SweepConfig, compose: Callable[[list[str]], Config]) -> None:
-    """Composes a run with each value of each key.
-
-    Raises:
-        UserError: for the first value that a run would refuse, a metric that the runs do not have, and trials that
-            cannot be compared.
-    """
-    space = SearchSpace(config)
-    composed = [_compose_one(config, space, compose, *pair) for pair in space.examples()]
-    for each in composed:
-        _check_metric(config, each)
-    metrics = {each.recipe.best_by for each in composed}
-    if config.metric is None and len(metrics) > 1:
-        raise UserError(f"the trials have different metrics ({', '.join(sorted(metrics))}): give sweep.metric=val/top1")
-    epochs = {each.recipe.epochs for each in composed}
-    if config.pruner != "none" and len(epochs) > 1:
-        raise UserError(
-            f"sweep.pruner={config.pruner} compares trials at the same epochs: give all trials the same recipe.epochs"
-        )
-
-
-def _compose_one(
-    config: SweepConfig, space: SearchSpace, compose: Callable[[list[str]], Config], params: Params, others: Params
-) -> Config:
-    """Composes a run with `params`. If a run would refuse them, with `others`, which have one value in common."""
-    try:
-        return compose([*config.overrides, *space.overrides(params)])
-    except UserError as error:
-        try:
-            return compose([*config.overrides, *space.overrides(others)])
-        except UserError:
-            raise error from None
-
-
-def uses_cpu(config: SweepConfig, compose: Callable[[list[str]], Config]) -> bool:
-    """Whether the runs ask for a CPU, also on a machine with GPUs."""
-    space = SearchSpace(config)
-    return _compose_one(config, space, compose, *space.examples()[0]).trainer.accelerator == "cpu"
-
-
-def _check_metric(config: SweepConfig, composed: Config) -> None:
-    from resnext.run.metrics import metric_columns
-
-    average = composed.recipe.ema.decay is not None
-    columns = metric_columns(composed.recipe.evaluation.metrics, average=average)
-    known = [each for each in columns if each.startswith("val")]
-    if config.metric is not None and config.metric not in known:
-        raise UserError(f"sweep.metric={config.metric} is not a metric of these runs: they have {', '.join(known)}")

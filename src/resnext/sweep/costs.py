@@ -29,7 +29,7 @@ class Cost(NamedTuple):
 
 def count_costs(configs: Mapping[str, Config], num_classes: int) -> dict[str, Cost]:
     """The costs without times. The networks are built, but compute nothing."""
-    return {name: Cost(*_count(config, num_classes)) for name, config in configs.items()}
+    return {name: _count(_build(config, num_classes), _image_size(config)) for name, config in configs.items()}
 
 
 def measure_costs(configs: Mapping[str, Config], num_classes: int) -> dict[str, Cost]:
@@ -45,20 +45,26 @@ def measure_costs(configs: Mapping[str, Config], num_classes: int) -> dict[str, 
             seconds = step.run()
             if number >= WARMUP:
                 times[name].append(seconds)
-    counted = count_costs(configs, num_classes)
-    return {name: cost._replace(step_ms=1000 * statistics.median(times[name])) for name, cost in counted.items()}
+    medians = {name: 1000 * statistics.median(each) for name, each in times.items()}
+    return {name: step.cost._replace(step_ms=medians[name]) for name, step in steps.items()}
 
 
-def _count(config: Config, num_classes: int) -> tuple[int, int | None]:
-    """Parameters and MACs of one image."""
-    network = build_model(without_weights(config).model, num_classes)
-    size = max(config.recipe.train_image_sizes())
-    return sum(parameter.numel() for parameter in network.parameters()), count_macs(network, size)
+def _build(config: Config, num_classes: int) -> nn.Module:
+    return build_model(without_weights(config).model, num_classes)
+
+
+def _image_size(config: Config) -> int:
+    return max(config.recipe.train_image_sizes())
+
+
+def _count(network: nn.Module, image_size: int) -> Cost:
+    return Cost(sum(parameter.numel() for parameter in network.parameters()), count_macs(network, image_size))
 
 
 class _Step:
     def __init__(self, config: Config, num_classes: int, device: torch.device) -> None:
-        network, size = build_model(without_weights(config).model, num_classes), max(config.recipe.train_image_sizes())
+        network, size = _build(config, num_classes), _image_size(config)
+        self.cost = _count(network, size)
         self.network = network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         images = torch.randn(BATCH, 3, size, size, device=device)
         self.images = images.contiguous(memory_format=torch.channels_last)

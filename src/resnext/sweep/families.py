@@ -21,6 +21,7 @@ from resnext.sweep.trial import Trial
 
 COSTS = "costs.json"
 CONFIDENCE = 0.95
+PERCENT = ("top1", "top5")
 NO_DIFFERENCE = "contains 0: the seeds do not show a difference"
 
 
@@ -87,8 +88,8 @@ def keep_costs(folder: Path, trials: Sequence[Trial]) -> None:
 
 
 def find_scale(metric: str | None) -> float:
-    """100 for an accuracy, which is shown in percent."""
-    return 100.0 if metric is None or metric.endswith(("top1", "top5")) else 1.0
+    """100 for an accuracy, which is shown in percent; None is the recipe's own, which is one."""
+    return 100.0 if metric is None or metric.rpartition("/")[2] in PERCENT else 1.0
 
 
 def compare(one: Member, other: Member) -> Difference | None:

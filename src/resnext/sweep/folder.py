@@ -29,6 +29,10 @@ class SweepFolder:
         return RUNS / self.name
 
     @property
+    def journal_path(self) -> Path:
+        return self.path / "optuna.journal"
+
+    @property
     def config(self) -> SweepConfig:
         return make_sweep(read_yaml(self.path / FROZEN))
 

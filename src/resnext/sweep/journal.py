@@ -15,8 +15,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from resnext.errors import UserError
 from resnext.files import check_regular, sync
+from resnext.sweep.trial import State
 
 STUDY = "sweep"
+STATES: dict[State, TrialState] = {
+    "open": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 OVERRIDES, RUNGS, PROMOTIONS, ERROR = "overrides", "rungs", "promotions", "error"  # user attributes of a trial
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from resnext.config.sweep import SweepConfig
 from resnext.errors import UserError
 from resnext.runtime.parent_death import die_with_parent
-from resnext.sweep.command import job_command, last_line, output_file
+from resnext.sweep.command import last_line, output_file, start_command
 from resnext.sweep.schedule import Job
 from resnext.terminal import pluralize
 
@@ -64,22 +64,12 @@ class LocalWorkers:
         cores, environment = self._shares[place]
         parent = os.getpid()
 
-        def prepare() -> None:  # in the new process, before its program begins
+        def prepare() -> None:
             os.sched_setaffinity(0, cores)
             die_with_parent(parent, signal.SIGTERM)  # it saves first
 
-        with open(output_file(self.folder, job), "ab") as output:
-            process = subprocess.Popen(
-                job_command(self.config, job),
-                env={**os.environ, "WANDB_RUN_GROUP": self.folder.name, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # a Ctrl-C reaches only this process, which passes it on
-                pass_fds=[self.lock],
-                preexec_fn=prepare,
-            )
-        self._workers[place] = _Worker(job, process, time.time())
+        began, process = time.time(), start_command(self.config, self.folder, job, self.lock, environment, prepare)
+        self._workers[place] = _Worker(job, process, began)
 
     def wait(self, seconds: float) -> list[Ended]:
         """The jobs that have ended, after at most `seconds`."""

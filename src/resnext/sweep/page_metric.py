@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 from resnext.run.directory import Run
 from resnext.run.run_files import is_run
+from resnext.sweep.families import find_scale
 from resnext.sweep.result import Result
-
-PERCENT = ("top1", "top5")
 
 
 class Metric(NamedTuple):
@@ -17,7 +16,7 @@ class Metric(NamedTuple):
 
     @property
     def scale(self) -> float:
-        return 100.0 if self.name.rpartition("/")[2] in PERCENT else 1.0
+        return find_scale(self.name)
 
     @property
     def label(self) -> str:

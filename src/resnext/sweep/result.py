@@ -1,5 +1,6 @@
 """Result: what a sweep has found so far, for the terminal and as JSON."""
 
+import functools
 import shlex
 import textwrap
 import warnings
@@ -13,12 +14,12 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from resnext.config.sweep import SweepConfig
 from resnext.run.directory import RUNS
 from resnext.sweep.command import best_command
-from resnext.sweep.controller import read_trials
 from resnext.sweep.families import Member, conclusions, find_members, member_lines
 from resnext.sweep.folder import SweepFolder
 from resnext.sweep.journal import Journal
 from resnext.sweep.table import rank, short_names, show_table, to_plain
-from resnext.sweep.trial import Trial, read_any_runs
+from resnext.sweep.trial import Trial, read_runs
+from resnext.sweep.trials import read_trials
 from resnext.terminal import COLUMNS, pluralize
 
 LEAST_TRIALS = 4  # complete ones, for importances
@@ -83,13 +84,13 @@ class Result:
         return lines
 
     def to_plain(self) -> dict[str, Any]:
-        best = self.best
+        best, command = self.best, self.best_command
         return {
             "name": self.name,
             "direction": self.config.direction,
             "trials": [to_plain(trial, self.config.direction) for trial in self.trials],
             "best": best.number if best is not None else None,
-            "best_command": self.best_command[0] if self.best_command else None,
+            "best_command": command[0] if command is not None else None,
             "importances": self.importances,
         }
 
@@ -101,5 +102,6 @@ def read_result(folder: SweepFolder) -> Result:
         UserError: if the journal is damaged.
     """
     config = folder.config
-    journal = Journal(folder.path / "optuna.journal", config.direction, writes=False)
-    return Result(folder.name, config, read_trials(folder.name, config, journal, read_any_runs), journal.study)
+    journal = Journal(folder.journal_path, config.direction, writes=False)
+    find_runs = functools.partial(read_runs, damage=Exception)
+    return Result(folder.name, config, read_trials(folder.name, config, journal, find_runs), journal.study)

@@ -13,10 +13,9 @@ from optuna.samplers import BaseSampler, GPSampler, GridSampler, RandomSampler, 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from resnext.config.sweep import SweepConfig
+from resnext.sweep.journal import STATES
 from resnext.sweep.space import SearchSpace
 from resnext.sweep.trial import Trial
-
-STATES = {"open": TrialState.RUNNING, "complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 def propose(config: SweepConfig, space: SearchSpace, before: Sequence[FrozenTrial]) -> FrozenTrial:
@@ -36,7 +35,7 @@ def propose(config: SweepConfig, space: SearchSpace, before: Sequence[FrozenTria
 
 def seen_by_sampler(trial: Trial, recorded: FrozenTrial) -> FrozenTrial:
     """A trial that waits for a promotion looks pruned: a sampler learns nothing from a trial that is still running."""
-    state = TrialState.PRUNED if trial.is_waiting else STATES.get(trial.state, TrialState.FAIL)
+    state = TrialState.PRUNED if trial.is_waiting else STATES[trial.state]
     finished: dict[str, Any] = {"value": trial.value} if state in (TrialState.COMPLETE, TrialState.PRUNED) else {}
     return create_trial(
         state=state,

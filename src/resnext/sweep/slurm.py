@@ -3,9 +3,7 @@
 A job lives on without this process: the next start finds it in the queue, by its run's jobs.txt.
 """
 
-import os
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from resnext.errors import RunFailed, UserError
 from resnext.launch.slurm import list_own_states, read_jobs
 from resnext.run.directory import Run
 from resnext.run.run_files import is_run
-from resnext.sweep.command import job_command, last_line, output_file
+from resnext.sweep.command import last_line, output_file, start_command
 from resnext.sweep.local import Ended
 from resnext.sweep.schedule import Job
 from resnext.sweep.trial import TrialRun, read_run
@@ -56,19 +54,10 @@ class SlurmWorkers:
         """
         queued = _Queued(job, time.time(), is_for_job=was_submitted(job))
         if not queued.is_for_job and not is_queued(job.run, ask_states()):
-            output = output_file(self.folder, job)
-            with open(output, "ab") as file:
-                code = subprocess.run(
-                    job_command(self.config, job),
-                    env={**os.environ, "WANDB_RUN_GROUP": self.folder.name},
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=file,
-                    start_new_session=True,
-                    pass_fds=[self.lock],  # a submission that outlives this process delays the next start
-                ).returncode
+            code = start_command(self.config, self.folder, job, self.lock).wait()
             if code:
-                self._failed.append(Ended(job, -1, queued.began, last_line(output) or f"exit code {code}"))
+                error = last_line(output_file(self.folder, job)) or f"exit code {code}"
+                self._failed.append(Ended(job, -1, queued.began, error))
                 return
             queued.is_for_job = True
         self._jobs[job.run.name] = queued

@@ -60,7 +60,8 @@ class SearchSpace:
         """
         edges = {key: _edges(each) for key, each in self.distributions.items()}
         first, last = ({key: values[at] for key, values in edges.items()} for at in (0, -1))
-        return [(first | {key: value}, last | {key: value}) for key, values in edges.items() for value in values]
+        pairs = [(first | {key: value}, last | {key: value}) for key, values in edges.items() for value in values]
+        return [(first, last), *(pair for pair in pairs if pair[0] != first)]
 
 
 def _convert(override: Override) -> tuple[BaseDistribution, list[Any] | None]:

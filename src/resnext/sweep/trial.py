@@ -98,32 +98,24 @@ class Trial:
         """The newest value."""
         return self.values[max(self.values)] if self.values else None
 
-    @property
-    def label(self) -> str:
-        return " ".join(f"{key}={value}" for key, value in self.params.items())
-
 
 def run_name(sweep: str, number: int, seed: int | None) -> str:
     return f"{sweep}-{number}" if seed is None else f"{sweep}-{number}-seed{seed}"
 
 
-def read_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The runs of a trial, from their directories; a damaged one has its `damage`. Raises OSError."""
-    names = [(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,)]
-    return tuple(_read_damaged_run(name, seed, config.metric, UserError) for name, seed in names)
+def read_runs(
+    sweep: str, number: int, config: SweepConfig, damage: type[Exception] = UserError
+) -> tuple[TrialRun, ...]:
+    """The runs of a trial, from their directories. An error of the type `damage` makes only its own run damaged."""
 
+    def read(name: str, seed: int | None) -> TrialRun:
+        try:
+            return read_run(name, seed, config.metric)
+        except damage as error:
+            text = str(error) if isinstance(error, UserError) else describe_error(error)
+            return TrialRun(name, seed, {}, damage=text)
 
-def read_any_runs(sweep: str, number: int, config: SweepConfig) -> tuple[TrialRun, ...]:
-    """The same for the table and the page: any exception makes only its own run damaged."""
-    names = [(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,)]
-    return tuple(_read_damaged_run(name, seed, config.metric, Exception) for name, seed in names)
-
-
-def _read_damaged_run(name: str, seed: int | None, metric: str | None, damage: type[Exception]) -> TrialRun:
-    try:
-        return read_run(name, seed, metric)
-    except damage as error:
-        return TrialRun(name, seed, {}, damage=str(error) if isinstance(error, UserError) else describe_error(error))
+    return tuple(read(run_name(sweep, number, seed), seed) for seed in config.seeds or (None,))
 
 
 def read_run(name: str, seed: int | None, metric: str | None) -> TrialRun:
