@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from optuna.trial import FrozenTrial
+
 from resnext.config.schema import Config
 from resnext.config.sweep import SweepConfig
 from resnext.errors import RunFailed, UserError
@@ -21,7 +23,7 @@ from resnext.sweep.schedule import Job, find_job, find_promotion
 from resnext.sweep.space import SearchSpace
 from resnext.sweep.table import append_job, describe, write_csv
 from resnext.sweep.trial import Trial, read_runs
-from resnext.sweep.trials import FindRuns, read_trials
+from resnext.sweep.trials import FindRuns, read_trial
 
 SECONDS_BETWEEN_LOOKS = 5.0  # at the budget
 
@@ -59,6 +61,7 @@ class Controller:
         self.folder, self.config, self.journal, self.workers = folder, config, journal, workers
         self.compose, self.find_runs = compose, find_runs
         self.space = SearchSpace(config)
+        self._ended: dict[int, Trial] = {}
         self._began = time.monotonic()
 
     def run(self) -> int:
@@ -87,7 +90,14 @@ class Controller:
 
     @property
     def trials(self) -> list[Trial]:
-        return read_trials(self.folder.name, self.config, self.journal, self.find_runs)
+        """All trials. The runs of a trial that has ended are read once: every event asks for all trials."""
+        return [self._ended.get(recorded.number) or self._read(recorded) for recorded in self.journal.trials]
+
+    def _read(self, recorded: FrozenTrial) -> Trial:
+        trial = read_trial(recorded, self.find_runs(self.folder.name, recorded.number, self.config))
+        if trial.state != "open" and not self._trains(trial):
+            self._ended[trial.number] = trial
+        return trial
 
     def _start_jobs(self) -> None:
         """Fills the free places. A promoted trial may have reached its next rung already, by early stopping."""

@@ -13,10 +13,10 @@ NAMES: dict[TrialState, State] = {state: name for name, state in STATES.items()}
 
 
 def read_trials(name: str, config: SweepConfig, journal: Journal, find_runs: FindRuns = read_runs) -> list[Trial]:
-    return [_read_trial(recorded, find_runs(name, recorded.number, config)) for recorded in journal.trials]
+    return [read_trial(recorded, find_runs(name, recorded.number, config)) for recorded in journal.trials]
 
 
-def _read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
+def read_trial(recorded: FrozenTrial, runs: tuple[TrialRun, ...]) -> Trial:
     facts = recorded.user_attrs
     return Trial(
         number=recorded.number,
